@@ -1,0 +1,59 @@
+#include "numpy.hpp"
+
+namespace malis::bindings {
+
+namespace {
+
+py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::array_t<std::int64_t>& nhood,
+                        const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask, double margin,
+                        double pos_loss_weight, bool normalize, const std::string& pointwise, bool from_logits,
+                        bool constrain_positive, bool constrain_negative, bool ignore_background,
+                        std::optional<int> threads) {
+    const Volume volume = make_volume(seg, 1, nhood);
+    auto shape = shape_of(seg);
+    PairOptions options;
+    options.unlabelled_mask = mask_data(unlabelled_mask, "unlabelled_mask", shape);
+    shape.insert(shape.begin() + 1, nhood.shape(0));
+    check_shape(aff, "aff", shape);
+    options.edge_mask = mask_data(edge_mask, "edge_mask", shape);
+    options.constrain_positive = constrain_positive;
+    options.constrain_negative = constrain_negative;
+    options.ignore_background = ignore_background;
+    options.threads = threads_or_default(threads);
+    LossOptions loss;
+    loss.margin = margin;
+    loss.pos_loss_weight = pos_loss_weight;
+    loss.normalize = normalize;
+    loss.from_logits = from_logits;
+    if (pointwise == "cross_entropy") {
+        loss.pointwise = Pointwise::cross_entropy;
+    } else if (pointwise != "squared_hinge") {
+        throw py::value_error("pointwise must be 'squared_hinge' or 'cross_entropy', got '" + pointwise + "'");
+    }
+    const std::size_t samples = static_cast<std::size_t>(seg.shape(0));
+    return visit_affinities(aff, "aff", [&](const auto* affinities) {
+        return visit_labels(seg, "seg", [&](const auto* labels) {
+            using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+            py::array_t<double> losses(static_cast<py::ssize_t>(samples));
+            py::array_t<T> grad(shape);
+            double* losses_data = losses.mutable_data();
+            T* grad_data = grad.mutable_data();
+            {
+                const py::gil_scoped_release release;
+                malis_loss_batch(volume, samples, affinities, labels, options, loss, losses_data, grad_data);
+            }
+            return py::tuple(py::make_tuple(losses, grad));
+        });
+    });
+}
+
+}  // namespace
+
+void register_loss(py::module_& m) {
+    m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("edge_mask"),
+          py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"), py::arg("normalize"),
+          py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"), py::arg("constrain_negative"),
+          py::arg("ignore_background"), py::arg("num_threads"));
+}
+
+}  // namespace malis::bindings

@@ -1,0 +1,127 @@
+// Affinity graphs of volumes: a voxel is a node, an offset of the neighbourhood leads from it to another.
+//
+//     edge index = k * voxels + v      joins v and v + offset k, where both lie in the volume
+//
+// Volumes have three axes (z, y, x); fewer are padded with leading ones. Edges are never listed: loops go along rows
+// of x, in which labels, affinities and both ends of an offset are contiguous in memory.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "malis/source.hpp"
+
+namespace malis {
+
+struct Offset {
+    std::int64_t z, y, x;
+};
+
+template <class Index>
+class Grid {
+  public:
+    // An offset with its distance in memory. `Index` arithmetic wraps, so that a negative step works unsigned too.
+    struct Step {
+        Offset offset;
+        Index distance;
+        bool decides;  // false for the zero offset: it joins a voxel to itself
+    };
+    // Part of a row from which an offset stays in the volume: x in [begin, end), empty where it never does.
+    struct Range {
+        Index begin, end;
+    };
+
+    Grid(Index depth, Index height, Index width, const std::vector<Offset>& offsets)
+        : depth(depth), height(height), width(width), rows(depth * height), voxels(depth * height * width) {
+        steps.reserve(offsets.size());
+        for (const Offset& o : offsets) {
+            steps.push_back({o, static_cast<Index>((o.z * static_cast<std::int64_t>(height) + o.y) *
+                                                       static_cast<std::int64_t>(width) +
+                                                   o.x),
+                             o.z != 0 || o.y != 0 || o.x != 0});
+        }
+    }
+
+    // Whether index arithmetic on voxels, edges and the nodes of the passes fits into Index.
+    static bool fits(std::uint64_t voxels, std::uint64_t offsets) {
+        constexpr std::uint64_t limit = static_cast<Index>(-1);
+        return voxels <= limit / (offsets + 4) - 2;
+    }
+
+    Range range(const Step& step, Index z, Index y) const {
+        if (!inside(z, step.offset.z, depth) || !inside(y, step.offset.y, height)) return {0, 0};
+        const std::int64_t x = step.offset.x, w = static_cast<std::int64_t>(width);
+        if (x >= w || -x >= w) return {0, 0};
+        return {static_cast<Index>(x < 0 ? -x : 0), static_cast<Index>(x > 0 ? w - x : w)};
+    }
+
+    Index edges() const { return static_cast<Index>(steps.size()) * voxels; }
+
+    const Index depth, height, width, rows, voxels;
+    std::vector<Step> steps;
+
+  private:
+    static bool inside(Index at, std::int64_t offset, Index size) {
+        const std::int64_t to = static_cast<std::int64_t>(at) + offset;
+        return to >= 0 && to < static_cast<std::int64_t>(size);
+    }
+};
+
+// Scans the edges of a volume in the order of their index, as a source for kruskal(): visit.edge(exists, edge, a, b,
+// collect) says which of them take part, and between which nodes.
+template <class Index, class Visit>
+class GridScan {
+  public:
+    GridScan(const Grid<Index>& grid, const Visit& visit, int threads) : grid_(grid), visit_(visit) {
+        pieces_ = threads > 1 ? std::min<std::size_t>(grid.rows, 4 * static_cast<std::size_t>(threads)) : 1;
+    }
+
+    std::size_t chunks() const { return grid_.steps.size() * pieces_; }
+
+    template <class Collect>
+    void scan(std::size_t chunk, Collect& collect) const {
+        const std::size_t k = chunk / pieces_, piece = chunk % pieces_;
+        const Index begin = static_cast<Index>(grid_.rows * static_cast<std::uint64_t>(piece) / pieces_);
+        const Index end = static_cast<Index>(grid_.rows * static_cast<std::uint64_t>(piece + 1) / pieces_);
+        for (Index row = begin; row < end; ++row) scan_row(k, row, collect);
+    }
+
+    template <class Take>
+    double sample(Take take) const {
+        const Index wanted = std::min<Index>(grid_.rows, 24 + static_cast<Index>(4096 / grid_.width));
+        Sampler<Take> sampler{take};
+        for (Index i = 0; i < wanted; ++i) {
+            // A golden-ratio sequence over the rows: evenly spread, and in step with no period of the data.
+            const double at = 0.5 + 0.6180339887498949 * static_cast<double>(i);
+            const Index row = std::min<Index>(
+                grid_.rows - 1, static_cast<Index>((at - static_cast<double>(static_cast<std::int64_t>(at))) *
+                                                   static_cast<double>(grid_.rows)));
+            for (std::size_t k = 0; k < grid_.steps.size(); ++k) scan_row(k, row, sampler);
+        }
+        return static_cast<double>(grid_.rows) / static_cast<double>(wanted);
+    }
+
+  private:
+    template <class Collect>
+    void scan_row(std::size_t k, Index row, Collect& collect) const {
+        const auto& step = grid_.steps[k];
+        if (!step.decides) return;
+        const Index z = row / grid_.height;
+        const auto x = grid_.range(step, z, row - z * grid_.height);
+        if (x.begin >= x.end) return;
+        const Index v = row * grid_.width + x.begin;
+        collect.reserve(x.end - x.begin);
+        const Index edge = static_cast<Index>(k) * grid_.voxels + v;
+        const Index u = v + step.distance;
+        for (Index i = 0; i < x.end - x.begin; ++i) visit_.edge(true, edge + i, v + i, u + i, collect);
+    }
+
+    const Grid<Index>& grid_;
+    const Visit& visit_;
+    std::size_t pieces_;
+};
+
+}  // namespace malis

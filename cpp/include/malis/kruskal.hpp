@@ -1,0 +1,216 @@
+// Maximum spanning trees by filter-Kruskal (Osipov, Sanders, Singler: The filter-Kruskal minimum spanning tree
+// algorithm, ALENEX 2009), over any source of edges.
+//
+// Only the nodes - 1 edges of the tree decide anything, but a graph of voxels has several times as many. So the
+// edges are not sorted at once:
+//
+//     source  --scan-->  the strongest edges, about as many as there are nodes  --sort, union-find-->  most of the tree
+//     source  --scan-->  the others, less those within one component already    --again, on what is left
+//
+// The second scan runs in the order of memory over looked-up roots and drops nearly everything, so most edges are
+// read twice but never moved or sorted.
+//
+// A source offers
+//     chunks()                 pieces that can be scanned independently, in the order of edge indices
+//     scan(chunk, collect)     calls collect.reserve(m), then collect(exists, rank, edge, a, b) at most m times
+//     sample(take)             calls take(rank) for a part of the edges; returns the factor from that part to all
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "malis/buffer.hpp"
+#include "malis/order.hpp"
+#include "malis/parallel.hpp"
+#include "malis/union_find.hpp"
+
+namespace malis {
+
+template <class T, class Index>
+struct KruskalScratch {
+    Buffer<Record<T, Index>> records, rest, sorted;
+    Buffer<Rank<T>> samples;
+    Buffer<std::uint32_t> counts;
+};
+
+namespace detail {
+
+// Keeps the records that pass a test. Stores first and counts afterwards: whether an edge passes is as good as
+// random, and a mispredicted branch costs more than a store.
+template <class T, class Index, class Test>
+class Collector {
+  public:
+    Collector(Buffer<Record<T, Index>>& to, Test test) : to_(to), test_(test), size_(to.size()) {}
+    ~Collector() { to_.resize(size_); }
+    Collector(const Collector&) = delete;
+    Collector& operator=(const Collector&) = delete;
+    void reserve(std::size_t more) {
+        if (size_ + more > to_.capacity()) {
+            to_.resize(size_);
+            to_.reserve(size_ + more);
+        }
+    }
+    void operator()(bool exists, Rank<T> rank, Index edge, Index a, Index b) {
+        Record<T, Index>& r = to_.data()[size_];
+        r.rank = rank;
+        r.edge = edge;
+        r.a = a;
+        r.b = b;
+        size_ += static_cast<std::size_t>(exists & test_(exists, rank, a, b));
+    }
+
+  private:
+    Buffer<Record<T, Index>>& to_;
+    Test test_;
+    std::size_t size_;
+};
+
+template <class T, class Index, class Source, class Test>
+void collect(const Source& source, Buffer<Record<T, Index>>& to, int threads, Test test) {
+    const std::size_t chunks = source.chunks();
+    to.clear();
+    if (threads <= 1 || chunks <= 1) {
+        Collector<T, Index, Test> collector(to, test);
+        for (std::size_t chunk = 0; chunk < chunks; ++chunk) source.scan(chunk, collector);
+        return;
+    }
+    std::vector<Buffer<Record<T, Index>>> parts(chunks);
+    parallel_for(chunks, threads, [&](std::size_t chunk, std::size_t) {
+        Collector<T, Index, Test> collector(parts[chunk], test);
+        source.scan(chunk, collector);
+    });
+    std::vector<std::size_t> begin(chunks + 1, 0);
+    for (std::size_t c = 0; c < chunks; ++c) begin[c + 1] = begin[c] + parts[c].size();
+    to.reset(begin[chunks]);
+    parallel_for(chunks, threads, [&](std::size_t chunk, std::size_t) {
+        if (!parts[chunk].empty())
+            std::memcpy(static_cast<void*>(to.data() + begin[chunk]), parts[chunk].data(),
+                        parts[chunk].size() * sizeof(Record<T, Index>));
+        parts[chunk].release();
+    });
+}
+
+// The rank that about `wanted` of `factor * samples` edges do not exceed.
+template <class R>
+R quantile(Buffer<R>& samples, double factor, double wanted) {
+    const double at = wanted / factor;
+    if (at >= static_cast<double>(samples.size())) return std::numeric_limits<R>::max();
+    R* nth = samples.begin() + static_cast<std::size_t>(at);
+    std::nth_element(samples.begin(), nth, samples.end());
+    return *nth;
+}
+
+// Records that were filtered out of a source, as a source.
+template <class T, class Index>
+class RecordSource {
+  public:
+    explicit RecordSource(const Buffer<Record<T, Index>>& records) : records_(records) {}
+    template <class Take>
+    double sample(Take take) const {
+        const std::size_t step = std::max<std::size_t>(1, records_.size() / 512);
+        std::size_t taken = 0;
+        for (std::size_t i = step / 2; i < records_.size(); i += step, ++taken) take(records_[i].rank);
+        return static_cast<double>(records_.size()) / static_cast<double>(std::max<std::size_t>(taken, 1));
+    }
+
+  private:
+    const Buffer<Record<T, Index>>& records_;
+};
+
+// Sorts the records and takes them in order; false when on_merge asked to stop.
+template <class T, class Index, class OnMerge>
+bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
+                  int threads, OnMerge& on_merge) {
+    sort_records<T, Index>(records, scratch.sorted, scratch.counts, threads);
+    const Record<T, Index>* r = records.begin();
+    const Record<T, Index>* const end = records.end();
+#if defined(__GNUC__)
+    if (sets.nodes() > (std::size_t{1} << 16)) {
+        constexpr std::ptrdiff_t ahead = 12;
+        const Index* parents = sets.parents();
+        for (; end - r > ahead; ++r) {
+            __builtin_prefetch(parents + r[ahead].a);
+            __builtin_prefetch(parents + r[ahead].b);
+            const Index a = sets.find(r->a);
+            const Index b = sets.find(r->b);
+            if (a != b && !on_merge(*r, a, b)) return false;
+        }
+    }
+#endif
+    for (; r != end; ++r) {
+        const Index a = sets.find(r->a);
+        const Index b = sets.find(r->b);
+        if (a != b && !on_merge(*r, a, b)) return false;
+    }
+    return true;
+}
+
+}  // namespace detail
+
+// Takes the edges of `source` in order; for each that joins two sets, on_merge(record, root_a, root_b) has to join
+// them (sets.link) and returns whether to go on.
+template <class T, class Index, class Source, class OnMerge>
+void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
+             OnMerge&& on_merge) {
+    using R = Rank<T>;
+    constexpr R all = std::numeric_limits<R>::max();
+    // In a random graph, and in a lattice alike, most of the tree is found among the strongest edges, about one for
+    // each node; more of them would be sorted in vain, fewer would leave more to filter.
+    constexpr double edges_per_node = 1.1;
+    auto& records = scratch.records;
+    auto& rest = scratch.rest;
+
+    const auto threshold = [&](const auto& from) {
+        scratch.samples.clear();
+        const double factor = from.sample([&](R rank) { scratch.samples.push_back(rank); });
+        const double wanted = edges_per_node * static_cast<double>(sets.sets());
+        const double edges = factor * static_cast<double>(scratch.samples.size());
+        return edges < 1.6 * wanted || edges < 96 ? all : detail::quantile<R>(scratch.samples, factor, wanted);
+    };
+
+    if (sets.sets() < 2) return;
+    const R first = threshold(source);
+    detail::collect<T, Index>(source, records, threads, [first](bool, R rank, Index, Index) { return rank <= first; });
+    if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || first == all ||
+        sets.sets() < 2) {
+        return;
+    }
+    const Index* root = sets.flatten(threads);
+    detail::collect<T, Index>(source, rest, threads, [first, root](bool exists, R rank, Index a, Index b) {
+        // Nodes of edges that do not exist are not looked up: they may be none.
+        const Index x = exists ? a : Index{0};
+        const Index y = exists ? b : Index{0};
+        return static_cast<bool>((rank > first) & (root[x] != root[y]));
+    });
+    while (!rest.empty()) {
+        const R next = threshold(detail::RecordSource<T, Index>(rest));
+        if (next == all) {
+            detail::merge_sorted<T, Index>(rest, sets, scratch, threads, on_merge);
+            return;
+        }
+        records.reset(rest.size());
+        std::size_t strong = 0, weak = 0;
+        for (std::size_t i = 0; i < rest.size(); ++i) {
+            const Record<T, Index> r = rest[i];
+            const bool now = r.rank <= next;
+            records[strong] = r;
+            strong += now;
+            rest[weak] = r;
+            weak += !now;
+        }
+        records.resize(strong);
+        if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || sets.sets() < 2) return;
+        std::size_t left = 0;
+        for (std::size_t i = 0; i < weak; ++i) {
+            const Record<T, Index> r = rest[i];
+            rest[left] = r;
+            left += sets.find(r.a) != sets.find(r.b);
+        }
+        rest.resize(left);
+    }
+}
+
+}  // namespace malis

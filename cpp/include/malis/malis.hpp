@@ -1,0 +1,145 @@
+// The library without Python: plain pointers in C order, exact counts out. Everything else is in the headers below.
+//
+//     malis::Volume volume{{1, 512, 512}, {{0, -1, 0}, {0, 0, -1}}};
+//     malis::count_pairs(volume, aff, seg, malis::PairOptions{}, pos, neg);
+//
+// All functions throw std::invalid_argument for NaN and for negative labels, keep no state, and give the same result
+// on any number of threads.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "malis/affinity.hpp"
+#include "malis/edge_list.hpp"
+#include "malis/grid.hpp"
+#include "malis/loss.hpp"
+#include "malis/objects.hpp"
+#include "malis/pairs.hpp"
+#include "malis/parallel.hpp"
+#include "malis/segmentation.hpp"
+
+namespace malis {
+
+struct Volume {
+    std::array<std::size_t, 3> shape;  // depth, height, width; leading ones where there are fewer axes
+    std::vector<Offset> nhood;
+
+    std::size_t voxels() const { return shape[0] * shape[1] * shape[2]; }
+    std::size_t edges() const { return voxels() * nhood.size(); }
+};
+
+// Calls f with an unsigned zero of the narrowest index type that fits: 32 bits but for huge volumes.
+template <class F>
+auto with_index(std::size_t nodes, std::size_t edges_per_node, F&& f) {
+    if (Grid<std::uint32_t>::fits(nodes, edges_per_node)) return f(std::uint32_t{0});
+    return f(std::uint64_t{0});
+}
+
+template <class Index>
+Grid<Index> make_grid(const Volume& volume) {
+    return {static_cast<Index>(volume.shape[0]), static_cast<Index>(volume.shape[1]),
+            static_cast<Index>(volume.shape[2]), volume.nhood};
+}
+
+// Throws std::invalid_argument that names the argument where a value is NaN.
+template <class T>
+void check_nan(const T* values, std::size_t n, const char* name, int threads) {
+    std::mutex mutex;
+    std::size_t first = n;
+    parallel_ranges(n, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t block = begin; block < end;) {
+            const std::size_t stop = std::min(end, block + 4096);
+            bool nan = false;
+            for (std::size_t i = block; i < stop; ++i) nan |= values[i] != values[i];
+            if (nan) {
+                std::size_t i = block;
+                while (values[i] == values[i]) ++i;
+                const std::lock_guard<std::mutex> lock(mutex);
+                first = std::min(first, i);
+                return;
+            }
+            block = stop;
+        }
+    });
+    if (first < n) {
+        throw std::invalid_argument(std::string(name) + " must not contain NaN, got NaN at flat index " +
+                                    std::to_string(first));
+    }
+}
+
+// pos[e], neg[e]: the positive and negative pairs that edge e decides.
+template <class T, class Label>
+void count_pairs(const Volume& volume, const T* aff, const Label* seg, const PairOptions& options, std::int64_t* pos,
+                 std::int64_t* neg) {
+    check_nan(aff, volume.edges(), "aff", options.threads);
+    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
+                                                  options.ignore_background, options.threads);
+        CountSink<T, Index> sink(pos, neg, volume.edges());
+        sink.clear(options.threads);
+        count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        return 0;
+    });
+}
+
+// Returns the loss; grad[e] is its derivative by aff[e].
+template <class T, class Label>
+double malis_loss(const Volume& volume, const T* aff, const Label* seg, const PairOptions& options,
+                  const LossOptions& loss, T* grad) {
+    check_nan(aff, volume.edges(), "aff", options.threads);
+    return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
+                                                  options.ignore_background, options.threads);
+        LossSink<T, Index> sink(grad, volume.edges(), loss);
+        sink.clear(options.threads);
+        return count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+    });
+}
+
+// The loss of every sample of a batch, samples in parallel.
+template <class T, class Label>
+void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, const Label* seg,
+                      const PairOptions& options, const LossOptions& loss, double* losses, T* grad) {
+    const auto sample = [&](std::size_t i, int threads) {
+        PairOptions of_sample = options;
+        of_sample.threads = threads;
+        if (options.edge_mask != nullptr) of_sample.edge_mask += i * volume.edges();
+        if (options.unlabelled_mask != nullptr) of_sample.unlabelled_mask += i * volume.voxels();
+        losses[i] = malis_loss(volume, aff + i * volume.edges(), seg + i * volume.voxels(), of_sample, loss,
+                               grad + i * volume.edges());
+    };
+    // One thread a sample is the best division of work; what does not divide evenly is divided inside.
+    const std::size_t threads = static_cast<std::size_t>(std::max(1, options.threads));
+    const std::size_t whole = samples / threads * threads;
+    parallel_for(whole, options.threads, [&](std::size_t i, std::size_t) { sample(i, 1); });
+    for (std::size_t i = whole; i < samples; ++i) sample(i, options.threads);
+}
+
+// The same counts on an explicit graph: edge e joins node1[e] and node2[e]; one that leads outside joins nothing. Where
+// pos or neg is null, these are not counted.
+template <class T, class Node, class Label>
+void count_edge_pairs(const Node* node1, const Node* node2, std::size_t edges, const T* weights, const Label* seg,
+                      std::size_t nodes, const PairOptions& options, std::int64_t* pos, std::int64_t* neg) {
+    check_nan(weights, edges, "weights", options.threads);
+    with_index(std::max(nodes, edges), 1, [&](auto index) {
+        using Index = decltype(index);
+        const auto labels =
+            compact_labels<Index>(seg, nodes, options.unlabelled_mask, options.ignore_background, options.threads);
+        CountSink<T, Index> sink(pos, neg, edges);
+        sink.clear(options.threads);
+        count_on_graph<T, Index>(EdgeList<Index, Node>{node1, node2, edges, nodes}, weights, labels, options,
+                                 pos != nullptr, neg != nullptr, sink);
+        return 0;
+    });
+}
+
+}  // namespace malis

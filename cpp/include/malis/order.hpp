@@ -1,0 +1,234 @@
+// The order of edges: decreasing affinity, equal affinities by increasing edge index.
+//
+// A *rank* is an unsigned integer that increases as the affinity decreases, so that ranks compare as plain integers.
+// Records reach the sort in the order of their edge index (every source scans in that order and keeps it), so a
+// stable sort by rank alone is the order of edges.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "malis/buffer.hpp"
+#include "malis/parallel.hpp"
+
+namespace malis {
+
+template <class T>
+struct RankOf;
+template <>
+struct RankOf<float> {
+    using type = std::uint32_t;
+};
+template <>
+struct RankOf<double> {
+    using type = std::uint64_t;
+};
+template <class T>
+using Rank = typename RankOf<T>::type;
+
+template <class T>
+inline Rank<T> to_rank(T affinity) {
+    using R = Rank<T>;
+    constexpr R sign = R{1} << (sizeof(R) * 8 - 1);
+    affinity += T(0);  // -0 and +0 are equal
+    R bits;
+    std::memcpy(&bits, &affinity, sizeof bits);
+    // Increasing as unsigned: negative numbers with all bits flipped, others with the sign bit set; then reversed.
+    const R flip = static_cast<R>(R{0} - (bits >> (sizeof(R) * 8 - 1))) | sign;
+    return static_cast<R>(~(bits ^ flip));
+}
+
+template <class T>
+inline T from_rank(Rank<T> rank) {
+    using R = Rank<T>;
+    constexpr R sign = R{1} << (sizeof(R) * 8 - 1);
+    R bits = static_cast<R>(~rank);
+    bits ^= static_cast<R>((bits & sign) ? sign : ~R{0});
+    T affinity;
+    std::memcpy(&affinity, &bits, sizeof affinity);
+    return affinity;
+}
+
+// An edge on its way to the union-find: its place in the order and the two nodes it joins.
+template <class T, class Index>
+struct Record {
+    Rank<T> rank;
+    Index edge;
+    Index a;
+    Index b;
+};
+
+namespace detail {
+
+// Bucket of a rank among `buckets`, linear in the affinity and monotone in the rank: affinities are spread evenly
+// over their range far more often than their bit patterns are.
+template <class T>
+class Buckets {
+  public:
+    Buckets(Rank<T> lowest, Rank<T> highest, std::size_t buckets)
+        : top_(clamped(lowest)), last_(static_cast<T>(buckets - 1)) {
+        const T range = top_ - clamped(highest);
+        scale_ = static_cast<T>(buckets) / range;
+        usable_ = range > 0 && scale_ < std::numeric_limits<T>::max();
+    }
+    bool usable() const { return usable_; }
+    std::size_t operator()(Rank<T> rank) const {
+        return static_cast<std::size_t>(std::min((top_ - clamped(rank)) * scale_, last_));
+    }
+
+  private:
+    static T clamped(Rank<T> rank) {  // keeps the range finite where affinities are not
+        constexpr T big = std::numeric_limits<T>::max() / 4;
+        return std::max(-big, std::min(big, from_rank<T>(rank)));
+    }
+    T top_, last_, scale_;
+    bool usable_;
+};
+
+template <class R>
+inline void insertion_sort(R* begin, R* end) {
+    for (R* i = begin + 1; i < end; ++i) {
+        if (!(i->rank < (i - 1)->rank)) continue;
+        const R moved = *i;
+        R* j = i;
+        do {
+            *j = *(j - 1);
+            --j;
+        } while (j > begin && moved.rank < (j - 1)->rank);
+        *j = moved;
+    }
+}
+
+constexpr std::size_t insertion_limit = 24;
+
+// Sorts [begin, end) stably; scratch has room for as many records.
+template <class T, class Index>
+void sort_small(Record<T, Index>* begin, Record<T, Index>* end, Record<T, Index>* scratch,
+                Buffer<std::uint32_t>& counts, int depth = 0) {
+    using R = Record<T, Index>;
+    const auto less = [](const R& x, const R& y) { return x.rank < y.rank; };
+    const std::size_t n = static_cast<std::size_t>(end - begin);
+    if (n <= insertion_limit) {
+        insertion_sort(begin, end);
+        return;
+    }
+    Rank<T> lowest = begin->rank, highest = begin->rank, previous = begin->rank;
+    bool sorted = true;
+    for (const R* r = begin; r != end; ++r) {
+        lowest = std::min(lowest, r->rank);
+        highest = std::max(highest, r->rank);
+        sorted &= previous <= r->rank;
+        previous = r->rank;
+    }
+    if (sorted) return;
+    const std::size_t buckets = std::min<std::size_t>(std::max<std::size_t>(n / 2, 16), std::size_t{1} << 12);
+    const Buckets<T> bucket(lowest, highest, buckets);
+    if (!bucket.usable() || depth > 3 || n > std::numeric_limits<std::uint32_t>::max()) {
+        std::stable_sort(begin, end, less);
+        return;
+    }
+    const std::size_t base = counts.size();  // a deeper call counts behind this one
+    counts.resize(base + buckets + 1);
+    std::uint32_t* first = counts.data() + base;
+    std::memset(first, 0, (buckets + 1) * sizeof *first);
+    for (const R* r = begin; r != end; ++r) ++first[bucket(r->rank) + 1];
+    std::uint32_t largest = 0;
+    for (std::size_t i = 0; i < buckets; ++i) {
+        largest = std::max(largest, first[i + 1]);
+        first[i + 1] += first[i];
+    }
+    for (const R* r = begin; r != end; ++r) scratch[first[bucket(r->rank)]++] = *r;
+    std::memcpy(static_cast<void*>(begin), scratch, n * sizeof(R));
+    if (largest <= insertion_limit) {
+        insertion_sort(begin, end);  // every record is within its bucket: a short way to go
+    } else {
+        std::uint32_t start = 0;
+        for (std::size_t i = 0; i < buckets; ++i) {
+            const std::uint32_t stop = counts[base + i];
+            if (stop - start > 1) sort_small<T, Index>(begin + start, begin + stop, scratch + start, counts, depth + 1);
+            start = stop;
+        }
+    }
+    counts.resize(base);
+}
+
+}  // namespace detail
+
+// Sorts records stably by rank, on several threads where there are many. `scratch` is resized as needed.
+template <class T, class Index>
+void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& scratch, Buffer<std::uint32_t>& counts,
+                  int threads) {
+    using R = Record<T, Index>;
+    const std::size_t n = records.size();
+    scratch.reset(n);
+    if (n < (std::size_t{1} << 15)) {
+        detail::sort_small<T, Index>(records.begin(), records.end(), scratch.data(), counts);
+        return;
+    }
+    // One pass into buckets that fit the cache, by pieces that each thread counts and moves; then bucket by bucket.
+    const std::size_t pieces = threads > 1 ? static_cast<std::size_t>(threads) : 1;
+    const auto piece_begin = [&](std::size_t p) { return n / pieces * p + std::min(p, n % pieces); };
+    std::vector<Rank<T>> lowest(pieces), highest(pieces);
+    std::vector<char> sorted(pieces);
+    parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
+        const R* r = records.data() + piece_begin(p);
+        Rank<T> low = r->rank, high = r->rank, previous = p > 0 ? (r - 1)->rank : r->rank;
+        bool in_order = true;
+        for (const R* end = records.data() + piece_begin(p + 1); r != end; ++r) {
+            low = std::min(low, r->rank);
+            high = std::max(high, r->rank);
+            in_order &= previous <= r->rank;
+            previous = r->rank;
+        }
+        lowest[p] = low;
+        highest[p] = high;
+        sorted[p] = in_order;
+    });
+    if (std::find(sorted.begin(), sorted.end(), 0) == sorted.end()) return;
+    const std::size_t buckets = std::min<std::size_t>(std::size_t{1} << 12, n / 64);
+    const detail::Buckets<T> bucket(*std::min_element(lowest.begin(), lowest.end()),
+                                    *std::max_element(highest.begin(), highest.end()), buckets);
+    if (!bucket.usable()) {
+        std::stable_sort(records.begin(), records.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
+        return;
+    }
+    std::vector<std::vector<std::size_t>> place(pieces);
+    parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
+        std::vector<std::size_t> count(buckets, 0);
+        const R* end = records.data() + piece_begin(p + 1);
+        for (const R* r = records.data() + piece_begin(p); r != end; ++r) ++count[bucket(r->rank)];
+        place[p] = std::move(count);
+    });
+    std::vector<std::size_t> first(buckets + 1);
+    std::size_t total = 0;
+    for (std::size_t i = 0; i < buckets; ++i) {
+        first[i] = total;
+        for (std::size_t p = 0; p < pieces; ++p) {
+            const std::size_t count = place[p][i];
+            place[p][i] = total;
+            total += count;
+        }
+    }
+    first[buckets] = total;
+    parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
+        std::vector<std::size_t>& to = place[p];
+        const R* end = records.data() + piece_begin(p + 1);
+        for (const R* r = records.data() + piece_begin(p); r != end; ++r) scratch[to[bucket(r->rank)]++] = *r;
+    });
+    const std::size_t tasks = std::min<std::size_t>(buckets, 64);
+    std::vector<Buffer<std::uint32_t>> thread_counts(pieces);
+    parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
+        for (std::size_t i = buckets * task / tasks; i < buckets * (task + 1) / tasks; ++i) {
+            const std::size_t begin = first[i], end = first[i + 1];
+            detail::sort_small<T, Index>(scratch.data() + begin, scratch.data() + end, records.data() + begin,
+                                         thread_counts[thread]);
+        }
+    });
+    std::swap(records, scratch);
+}
+
+}  // namespace malis

@@ -1,0 +1,602 @@
+// Pair counting: how many positive and negative voxel pairs each edge of an affinity graph decides.
+//
+// Turaga, Briggman, Helmstaedter, Denk, Seung: Maximin affinity learning of image segmentation, NIPS 2009; with the
+// two constrained passes of Funke et al.: Large scale image segmentation with structured loss based deep learning for
+// connectome reconstruction, TPAMI 2019.
+//
+// An edge that joins two components in the order of edges (order.hpp) decides all pairs between them. There are two
+// ways to run through that order:
+//
+// On any graph (count_on_graph): one filter-Kruskal over all nodes, with a label histogram for each component.
+//
+// On a volume without masks (count_constrained), where both passes share their work:
+//
+//     labels, grouped into objects (objects.hpp)
+//       |   positive pass: every object on its own, in cache, on as many threads as there are; a component carries
+//       |   one label, so its size is all that counts
+//       v
+//     regions: the components of the objects; they are what the negative pass begins with
+//       |   a background voxel brings no pairs, so it may join the neighbour across its strongest edge at once,
+//       |   whatever the order: no other edge of it comes earlier
+//       v
+//     basins: regions with the background that leads to them, and patches of background that lead to none yet
+//       |   filter-Kruskal over the edges between them, with label histograms
+//       v
+//     negative counts
+//
+// Sinks receive the counts:
+//     clear(threads)                     before everything else
+//     expect_positive(pairs)             once, before positive(); likewise negative
+//     positive(rank, edge, pairs)        an edge and the pairs it decides; returns its part of a loss
+//     correct_positive(expected, found)  there were other pairs than expected; returns the factor for the loss
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "malis/buffer.hpp"
+#include "malis/edge_list.hpp"
+#include "malis/grid.hpp"
+#include "malis/kruskal.hpp"
+#include "malis/label_histogram.hpp"
+#include "malis/objects.hpp"
+#include "malis/order.hpp"
+#include "malis/parallel.hpp"
+#include "malis/union_find.hpp"
+
+namespace malis {
+
+struct PairOptions {
+    bool constrain_positive = true;
+    bool constrain_negative = true;
+    bool ignore_background = true;
+    const bool* edge_mask = nullptr;        // per edge: false where its ground truth is unknown
+    const bool* unlabelled_mask = nullptr;  // per node: true where objects carry no label
+    int threads = 1;
+};
+
+// Writes the counts themselves.
+template <class T, class Index>
+class CountSink {
+  public:
+    CountSink(std::int64_t* pos, std::int64_t* neg, std::size_t edges) : pos_(pos), neg_(neg), edges_(edges) {}
+    void clear(int threads) {
+        for (std::int64_t* counts : {pos_, neg_}) {
+            if (counts == nullptr) continue;
+            parallel_ranges(edges_, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+                std::memset(counts + begin, 0, (end - begin) * sizeof *counts);
+            });
+        }
+    }
+    void expect_positive(double) {}
+    void expect_negative(double) {}
+    double correct_positive(double, double, int) { return 1; }
+    double positive(Rank<T>, Index edge, std::uint64_t pairs) {
+        pos_[edge] = static_cast<std::int64_t>(pairs);
+        return 0;
+    }
+    double negative(Rank<T>, Index edge, std::uint64_t pairs) {
+        neg_[edge] = static_cast<std::int64_t>(pairs);
+        return 0;
+    }
+
+  private:
+    std::int64_t* pos_;
+    std::int64_t* neg_;
+    std::size_t edges_;
+};
+
+namespace detail {
+
+enum class Pass { positive, negative, unconstrained, contraction };
+
+// Which edges take part in a pass over the nodes themselves.
+template <class T, class Index, Pass pass>
+struct PassVisit {
+    const T* aff;
+    const Index* label;
+    Index unlabelled;
+    const bool* edge_mask;
+
+    bool unknown(Index edge, Index a, Index b) const {
+        return (edge_mask != nullptr && !edge_mask[edge]) ||
+               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled);
+    }
+
+    template <class Collect>
+    void edge(bool exists, Index edge, Index a, Index b, Collect& collect) const {
+        bool takes_part = true;
+        if constexpr (pass != Pass::unconstrained) {
+            const bool intra = (label[a] == label[b]) & (label[a] != 0);
+            const bool known = !unknown(edge, a, b);
+            takes_part = pass == Pass::positive   ? !known | intra
+                         : pass == Pass::negative ? !known | !intra
+                                                  : known & intra;
+        }
+        collect(exists & takes_part, to_rank(aff[edge]), edge, a, b);
+    }
+};
+
+template <class T, class Index>
+struct Decision {
+    Rank<T> rank;
+    Index edge;
+    PairCount pairs;
+};
+
+// Hands the decisions of one kind to the sink; returns their part of the loss, summed in order.
+template <class T, class Index, class Sink>
+double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
+    std::uint64_t total = 0;
+    for (const auto& d : decisions) total += d.pairs.pos;
+    sink.expect_positive(static_cast<double>(total));
+    double loss = 0;
+    for (const auto& d : decisions) {
+        if (d.pairs.pos > 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos);
+    }
+    return loss;
+}
+
+template <class T, class Index, class Sink>
+double emit_negative(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
+    std::uint64_t total = 0;
+    for (const auto& d : decisions) total += d.pairs.neg;
+    sink.expect_negative(static_cast<double>(total));
+    double loss = 0;
+    for (const auto& d : decisions) {
+        if (d.pairs.neg > 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg);
+    }
+    return loss;
+}
+
+template <Pass pass, class T, class Index>
+GridScan<Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
+                                                   int threads) {
+    return {grid, visit, threads};
+}
+template <Pass pass, class T, class Index, class Node>
+EdgeListScan<Index, Node, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index, Node>& list,
+                                                             const PassVisit<T, Index, pass>& visit, int threads) {
+    return {list, visit, threads};
+}
+
+// One pass over the nodes of any graph, with label histograms.
+template <Pass pass, class T, class Index, class Graph>
+Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
+                                  const PairOptions& options) {
+    const std::size_t nodes = labels.of.size();
+    const int threads = nodes < (std::size_t{1} << 15) ? 1 : options.threads;
+    UnionFind<Index> sets;
+    sets.reset(nodes, threads);
+    if constexpr (pass == Pass::negative) {
+        struct Unite {
+            UnionFind<Index>& sets;
+            void reserve(std::size_t) {}
+            void operator()(bool exists, Rank<T>, Index, Index a, Index b) {
+                if (exists) sets.unite(a, b);
+            }
+        } unite{sets};
+        const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled,
+                                                           options.edge_mask};
+        const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
+        for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
+    }
+    LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
+    std::uint64_t foreground = 0;
+    for (std::size_t i = 0; i < nodes; ++i) {
+        foreground += labels.of[i] != 0;
+        // What is contracted carries one label, so its root stands for all of it.
+        const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
+        if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+    }
+    Buffer<Decision<T, Index>> decisions;
+    KruskalScratch<T, Index> scratch;
+    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
+    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
+                      [&](const Record<T, Index>& r, Index a, Index b) {
+                          const Index into = sets.link(a, b);
+                          const PairCount pairs = histograms.merge(into, into == a ? b : a);
+                          if ((pairs.pos | pairs.neg) != 0 && !visit.unknown(r.edge, r.a, r.b))
+                              decisions.push_back({r.rank, r.edge, pairs});
+                          return histograms.foreground(into) != foreground;
+                      });
+    return decisions;
+}
+
+}  // namespace detail
+
+// Counts on any graph; returns the loss of the sink.
+template <class T, class Index, class Graph, class Sink>
+double count_on_graph(const Graph& graph, const T* aff, const Labels<Index>& labels, const PairOptions& options,
+                      bool want_positive, bool want_negative, Sink& sink) {
+    using detail::Pass;
+    double loss = 0;
+    if (want_positive && options.constrain_positive) {
+        loss += detail::emit_positive<T, Index>(
+            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options), sink);
+        want_positive = false;
+    }
+    if (want_negative && options.constrain_negative) {
+        loss += detail::emit_negative<T, Index>(
+            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options), sink);
+        want_negative = false;
+    }
+    if (want_positive || want_negative) {
+        const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options);
+        if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
+        if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
+    }
+    return loss;
+}
+
+namespace detail {
+
+// The edges within one object, as a source for kruskal() between the local numbers of its voxels.
+template <class T, class Index>
+class ObjectScan {
+  public:
+    ObjectScan(const Grid<Index>& grid, const T* aff, const Index* label, const Objects<Index>& objects, Index object,
+               int threads)
+        : grid_(grid), aff_(aff), label_(label), local_(objects.local.data()), object_(object),
+          voxels_(objects.voxels[object]), begin_(objects.runs.data() + objects.first_run[object]),
+          runs_(objects.first_run[object + 1] - objects.first_run[object]),
+          pieces_(threads > 1 ? std::min<std::size_t>(runs_, 4 * static_cast<std::size_t>(threads)) : 1) {}
+
+    std::size_t chunks() const { return grid_.steps.size() * pieces_; }
+
+    template <class Collect>
+    void scan(std::size_t chunk, Collect& collect) const {
+        const std::size_t k = chunk / pieces_, piece = chunk % pieces_;
+        if (!grid_.steps[k].decides) return;
+        const Run<Index>* end = begin_ + runs_ * (piece + 1) / pieces_;
+        for (const Run<Index>* run = begin_ + runs_ * piece / pieces_; run != end; ++run) scan_run(k, *run, collect);
+    }
+
+    template <class Take>
+    double sample(Take take) const {
+        Sampler<Take> sampler{take};
+        std::size_t sampled = 0;
+        const std::size_t wanted = std::min<std::size_t>(runs_, 12 + 1024 * runs_ / (voxels_ + 1));
+        for (std::size_t i = 0; i < wanted; ++i) {
+            const Run<Index>& run = begin_[(2 * i + 1) * runs_ / (2 * wanted)];
+            for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
+                if (grid_.steps[k].decides) scan_run(k, run, sampler);
+            }
+            sampled += run.length;
+        }
+        return static_cast<double>(voxels_) / static_cast<double>(sampled);
+    }
+
+  private:
+    template <class Collect>
+    void scan_run(std::size_t k, const Run<Index>& run, Collect& collect) const {
+        const auto& step = grid_.steps[k];
+        const auto range = grid_.range(step, run.z, run.y);
+        const Index row = (run.z * grid_.height + run.y) * grid_.width;
+        const Index x0 = run.v - row;
+        const Index begin = std::max(x0, range.begin), end = std::min(x0 + run.length, range.end);
+        if (begin >= end) return;
+        const Index count = end - begin, v = row + begin, u = v + step.distance;
+        const Index edge = static_cast<Index>(k) * grid_.voxels + v;
+        collect.reserve(count);
+        const Index first = local_[v];
+        for (Index i = 0; i < count; ++i)
+            collect(label_[u + i] == object_, to_rank(aff_[edge + i]), edge + i, first + i, local_[u + i]);
+    }
+
+    const Grid<Index>& grid_;
+    const T* aff_;
+    const Index* label_;
+    const Index* local_;
+    Index object_, voxels_;
+    const Run<Index>* begin_;
+    std::size_t runs_, pieces_;
+};
+
+// The components of the objects: what the positive pass leaves and the negative pass begins with.
+template <class Index>
+struct Regions {
+    Buffer<Index> node;         // per voxel of an object: the number of its region
+    std::vector<Index> label;   // per region
+    std::vector<Index> voxels;  // per region
+};
+
+// What a thread keeps from object to object.
+template <class T, class Index>
+struct ObjectWork {
+    KruskalScratch<T, Index> scratch;
+    UnionFind<Index> sets;
+    Buffer<Index> number;
+    // Objects of several regions: the region of each of their voxels, by local number.
+    std::vector<std::pair<Index, std::size_t>> split;
+    Buffer<Index> split_region;
+};
+
+template <class T, class Index, class Sink>
+class ConstrainedCount {
+  public:
+    ConstrainedCount(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, int threads, Sink& sink)
+        : grid_(grid), aff_(aff), labels_(labels), threads_(threads), sink_(sink),
+          objects_(find_objects(grid, labels, threads)) {
+        for (Index l = 1; l < objects_.labels(); ++l) foreground_ += objects_.voxels[l];
+    }
+
+    // The positive pass. Without `emit` it only finds the regions.
+    double positive(bool emit) {
+        double expected = 0;
+        for (Index l = 1; l < objects_.labels(); ++l) {
+            const std::uint64_t n = objects_.voxels[l];
+            if (n > 1) expected += static_cast<double>(n % 2 ? (n - 1) / 2 * n : n / 2 * (n - 1));
+        }
+        if (emit) sink_.expect_positive(expected);
+
+        // Small objects are tasks for one thread each, several in one; large ones are worked on by all threads.
+        constexpr Index large = Index{1} << 18;
+        std::vector<std::pair<Index, Index>> tasks;  // labels [first, second)
+        std::vector<Index> large_objects;
+        Index begin = 1;
+        std::size_t load = 0;
+        for (Index l = 1; l < objects_.labels(); ++l) {
+            const bool alone = objects_.voxels[l] >= large && threads_ > 1;
+            if (alone) large_objects.push_back(l);
+            if (alone || load >= (std::size_t{1} << 14)) {
+                if (begin < l) tasks.push_back({begin, l});
+                begin = alone ? l + 1 : l;
+                load = 0;
+            }
+            if (!alone) load += objects_.voxels[l] + 1;
+        }
+        if (begin < objects_.labels()) tasks.push_back({begin, objects_.labels()});
+
+        regions_of_.assign(objects_.labels(), 0);
+        work_.resize(static_cast<std::size_t>(std::max(1, threads_)));
+        struct Sum {
+            double loss = 0;
+            std::uint64_t pairs = 0;
+        };
+        std::vector<Sum> sums(tasks.size() + large_objects.size());
+        parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
+            for (Index l = tasks[task].first; l < tasks[task].second; ++l)
+                solve(l, work_[thread], 1, emit, sums[task].loss, sums[task].pairs);
+        });
+        for (std::size_t i = 0; i < large_objects.size(); ++i) {
+            Sum& sum = sums[tasks.size() + i];
+            solve(large_objects[i], work_[0], threads_, emit, sum.loss, sum.pairs);
+        }
+        double loss = 0;
+        std::uint64_t pairs = 0;
+        for (const Sum& sum : sums) {  // in the order of tasks: the same result on any number of threads
+            loss += sum.loss;
+            pairs += sum.pairs;
+        }
+        for (auto& work : work_) {
+            work.scratch = {};
+            work.sets = {};
+        }
+        if (!emit) return 0;
+        const double found = static_cast<double>(pairs);
+        if (found != expected) return loss * sink_.correct_positive(expected, found, threads_);
+        return loss;
+    }
+
+    // The negative pass, after the positive one.
+    double negative() {
+        std::size_t present = 0;
+        for (Index l = 1; l < objects_.labels(); ++l) present += objects_.voxels[l] > 0;
+        if (present < 2) {
+            sink_.expect_negative(0);
+            return 0;
+        }
+        number_regions();
+        const Index basins = flow_background();
+        LabelHistograms<Index> histograms(basins, labels_.count, 0, threads_);
+        for (std::size_t r = 0; r < regions_.label.size(); ++r)
+            histograms.set(static_cast<Index>(r), regions_.label[r], regions_.voxels[r]);
+        UnionFind<Index> sets;
+        sets.reset(basins, threads_);
+        KruskalScratch<T, Index> scratch;
+        Buffer<Decision<T, Index>> decisions;
+        const BasinVisit visit{aff_, regions_.node.data()};
+        kruskal<T, Index>(GridScan<Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
+                          [&](const Record<T, Index>& r, Index a, Index b) {
+                              const Index into = sets.link(a, b);
+                              const PairCount pairs = histograms.merge(into, into == a ? b : a);
+                              if (pairs.neg != 0) decisions.push_back({r.rank, r.edge, pairs});
+                              return histograms.foreground(into) != foreground_;
+                          });
+        return emit_negative<T, Index>(decisions, sink_);
+    }
+
+  private:
+    struct BasinVisit {
+        const T* aff;
+        const Index* node;
+        template <class Collect>
+        void edge(bool, Index edge, Index a, Index b, Collect& collect) const {
+            collect(node[a] != node[b], to_rank(aff[edge]), edge, node[a], node[b]);
+        }
+    };
+
+    void solve(Index l, ObjectWork<T, Index>& work, int threads, bool emit, double& loss, std::uint64_t& total) {
+        const Index n = objects_.voxels[l];
+        regions_of_[l] = n > 0 ? 1 : 0;
+        if (n < 2) return;
+        UnionFind<Index>& sets = work.sets;
+        sets.reset(n, threads);
+        const ObjectScan<T, Index> source(grid_, aff_, labels_.of.data(), objects_, l, threads);
+        kruskal<T, Index>(source, sets, work.scratch, threads, [&](const Record<T, Index>& r, Index a, Index b) {
+            const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
+            sets.link(a, b);
+            if (emit) loss += sink_.positive(r.rank, r.edge, pairs);
+            total += pairs;
+            return sets.sets() > 1;
+        });
+        if (sets.sets() == 1) return;
+        regions_of_[l] = static_cast<Index>(sets.sets());
+        const Index* root = sets.flatten(threads);
+        work.number.reset(n);
+        const std::size_t at = work.split_region.size();
+        work.split.push_back({l, at});
+        work.split_region.resize(at + n);
+        Index next = 0;
+        for (Index i = 0; i < n; ++i)
+            if (root[i] == i) work.number[i] = next++;
+        for (Index i = 0; i < n; ++i) work.split_region[at + i] = work.number[root[i]];
+    }
+
+    // Numbers the regions by label and writes the number of its region to every voxel of an object.
+    void number_regions() {
+        const Index labels = objects_.labels();
+        std::vector<Index> base(labels);
+        Index count = 0;
+        for (Index l = 1; l < labels; ++l) {
+            base[l] = count;
+            count += regions_of_[l];
+        }
+        regions_.label.resize(count);
+        regions_.voxels.assign(count, 0);
+        for (Index l = 1; l < labels; ++l) {
+            for (Index i = 0; i < regions_of_[l]; ++i) regions_.label[base[l] + i] = l;
+            if (regions_of_[l] == 1) regions_.voxels[base[l]] = objects_.voxels[l];
+        }
+        const Index* local = objects_.local.data();
+        regions_.node.reset(grid_.voxels);
+        parallel_ranges(grid_.voxels, std::size_t{1} << 15, threads_, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t v = begin; v < end; ++v) regions_.node[v] = base[labels_.of[v]];
+        });
+        for (const auto& work : work_) {
+            for (const auto& [l, at] : work.split) {
+                for (Index r = objects_.first_run[l]; r < objects_.first_run[l + 1]; ++r) {
+                    const Run<Index>& run = objects_.runs[r];
+                    for (Index v = run.v; v < run.v + run.length; ++v) {
+                        const Index region = base[l] + work.split_region[at + local[v]];
+                        regions_.node[v] = region;
+                        ++regions_.voxels[region];
+                    }
+                }
+            }
+        }
+        work_.clear();
+        objects_.local.release();
+    }
+
+    // Joins every background voxel to the neighbour across its strongest edge, and follows these to a region or, where
+    // two voxels have each other for that neighbour, to a patch of background; numbers the patches behind the regions.
+    // Afterwards regions_.node holds a basin for every voxel; returns the number of basins.
+    Index flow_background() {
+        const Index regions = static_cast<Index>(regions_.label.size());
+        Index* node = regions_.node.data();
+        const Index first = objects_.first_run[0], last = objects_.first_run[1];
+        if (first == last) return regions;
+        const Index* label = labels_.of.data();
+        // node < regions: a region; regions + v: leads to background voxel v; regions + voxels + p: patch p.
+        parallel_ranges(last - first, 512, threads_, [&](std::size_t begin, std::size_t end) {
+            Buffer<Rank<T>> rank;
+            Buffer<Index> edge, target;
+            for (std::size_t r = begin; r < end; ++r) {
+                const Run<Index>& run = objects_.runs[first + r];
+                rank.reset(run.length);
+                edge.reset(run.length);
+                target.reset(run.length);
+                for (Index i = 0; i < run.length; ++i) {
+                    rank[i] = std::numeric_limits<Rank<T>>::max();
+                    edge[i] = std::numeric_limits<Index>::max();
+                    target[i] = run.v + i;
+                }
+                const Index row = (run.z * grid_.height + run.y) * grid_.width, x0 = run.v - row;
+                for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
+                    if (!grid_.steps[k].decides) continue;
+                    for (const bool forward : {true, false}) {
+                        auto step = grid_.steps[k];
+                        if (!forward) {
+                            step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
+                            step.distance = Index{0} - step.distance;
+                        }
+                        const auto range = grid_.range(step, run.z, run.y);
+                        const Index from = std::max(x0, range.begin), to = std::min(x0 + run.length, range.end);
+                        for (Index x = from; x < to; ++x) {
+                            const Index i = x - x0, v = row + x, u = v + step.distance;
+                            const Index e = static_cast<Index>(k) * grid_.voxels + (forward ? v : u);
+                            const Rank<T> of_edge = to_rank(aff_[e]);
+                            const bool better = (of_edge < rank[i]) | ((of_edge == rank[i]) & (e < edge[i]));
+                            rank[i] = better ? of_edge : rank[i];
+                            edge[i] = better ? e : edge[i];
+                            target[i] = better ? u : target[i];
+                        }
+                    }
+                }
+                for (Index i = 0; i < run.length; ++i)
+                    node[run.v + i] = label[target[i]] == 0 ? regions + target[i] : node[target[i]];
+            }
+        });
+        const Index fixed = regions + grid_.voxels;
+        const auto leads_on = [&](Index to) { return to >= regions && to < fixed; };
+        Index patches = 0;
+        for (Index r = first; r < last; ++r) {
+            const Run<Index>& run = objects_.runs[r];
+            for (Index v = run.v; v < run.v + run.length; ++v) {
+                Index x = v;
+                while (leads_on(node[x])) {
+                    const Index next = node[x] - regions;
+                    // In a strict order the only cycles are two voxels, or one without any edge, that lead to each other.
+                    if (node[next] == regions + x) {
+                        node[x] = fixed + patches++;
+                        break;
+                    }
+                    x = next;
+                }
+                const Index end = node[x];
+                for (x = v; leads_on(node[x]);) {
+                    const Index next = node[x] - regions;
+                    node[x] = end;
+                    x = next;
+                }
+            }
+        }
+        parallel_ranges(last - first, 512, threads_, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t r = begin; r < end; ++r) {
+                const Run<Index>& run = objects_.runs[first + r];
+                for (Index v = run.v; v < run.v + run.length; ++v)
+                    if (node[v] >= fixed) node[v] -= grid_.voxels;
+            }
+        });
+        return regions + patches;
+    }
+
+    const Grid<Index>& grid_;
+    const T* aff_;
+    const Labels<Index>& labels_;
+    const int threads_;
+    Sink& sink_;
+    Objects<Index> objects_;
+    std::uint64_t foreground_ = 0;
+    std::vector<Index> regions_of_;  // per label
+    std::vector<ObjectWork<T, Index>> work_;
+    Regions<Index> regions_;
+};
+
+}  // namespace detail
+
+// Counts on a volume; returns the loss of the sink.
+template <class T, class Index, class Sink>
+double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
+                     Sink& sink) {
+    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
+    if (masks || !(options.constrain_positive || options.constrain_negative))
+        return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
+    double loss = 0;
+    {
+        const int threads = grid.voxels < (Index{1} << 15) ? 1 : options.threads;
+        detail::ConstrainedCount<T, Index, Sink> count(grid, aff, labels, threads, sink);
+        loss += count.positive(options.constrain_positive);
+        if (options.constrain_negative) loss += count.negative();
+    }
+    return loss + count_on_graph<T, Index>(grid, aff, labels, options, !options.constrain_positive,
+                                           !options.constrain_negative, sink);
+}
+
+}  // namespace malis

@@ -1,0 +1,212 @@
+// Segmentations from affinity graphs: connected components and the seeded maximin watershed.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "malis/buffer.hpp"
+#include "malis/edge_list.hpp"
+#include "malis/grid.hpp"
+#include "malis/kruskal.hpp"
+#include "malis/order.hpp"
+#include "malis/parallel.hpp"
+#include "malis/union_find.hpp"
+
+namespace malis {
+
+namespace detail {
+
+// Roots of sets that are joined to the lower of two roots: parents never exceed their nodes, so that one sweep in the
+// order of memory resolves them all, and slabs can be joined on their own first.
+template <class Index>
+inline Index lowest_root(Index* parent, Index x) {
+    while (parent[x] != x) {
+        parent[x] = parent[parent[x]];
+        x = parent[x];
+    }
+    return x;
+}
+
+template <class Index>
+inline void join_lowest(Index* parent, Index x, Index y) {
+    if (parent[x] == parent[y]) return;
+    x = lowest_root(parent, x);
+    y = lowest_root(parent, y);
+    if (x < y) parent[y] = x;
+    else parent[x] = y;
+}
+
+}  // namespace detail
+
+// Numbers the components whose parents are given by decreasing size (equal sizes: by their first voxel), those of at
+// most size_thresh voxels 0. Returns the number of voxels of every number, 0 included. parent is overwritten.
+template <class Index, class Label>
+std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::int64_t size_thresh, Label* seg,
+                                            int threads) {
+    // Sweeps parents to component numbers in the order of their first voxel, in place: a root is met before its nodes.
+    std::vector<std::int64_t> size;
+    for (std::size_t v = 0; v < n; ++v) {
+        if (parent[v] == static_cast<Index>(v)) {
+            parent[v] = static_cast<Index>(size.size());
+            size.push_back(1);
+        } else {
+            parent[v] = parent[parent[v]];
+            ++size[parent[v]];
+        }
+    }
+    std::vector<Index> order;
+    std::int64_t background = 0;
+    for (std::size_t c = 0; c < size.size(); ++c) {
+        if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
+        else background += size[c];
+    }
+    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return size[a] > size[b]; });
+    std::vector<Label> number(size.size(), 0);
+    std::vector<std::int64_t> sizes{background};
+    sizes.reserve(order.size() + 1);
+    for (const Index c : order) {
+        number[c] = static_cast<Label>(sizes.size());
+        sizes.push_back(size[c]);
+    }
+    parallel_ranges(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seg[v] = number[parent[v]];
+    });
+    return sizes;
+}
+
+// Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
+template <class T, class Index, class Label, class Connects>
+std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects,
+                                     std::int64_t size_thresh, Label* seg, int threads) {
+    Buffer<Index> parents(grid.voxels);
+    Index* parent = parents.data();
+    // Slabs of rows first, each with the edges that stay in it; then the edges between slabs.
+    const std::size_t slabs =
+        threads > 1 && grid.voxels > 65536 ? std::min<std::size_t>(grid.rows, static_cast<std::size_t>(threads)) : 1;
+    const auto slab_row = [&](std::size_t s) {
+        return static_cast<Index>(static_cast<std::uint64_t>(grid.rows) * s / slabs);
+    };
+    const auto join_row = [&](std::size_t k, Index row) {
+        const auto& step = grid.steps[k];
+        const Index z = row / grid.height;
+        const auto x = grid.range(step, z, row - z * grid.height);
+        if (x.begin >= x.end) return;
+        const Index v = row * grid.width + x.begin;
+        const T* a = aff + static_cast<std::size_t>(k) * grid.voxels + v;
+        for (Index i = 0; i < x.end - x.begin; ++i) {
+            if (connects(a[i])) detail::join_lowest(parent, static_cast<Index>(v + i),
+                                                    static_cast<Index>(v + i + step.distance));
+        }
+    };
+    const auto other_row = [&](std::size_t k, Index row) {
+        return static_cast<std::int64_t>(row) + grid.steps[k].offset.z * static_cast<std::int64_t>(grid.height) +
+               grid.steps[k].offset.y;
+    };
+    parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
+        const Index begin = slab_row(slab), end = slab_row(slab + 1);
+        for (Index row = begin; row < end; ++row) {
+            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) parent[v] = v;
+            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+                // An offset forward meets rows that have no parents yet: these wait.
+                const std::int64_t other = other_row(k, row);
+                if (grid.steps[k].decides && other >= static_cast<std::int64_t>(begin) &&
+                    other <= static_cast<std::int64_t>(row))
+                    join_row(k, row);
+            }
+        }
+        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+            if (!grid.steps[k].decides) continue;
+            for (Index row = begin; row < end; ++row) {
+                const std::int64_t other = other_row(k, row);
+                if (other > static_cast<std::int64_t>(row) && other < static_cast<std::int64_t>(end)) join_row(k, row);
+            }
+        }
+    });
+    for (std::size_t slab = 0; slabs > 1 && slab < slabs; ++slab) {
+        const std::int64_t begin = slab_row(slab), end = slab_row(slab + 1);
+        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+            if (!grid.steps[k].decides) continue;
+            for (std::int64_t row = begin; row < end; ++row) {
+                const std::int64_t other = other_row(k, static_cast<Index>(row));
+                if (other < begin || other >= end) join_row(k, static_cast<Index>(row));
+            }
+        }
+    }
+    return number_components<Index, Label>(parent, grid.voxels, size_thresh, seg, threads);
+}
+
+// Connected components of a list of edges: seg holds the number of the component of every node, from 1, in the order of
+// their first nodes.
+template <class Index, class Node, class Label>
+void list_components(const EdgeList<Index, Node>& list, const bool* connected, Label* seg) {
+    Buffer<Index> parents(list.nodes);
+    Index* parent = parents.data();
+    for (std::size_t i = 0; i < list.nodes; ++i) parent[i] = static_cast<Index>(i);
+    for (std::size_t e = 0; e < list.edges; ++e) {
+        const Node a = list.node1[e], b = list.node2[e];
+        if (connected[e] && a < list.nodes && b < list.nodes)
+            detail::join_lowest(parent, static_cast<Index>(a), static_cast<Index>(b));
+    }
+    Label next = 0;
+    for (std::size_t i = 0; i < list.nodes; ++i)
+        seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+}
+
+namespace detail {
+
+template <class T>
+struct EveryEdge {
+    const T* aff;
+    template <class Index, class Collect>
+    void edge(bool exists, Index edge, Index a, Index b, Collect& collect) const {
+        collect(exists, to_rank(aff[edge]), edge, a, b);
+    }
+};
+
+template <class T, class Index>
+GridScan<Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const EveryEdge<T>& visit, int threads) {
+    return {grid, visit, threads};
+}
+template <class T, class Index, class Node>
+EdgeListScan<Index, Node, EveryEdge<T>> every_edge(const EdgeList<Index, Node>& list, const EveryEdge<T>& visit,
+                                                   int threads) {
+    return {list, visit, threads};
+}
+
+}  // namespace detail
+
+// The seeded maximin watershed: edges are taken in order, and one that joins a component without a seed to another
+// gives it the seed of that one; two seeds are never joined. seg enters with the seeds (0: none).
+template <class T, class Index, class Graph, class Label>
+void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+    if (nodes < (std::size_t{1} << 15)) threads = 1;
+    // All seeds are one node here, so that whatever leads to a second seed is dropped as a cycle...
+    UnionFind<Index> sets;
+    sets.reset(nodes, threads);
+    Index seed = static_cast<Index>(-1);
+    for (std::size_t v = 0; v < nodes; ++v) {
+        if (seg[v] == 0) continue;
+        if (seed == static_cast<Index>(-1)) seed = static_cast<Index>(v);
+        else sets.unite(seed, static_cast<Index>(v));
+    }
+    if (seed == static_cast<Index>(-1)) return;
+    // ... and here they are not: this tells which of them it was.
+    UnionFind<Index> basins;
+    basins.reset(nodes, threads);
+    KruskalScratch<T, Index> scratch;
+    const detail::EveryEdge<T> visit{aff};
+    kruskal<T, Index>(detail::every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+                      [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+                          sets.link(root_a, root_b);
+                          const Index a = basins.find(r.a), b = basins.find(r.b);
+                          const Label label = seg[a] != 0 ? seg[a] : seg[b];
+                          seg[basins.link(a, b)] = label;
+                          return true;
+                      });
+    for (std::size_t v = 0; v < nodes; ++v) seg[v] = seg[basins.find(static_cast<Index>(v))];
+}
+
+}  // namespace malis

@@ -1,0 +1,155 @@
+"""Checks of arguments, shared by all functions: what they got, what they take, and no silent conversion."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def describe(array: Array) -> str:
+    """Shape and dtype of an array, for messages."""
+    return f"an array of shape {array.shape} and dtype {array.dtype}"
+
+
+def as_nhood(nhood: npt.ArrayLike, ndim: int | None = None) -> npt.NDArray[np.int64]:
+    """Check a neighbourhood and return it as int64, shape ``(K, ndim)``."""
+    array = np.asarray(nhood)
+    if array.ndim != 2 or array.shape[0] < 1 or not 1 <= array.shape[1] <= 3:
+        raise ValueError(f"nhood must have shape (K, ndim) with ndim 1 to 3, got {describe(array)}")
+    if array.dtype.kind == "f" and np.all(np.isfinite(array)) and np.all(array == np.rint(array)):
+        array = array.astype(np.int64)  # mesh grids and lists of floats hold integers, too
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"nhood must hold integer offsets, got {describe(array)}")
+    if ndim is not None and array.shape[1] != ndim:
+        raise ValueError(f"nhood must have {ndim} columns, one for each spatial axis, got {describe(array)}")
+    if np.any(np.abs(array.astype(np.float64)) > 2**40):
+        raise ValueError(f"nhood must hold offsets within a volume, got {array.tolist()}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) -> Array:
+    """Check floating point numbers: float32 and float64 as they are, float16 as float32, C-contiguous.
+
+    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well.
+    """
+    aff = np.asarray(array)
+    if aff.dtype.kind in "iub" and integers:
+        exact = aff.dtype.kind == "b" or aff.dtype.itemsize <= 2
+        aff = aff.astype(np.float32 if exact else np.float64)
+    if aff.dtype.kind != "f" or aff.dtype.itemsize > 8:
+        raise TypeError(f"{name} must have dtype float16, float32 or float64, got {describe(aff)}")
+    if aff.size == 0:
+        raise ValueError(f"{name} must not be empty, got {describe(aff)}")
+    if aff.dtype.itemsize == 2:
+        aff = aff.astype(np.float32)
+    return contiguous(aff)
+
+
+def contiguous(array: Array) -> Array:
+    """Return the array itself where it is C-contiguous, aligned and of native byte order, else a copy."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return np.require(array, requirements=["C", "A"])
+
+
+def as_labels(array: npt.ArrayLike, name: str) -> Array:
+    """Check labels: any integer dtype or bool as they are, floats where they hold integers; at least 0."""
+    seg = np.asarray(array)
+    if seg.size == 0:
+        raise ValueError(f"{name} must not be empty, got {describe(seg)}")
+    if seg.dtype.kind == "f":
+        if not np.all(np.isfinite(seg)) or not np.all(seg == np.rint(seg)):
+            raise ValueError(f"{name} must hold integer labels, got fractions or non-finite values in {describe(seg)}")
+        if np.any(np.abs(seg) >= 2**63):
+            raise ValueError(f"{name} must hold labels below 2**63, got {describe(seg)}")
+        seg = seg.astype(np.int64)
+    if seg.dtype.kind == "b":
+        seg = contiguous(seg).view(np.uint8)
+    if seg.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integer labels, got {describe(seg)}")
+    if seg.dtype.kind == "i" and seg.min() < 0:
+        raise ValueError(f"{name} must hold labels of at least 0, got {seg.min()}")
+    return contiguous(seg)
+
+
+def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+    """Check a mask: bool, of the shape given."""
+    if array is None:
+        return None
+    mask = np.asarray(array)
+    if mask.dtype.kind != "b":
+        raise TypeError(f"{name} must have dtype bool, got {describe(mask)}")
+    if mask.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {describe(mask)}")
+    return contiguous(mask)
+
+
+def check_volume(aff: Array, seg: Array, seg_name: str, nhood: npt.NDArray[np.int64]) -> None:
+    """Check that affinities ``(K, *shape)``, labels ``shape`` and a neighbourhood ``(K, ndim)`` go together."""
+    offsets, ndim = nhood.shape
+    if seg.ndim != ndim:
+        raise ValueError(f"{seg_name} must have {ndim} axes as nhood has columns, got {describe(seg)}")
+    check_channels(aff, nhood)
+    if aff.shape[1:] != seg.shape:
+        raise ValueError(
+            f"aff must have shape {(offsets, *seg.shape)}, one channel of the shape of {seg_name} for each of the "
+            f"{offsets} offsets of nhood, got {describe(aff)}"
+        )
+
+
+def check_channels(aff: Array, nhood: npt.NDArray[np.int64]) -> None:
+    """Check that affinities have shape ``(K, *shape)`` for a neighbourhood ``(K, ndim)``."""
+    offsets, ndim = nhood.shape
+    if aff.ndim != ndim + 1:
+        raise ValueError(f"aff must have {ndim + 1} axes (K, *shape) for a {ndim}-D nhood, got {describe(aff)}")
+    if aff.shape[0] != offsets:
+        raise ValueError(
+            f"aff must have one channel for each of the {offsets} offsets of nhood, got {describe(aff)}"
+        )
+
+
+def as_flag(value: object, name: str) -> bool:
+    """Check a boolean option."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def as_real(value: object, name: str) -> float:
+    """Check a finite real number."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+    if isinstance(value, str) or not np.isfinite(number):
+        raise (TypeError if isinstance(value, str) else ValueError)(f"{name} must be a finite number, got {value!r}")
+    return number
+
+
+def as_integer(value: object, name: str, least: int) -> int:
+    """Check an integer option that is at least `least`."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return number
+
+
+def as_threads(value: object) -> int | None:
+    """Check a number of threads; None stands for the default."""
+    return None if value is None else as_integer(value, "num_threads", 1)
+
+
+def as_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
+    """Check an option that is one of several words."""
+    if not isinstance(value, str) or value not in choices:
+        error = ValueError if isinstance(value, str) else TypeError
+        raise error(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

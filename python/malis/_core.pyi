@@ -1,0 +1,63 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__version__: str
+
+_Array = npt.NDArray[Any]
+_Int64 = npt.NDArray[np.int64]
+_Mask = npt.NDArray[np.bool_] | None
+
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def pair_counts(
+    aff: _Array,
+    seg: _Array,
+    nhood: _Int64,
+    edge_mask: _Mask,
+    unlabelled_mask: _Mask,
+    constrain_positive: bool,
+    constrain_negative: bool,
+    ignore_background: bool,
+    num_threads: int | None,
+) -> tuple[_Int64, _Int64]: ...
+def malis_loss(
+    aff: _Array,
+    seg: _Array,
+    nhood: _Int64,
+    edge_mask: _Mask,
+    unlabelled_mask: _Mask,
+    margin: float,
+    pos_loss_weight: float,
+    normalize: bool,
+    pointwise: str,
+    from_logits: bool,
+    constrain_positive: bool,
+    constrain_negative: bool,
+    ignore_background: bool,
+    num_threads: int | None,
+) -> tuple[npt.NDArray[np.float64], _Array]: ...
+def edge_pair_counts(
+    node1: _Array,
+    node2: _Array,
+    weights: _Array,
+    seg: _Array,
+    edge_mask: _Mask,
+    unlabelled_mask: _Mask,
+    constrain_positive: bool,
+    constrain_negative: bool,
+    ignore_background: bool,
+    want_positive: bool,
+    want_negative: bool,
+    num_threads: int | None,
+) -> tuple[_Int64, _Int64]: ...
+def seg_to_affgraph(seg: _Array, nhood: _Int64, num_threads: int | None) -> npt.NDArray[np.int32]: ...
+def components(
+    aff: _Array, nhood: _Int64, threshold: float | None, size_thresh: int, num_threads: int | None
+) -> tuple[_Array, _Int64]: ...
+def watershed(aff: _Array, seeds: _Array, nhood: _Int64, num_threads: int | None) -> _Array: ...
+def edge_components(n: int, node1: _Array, node2: _Array, connected: npt.NDArray[np.bool_]) -> _Int64: ...
+def edge_watershed(
+    node1: _Array, node2: _Array, weights: _Array, seeds: _Array, num_threads: int | None
+) -> _Array: ...

@@ -1,0 +1,414 @@
+"""Pair counts and the MALIS loss on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from malis import _checks, _core
+
+POINTWISE = ("squared_hinge", "cross_entropy")
+
+
+class PairCounts(NamedTuple):
+    """Numbers of voxel pairs that each edge decides.
+
+    Attributes
+    ----------
+    pos, neg : ndarray of int64
+        Positive and negative pairs, in the shape of the affinities.
+    """
+
+    pos: npt.NDArray[np.int64]
+    neg: npt.NDArray[np.int64]
+
+
+class MalisLoss(NamedTuple):
+    """A loss and its gradient.
+
+    Attributes
+    ----------
+    loss : float or ndarray of float64, shape (B,)
+        The loss; one for each sample of a batch.
+    grad : ndarray
+        Derivative of the loss by the affinities, in their shape and dtype.
+    """
+
+    loss: float | npt.NDArray[np.float64]
+    grad: npt.NDArray[Any]
+
+
+def pairs(
+    aff: npt.ArrayLike,
+    seg: npt.ArrayLike,
+    nhood: npt.ArrayLike,
+    *,
+    constrain_positive: bool = True,
+    constrain_negative: bool = True,
+    edge_mask: npt.ArrayLike | None = None,
+    unlabelled_mask: npt.ArrayLike | None = None,
+    ignore_background: bool = True,
+    num_threads: int | None = None,
+) -> PairCounts:
+    r"""Count the positive and negative voxel pairs that every edge decides.
+
+    Edges are taken in order of decreasing affinity (equal affinities by increasing edge index). An edge that joins
+    two components decides all the voxel pairs that it connects for the first time: it is their *maximin* edge
+    [1]_. Positive pairs carry the same label, negative pairs different ones; background (label 0) takes part in
+    neither. In the positive pass only edges within one object take part; in the negative pass these are
+    contracted first [2]_.
+
+    Parameters
+    ----------
+    aff : array_like of float, shape (K, *shape)
+        Affinities, or any strictly increasing function of them: ``aff[k, v]`` belongs to the edge between voxel
+        ``v`` and ``v + nhood[k]``. C-contiguous float32 and float64 arrays are read in place; others and float16
+        are copied once.
+    seg : array_like of int, shape `shape`
+        Labels, 1 to 3 dimensions, any integer dtype or bool; 0 is background.
+    nhood : array_like of int, shape (K, ndim)
+        Offsets. Edges that leave the volume do not exist.
+    constrain_positive, constrain_negative : bool, optional
+        False: that pass takes all edges by their own affinity. Both False is the algorithm of 2009 [1]_.
+    edge_mask : array_like of bool, shape (K, *shape), optional
+        False where the ground truth of an edge is unknown: such an edge is constrained in neither pass, and its
+        counts are 0.
+    unlabelled_mask : array_like of bool, shape `shape`, optional
+        True where objects exist but carry no label: these voxels together count as one more object among the
+        negative pairs, and edges between two of them are unknown.
+    ignore_background : bool, optional
+        False lets label 0 count as one more object.
+    num_threads : int, optional
+        Threads to use; by default as set by `set_num_threads`. The result does not depend on it.
+
+    Returns
+    -------
+    PairCounts
+        ``pos`` and ``neg``, int64, shape (K, *shape): exact numbers of pairs.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not go together, empty arrays, NaN, negative or fractional labels.
+    TypeError
+        For dtypes other than the above.
+
+    References
+    ----------
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
+       segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
+       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import malis
+    >>> seg = [1, 1, 1, 0, 2]
+    >>> pos, neg = malis.pairs([[0, 0.9, 0.8, 0.2, 0.3]], seg, [[-1]])
+    >>> pos  # the weaker edge of object 1 joins its third voxel to the other two
+    array([[0, 1, 2, 0, 0]])
+    >>> neg  # 3 * 1 pairs between the objects, decided by the weakest edge of their path
+    array([[0, 0, 0, 3, 0]])
+    """
+    offsets = _checks.as_nhood(nhood)
+    labels = _checks.as_labels(seg, "seg")
+    affinities = _checks.as_affinities(aff, "aff")
+    _checks.check_volume(affinities, labels, "seg", offsets)
+    return PairCounts(
+        *_core.pair_counts(
+            affinities,
+            labels,
+            offsets,
+            _checks.as_mask(edge_mask, "edge_mask", affinities.shape),
+            _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape),
+            _checks.as_flag(constrain_positive, "constrain_positive"),
+            _checks.as_flag(constrain_negative, "constrain_negative"),
+            _checks.as_flag(ignore_background, "ignore_background"),
+            _checks.as_threads(num_threads),
+        )
+    )
+
+
+def malis_loss(
+    aff: npt.ArrayLike,
+    seg: npt.ArrayLike,
+    nhood: npt.ArrayLike,
+    *,
+    margin: float = 0.3,
+    pos_loss_weight: float = 0.5,
+    normalize: bool = True,
+    pointwise: str = "squared_hinge",
+    from_logits: bool = False,
+    constrain_positive: bool = True,
+    constrain_negative: bool = True,
+    edge_mask: npt.ArrayLike | None = None,
+    unlabelled_mask: npt.ArrayLike | None = None,
+    ignore_background: bool = True,
+    num_threads: int | None = None,
+) -> MalisLoss:
+    r"""Compute the MALIS loss and its gradient.
+
+    With the counts of `pairs`, ``p = pos / pos.sum()`` and ``q = neg / neg.sum()``,
+
+    .. math::
+
+        L = 2 \Big( w \sum_e p_e \max(0, 1 - m - a_e)^2 + (1 - w) \sum_e q_e \max(0, a_e - m)^2 \Big)
+
+    with margin :math:`m` and :math:`w` = `pos_loss_weight`. The counts are constants of the derivative [1]_ [2]_.
+    ``margin=0`` gives the loss of the TuragaLab package.
+
+    Parameters
+    ----------
+    aff : array_like of float, shape (K, *shape) or (B, K, *shape)
+        Affinities, of one sample or of a batch, whose samples are computed in parallel; see `pairs`. float16 is
+        computed in float32.
+    seg : array_like of int, shape `shape` or (B, *shape)
+        Labels, see `pairs`.
+    nhood : array_like of int, shape (K, ndim)
+        Offsets.
+    margin : float, optional
+        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough.
+    pos_loss_weight : float, optional
+        Weight :math:`w` of the positive pairs, 0 to 1.
+    normalize : bool, optional
+        False: :math:`p` and :math:`q` are the counts themselves.
+    pointwise : {"squared_hinge", "cross_entropy"}, optional
+        "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
+        ``eps = 1e-7``; it has no margin.
+    from_logits : bool, optional
+        `aff` holds logits: the loss is that of their sigmoid, the gradient that by the logits. The counts are the
+        same, as the sigmoid is strictly increasing.
+    constrain_positive, constrain_negative, edge_mask, unlabelled_mask, ignore_background, num_threads : optional
+        See `pairs`. Masks have a leading axis in a batch, too.
+
+    Returns
+    -------
+    MalisLoss
+        ``loss``, a float (float64 array of shape (B,) for a batch), and ``grad``, in the shape and dtype of `aff`.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range.
+    TypeError
+        For dtypes and options of another type.
+
+    References
+    ----------
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
+       segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
+       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import numpy as np, malis
+    >>> aff = np.array([[0, 0.9, 0.8, 0.2, 0.6]])
+    >>> loss, grad = malis.malis_loss(aff, [1, 1, 0, 2, 2], [[-1]])
+    >>> round(loss, 4)  # the edge of object 2 is 0.1 below 1 - margin, and decides one of two positive pairs
+    0.005
+    >>> grad.round(2)
+    array([[ 0. ,  0. ,  0. ,  0. , -0.1]])
+    """
+    offsets = _checks.as_nhood(nhood)
+    labels = _checks.as_labels(seg, "seg")
+    affinities = _checks.as_affinities(aff, "aff")
+    batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2
+    if batched:
+        if len(affinities) != len(labels):
+            raise ValueError(
+                f"aff and seg must have the same number of samples, got {_checks.describe(affinities)} and "
+                f"{_checks.describe(labels)}"
+            )
+        _checks.check_volume(affinities[0], labels[0], "seg", offsets)
+    else:
+        _checks.check_volume(affinities, labels, "seg", offsets)
+    weight = _checks.as_real(pos_loss_weight, "pos_loss_weight")
+    if not 0 <= weight <= 1:
+        raise ValueError(f"pos_loss_weight must be within 0 and 1, got {pos_loss_weight!r}")
+    edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
+    unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
+    if not batched:
+        affinities, labels = affinities[np.newaxis], labels[np.newaxis]
+        edges = None if edges is None else edges[np.newaxis]
+        unlabelled = None if unlabelled is None else unlabelled[np.newaxis]
+    loss, grad = _core.malis_loss(
+        affinities,
+        labels,
+        offsets,
+        edges,
+        unlabelled,
+        _checks.as_real(margin, "margin"),
+        weight,
+        _checks.as_flag(normalize, "normalize"),
+        _checks.as_choice(pointwise, "pointwise", POINTWISE),
+        _checks.as_flag(from_logits, "from_logits"),
+        _checks.as_flag(constrain_positive, "constrain_positive"),
+        _checks.as_flag(constrain_negative, "constrain_negative"),
+        _checks.as_flag(ignore_background, "ignore_background"),
+        _checks.as_threads(num_threads),
+    )
+    if np.asarray(aff).dtype == np.float16:
+        grad = grad.astype(np.float16)
+    return MalisLoss(loss, grad) if batched else MalisLoss(float(loss[0]), grad[0])
+
+
+def malis_weights(
+    affinity_pred: npt.ArrayLike,
+    affinity_gt: npt.ArrayLike,
+    seg_gt: npt.ArrayLike,
+    nhood: npt.ArrayLike,
+    unrestrict_neg: bool = False,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Count pairs as the Malis-Loss package does: the old call, with float32 results.
+
+    Parameters
+    ----------
+    affinity_pred : array_like of float, shape (K, *shape)
+        Predicted affinities.
+    affinity_gt : array_like, shape (K, *shape)
+        Affinity graph of the ground truth, of `seg_to_affgraph`. Its shape is checked; its values follow from
+        `seg_gt`, so they are not read.
+    seg_gt : array_like of int, shape `shape`
+        Labels; 0 is background.
+    nhood : array_like of int, shape (K, ndim)
+        Offsets.
+    unrestrict_neg : bool, optional
+        True: the negative pass takes the predicted affinities as they are.
+
+    Returns
+    -------
+    pos, neg : ndarray of float32, shape (K, *shape)
+        The counts of `pairs`, rounded to float32; use `pairs` where they have to be exact.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pairs` does.
+
+    Examples
+    --------
+    >>> import malis
+    >>> seg, nhood = [1, 1, 0, 2], [[-1]]
+    >>> pos, neg = malis.malis_weights([[0, 0.9, 0.5, 0.4]], malis.seg_to_affgraph(seg, nhood), seg, nhood)
+    >>> neg
+    array([[0., 0., 0., 2.]], dtype=float32)
+    """
+    truth, pred = np.asarray(affinity_gt), np.asarray(affinity_pred)
+    if truth.shape != pred.shape:
+        raise ValueError(f"affinity_gt must have the shape of affinity_pred, {pred.shape}, got {truth.shape}")
+    pos, neg = pairs(
+        pred, seg_gt, nhood, constrain_negative=not _checks.as_flag(unrestrict_neg, "unrestrict_neg")
+    )
+    return pos.astype(np.float32), neg.astype(np.float32)
+
+
+def _as_node_lists(node1: npt.ArrayLike, node2: npt.ArrayLike) -> tuple[_checks.Array, _checks.Array]:
+    """Check two lists of nodes and return them flat, in one dtype of 32 or 64 bits."""
+    lists = []
+    for array, name in ((np.asarray(node1), "node1"), (np.asarray(node2), "node2")):
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must hold integer nodes, got {_checks.describe(array)}")
+        lists.append(array)
+    if lists[0].shape != lists[1].shape:
+        raise ValueError(f"node2 must have the shape of node1, {lists[0].shape}, got {_checks.describe(lists[1])}")
+    if lists[0].dtype != lists[1].dtype or lists[0].dtype.itemsize < 4:
+        # Missing ends are -1, or the largest number of an unsigned dtype: both stay outside of any graph.
+        lists = [
+            np.where(a == np.iinfo(a.dtype).max, -1, a.astype(np.int64)) if a.dtype.kind == "u" else a.astype(np.int64)
+            for a in lists
+        ]
+    return _checks.contiguous(lists[0]).ravel(), _checks.contiguous(lists[1]).ravel()
+
+
+def _check_ends(nodes: _checks.Array, name: str, count: int) -> None:
+    """Check that nodes are below `count`, or mark a missing end."""
+    missing: Any = np.iinfo(nodes.dtype).max if nodes.dtype.kind == "u" else -1
+    wrong = (nodes != missing) & ((nodes >= count) | (nodes < 0))
+    if np.any(wrong):
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name} must hold nodes from 0 to seg.size - 1 = {count - 1}, or {missing} for a missing end, "
+            f"got {nodes[at]} at flat index {at}"
+        )
+
+
+def edge_pairs(
+    node1: npt.ArrayLike,
+    node2: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    seg: npt.ArrayLike,
+    *,
+    constrain_positive: bool = True,
+    constrain_negative: bool = True,
+    edge_mask: npt.ArrayLike | None = None,
+    unlabelled_mask: npt.ArrayLike | None = None,
+    ignore_background: bool = True,
+    num_threads: int | None = None,
+) -> PairCounts:
+    """Count pairs on an explicit graph, for example of regions or superpixels.
+
+    Parameters
+    ----------
+    node1, node2 : array_like of int, one shape
+        The nodes that each edge joins, as flat indices into `seg`. An end of -1 (the largest number of an unsigned
+        dtype) is missing: such an edge does not exist, as in `nodelist_from_shape`.
+    weights : array_like of float
+        Affinities of the edges, in the shape of `node1`.
+    seg : array_like of int
+        Label of every node, in any shape; 0 is background.
+    constrain_positive, constrain_negative, ignore_background, num_threads : optional
+        See `pairs`.
+    edge_mask : array_like of bool, optional
+        As in `pairs`, in the shape of `node1`.
+    unlabelled_mask : array_like of bool, optional
+        As in `pairs`, in the shape of `seg`.
+
+    Returns
+    -------
+    PairCounts
+        ``pos`` and ``neg``, int64, in the shape of `node1`: pairs of nodes.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not go together, nodes outside of `seg`, NaN, negative or fractional labels.
+    TypeError
+        For dtypes other than the above.
+
+    Examples
+    --------
+    A triangle of regions, two of which belong together:
+
+    >>> import malis
+    >>> malis.edge_pairs([0, 1, 2], [1, 2, 0], [0.9, 0.3, 0.4], [1, 1, 2])
+    PairCounts(pos=array([1, 0, 0]), neg=array([0, 0, 2]))
+    """
+    first, second = _as_node_lists(node1, node2)
+    shape = np.asarray(node1).shape
+    labels = _checks.as_labels(seg, "seg")
+    if np.asarray(weights).shape != shape:
+        raise ValueError(f"weights must have the shape of node1, {shape}, got {_checks.describe(np.asarray(weights))}")
+    mask = _checks.as_mask(edge_mask, "edge_mask", shape)
+    unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
+    if first.size == 0:
+        return PairCounts(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+    _check_ends(first, "node1", labels.size)
+    _check_ends(second, "node2", labels.size)
+    pos, neg = _core.edge_pair_counts(
+        first,
+        second,
+        _checks.as_affinities(weights, "weights").ravel(),
+        labels.ravel(),
+        None if mask is None else mask.ravel(),
+        None if unlabelled is None else unlabelled.ravel(),
+        _checks.as_flag(constrain_positive, "constrain_positive"),
+        _checks.as_flag(constrain_negative, "constrain_negative"),
+        _checks.as_flag(ignore_background, "ignore_background"),
+        True,
+        True,
+        _checks.as_threads(num_threads),
+    )
+    return PairCounts(pos.reshape(shape), neg.reshape(shape))

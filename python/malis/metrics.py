@@ -1,0 +1,593 @@
+"""Scores of a segmentation against the ground truth.
+
+Two families of scores, both computed from a sparse contingency table:
+
+* per object: :func:`object_score` and :func:`object_recall`, which count the objects that were found;
+* per pair of voxels or per voxel: :func:`rand_scores`, :func:`adapted_rand_error` and
+  :func:`variation_of_information`.
+
+:func:`evaluate` returns all of those that need NumPy alone, from one table.
+Label 0 is background on both sides.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "ContingencyTable",
+    "ObjectMatches",
+    "RandScores",
+    "Scores",
+    "VariationOfInformation",
+    "adapted_rand_error",
+    "contingency_table",
+    "evaluate",
+    "match_objects",
+    "object_recall",
+    "object_score",
+    "rand_scores",
+    "variation_of_information",
+]
+
+
+class ContingencyTable(NamedTuple):
+    """How many voxels carry each pair of labels, background included; the pairs that occur alone are listed.
+
+    Entry ``i`` says that ``counts[i]`` voxels are labelled ``true_labels[true_index[i]]`` in the ground truth
+    and ``pred_labels[pred_index[i]]`` in the prediction. The entries are sorted by the true label, then by
+    the predicted one.
+    """
+
+    true_labels: NDArray[Any]
+    """The labels of the ground truth, increasing, shape ``(T,)``."""
+    pred_labels: NDArray[Any]
+    """The labels of the prediction, increasing, shape ``(P,)``."""
+    true_index: NDArray[np.int64]
+    """Position in ``true_labels``, shape ``(n,)``."""
+    pred_index: NDArray[np.int64]
+    """Position in ``pred_labels``, shape ``(n,)``."""
+    counts: NDArray[np.int64]
+    """Number of voxels, at least 1, shape ``(n,)``."""
+
+    @property
+    def true_sizes(self) -> NDArray[np.int64]:
+        """Number of voxels of each of ``true_labels``."""
+        return _sum_by(self.true_index, self.counts, len(self.true_labels))
+
+    @property
+    def pred_sizes(self) -> NDArray[np.int64]:
+        """Number of voxels of each of ``pred_labels``."""
+        return _sum_by(self.pred_index, self.counts, len(self.pred_labels))
+
+
+class ObjectMatches(NamedTuple):
+    """The true objects, each with the predicted object that covers most of it (see :func:`match_objects`)."""
+
+    true_labels: NDArray[Any]
+    """Labels of the true objects of at least ``min_size`` voxels, increasing, shape ``(n_truth,)``."""
+    pred_labels: NDArray[Any]
+    """Label of the match of each true object, 0 where no predicted object touches it."""
+    dice: NDArray[np.float64]
+    """Dice coefficient of each true object and its match, 0 where there is none."""
+    unique: NDArray[np.bool_]
+    """Whether the object has a match that is the match of no other true object."""
+    n_predicted: int
+    """Number of predicted objects of at least ``min_size`` voxels."""
+
+    def found(self, dice_threshold: float = 0.7) -> NDArray[np.bool_]:
+        """Return which true objects are found: a match of their own and a Dice above the threshold."""
+        return self.unique & (self.dice > dice_threshold)
+
+
+class RandScores(NamedTuple):
+    """Foreground-restricted Rand scores (see :func:`rand_scores`); 1 is best."""
+
+    f_score: float
+    """Harmonic mean of ``split`` and ``merge``."""
+    split: float
+    """Low where true objects are split."""
+    merge: float
+    """Low where true objects are merged."""
+
+
+class VariationOfInformation(NamedTuple):
+    """Conditional entropies in bits (see :func:`variation_of_information`); 0 is best."""
+
+    split: float
+    """H(prediction | truth): large where true objects are split."""
+    merge: float
+    """H(truth | prediction): large where true objects are merged."""
+
+
+class Scores(NamedTuple):
+    """What :func:`evaluate` returns; every score is between 0 and 1, and 1 is best."""
+
+    object_score: float
+    object_recall: float
+    rand_f_score: float
+    rand_split: float
+    rand_merge: float
+
+
+def contingency_table(seg_true: ArrayLike, seg_pred: ArrayLike) -> ContingencyTable:
+    """Count the voxels of every pair of a true and a predicted label.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        Labels of the ground truth and of the prediction, of one shape, any number of dimensions. Any integer
+        or boolean dtype, or a float dtype that holds integers; labels may be of any size.
+
+    Returns
+    -------
+    ContingencyTable
+        The pairs that occur, in sparse form.
+
+    Raises
+    ------
+    TypeError
+        If an argument holds no real numbers.
+    ValueError
+        If the shapes differ, the arrays are empty, or labels are negative or no integers.
+
+    Examples
+    --------
+    >>> table = contingency_table([0, 1, 1, 2], [5, 5, 5, 0])
+    >>> table.true_labels[table.true_index].tolist(), table.pred_labels[table.pred_index].tolist()
+    ([0, 1, 2], [5, 5, 0])
+    >>> table.counts.tolist()
+    [1, 2, 1]
+    """
+    true, pred = _labels(seg_true, "seg_true"), _labels(seg_pred, "seg_pred")
+    if true.shape != pred.shape:
+        raise ValueError(
+            f"seg_pred must have the shape of seg_true, {true.shape}; got {pred.shape}",
+        )
+    true_labels, true_index = _compact(true)
+    pred_labels, pred_index = _compact(pred)
+    code = true_index * len(pred_labels) + pred_index
+    n_codes = len(true_labels) * len(pred_labels)
+    if n_codes <= 4 * code.size:  # few labels: one counting pass is faster than sorting the voxels
+        dense = np.bincount(code, minlength=n_codes)
+        present = np.flatnonzero(dense)
+        count = dense[present]
+    else:
+        present, count = np.unique(code, return_counts=True)
+    return ContingencyTable(
+        true_labels,
+        pred_labels,
+        (present // len(pred_labels)).astype(np.int64),
+        (present % len(pred_labels)).astype(np.int64),
+        count.astype(np.int64),
+    )
+
+
+def match_objects(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64) -> ObjectMatches:
+    """Match every true object with the predicted object that covers most of it.
+
+    Objects of fewer than ``min_size`` voxels are dropped on both sides first. Where several predicted objects
+    cover equally much of a true one, the lowest label is its match.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+    min_size : int, default 64
+        Smallest number of voxels of an object.
+
+    Returns
+    -------
+    ObjectMatches
+        One entry per true object, and the number of predicted objects.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`contingency_table`; also if ``min_size`` is not an integer of at least 0.
+
+    Examples
+    --------
+    >>> matches = match_objects([1, 1, 1, 0, 2, 2], [7, 7, 7, 7, 0, 9], min_size=1)
+    >>> matches.pred_labels.tolist(), matches.dice.round(3).tolist()
+    ([7, 9], [0.857, 0.667])
+    """
+    _check_min_size(min_size)
+    return _match_objects(contingency_table(seg_true, seg_pred), min_size)
+
+
+def object_score(
+    seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7
+) -> float:
+    """Return the number of found objects over the mean number of true and of predicted objects.
+
+    1. Objects of fewer than ``min_size`` voxels are dropped on both sides.
+    2. Each true object is matched with the predicted object that covers most of it
+       (see :func:`match_objects`).
+    3. It is *found* when the Dice coefficient ``2 |T and P| / (|T| + |P|)`` of the two exceeds
+       ``dice_threshold`` and no other true object has the same match.
+    4. ``object_score = found / ((n_truth + n_predicted) / 2)``.
+
+    A merge costs all the objects it joins, a split costs the object and adds predicted ones.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+    min_size : int, default 64
+        Smallest number of voxels of an object.
+    dice_threshold : float, default 0.7
+        The Dice coefficient to exceed, between 0 and 1.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 1 if there are neither true nor predicted objects.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`contingency_table`; also if ``min_size`` or ``dice_threshold`` is out of range.
+
+    See Also
+    --------
+    object_recall : the same count over the number of true objects alone.
+
+    Examples
+    --------
+    Of two true objects one is found, with two predicted ones to show for them:
+
+    >>> object_score([1, 1, 1, 0, 2, 2, 2], [7, 7, 7, 0, 0, 0, 9], min_size=1)
+    0.5
+    """
+    _check_min_size(min_size)
+    _check_dice_threshold(dice_threshold)
+    return _object_score(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
+
+
+def object_recall(
+    seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7
+) -> float:
+    """Return the number of found objects over the number of true objects.
+
+    *Found* is defined in :func:`object_score`; ``object_recall = found / n_truth``. Spurious predicted
+    objects cost nothing here.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+    min_size : int, default 64
+        Smallest number of voxels of an object.
+    dice_threshold : float, default 0.7
+        The Dice coefficient to exceed, between 0 and 1.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 1 if there are no true objects.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`object_score`.
+
+    Examples
+    --------
+    >>> object_recall([1, 1, 1, 0, 2, 2, 2], [7, 7, 7, 7, 0, 0, 9], min_size=1)
+    0.5
+    """
+    _check_min_size(min_size)
+    _check_dice_threshold(dice_threshold)
+    return _object_recall(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
+
+
+def rand_scores(
+    seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segment: bool = False
+) -> RandScores:
+    """Return the Rand F-score with its split and merge parts, as defined by the SNEMI3D and ISBI challenges.
+
+    With ``p[i, j]`` the share of the voxels of the true foreground that are labelled ``i`` in the prediction
+    and ``j`` in the truth, ``s[i]`` and ``t[j]`` its sums over ``j`` and over ``i`` [1]_::
+
+        split   = sum p^2 / sum t^2     two voxels of one true object lie in one predicted object
+        merge   = sum p^2 / sum s^2     two voxels of one predicted object lie in one true object
+        f_score = sum p^2 / (sum s^2 / 2 + sum t^2 / 2)
+
+    The background of the truth is ignored. Voxels of the true foreground that the prediction leaves
+    unlabelled are segments of one voxel each, as in the SNEMI3D script; in
+    ``skimage.metrics.adapted_rand_error`` they are one segment, here with ``background_is_segment=True``.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+    background_is_segment : bool, default False
+        Whether the predicted background is one segment rather than one per voxel.
+
+    Returns
+    -------
+    RandScores
+        ``f_score``, ``split`` and ``merge``, above 0 and at most 1; all 1 if the truth has no foreground.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`contingency_table`.
+
+    References
+    ----------
+    .. [1] Arganda-Carreras I, Turaga SC, Berger DR, et al. (2015) Crowdsourcing the creation of image
+       segmentation algorithms for connectomics. Frontiers in Neuroanatomy 9:142.
+
+    Examples
+    --------
+    >>> rand_scores([1, 1, 2, 2], [1, 1, 1, 1])
+    RandScores(f_score=0.6666666666666666, split=1.0, merge=0.5)
+    """
+    return _rand_scores(contingency_table(seg_true, seg_pred), background_is_segment)
+
+
+def evaluate(
+    seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7
+) -> Scores:
+    """Return the object score, the object recall and the Rand scores, from one contingency table.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+    min_size, dice_threshold
+        As in :func:`object_score`.
+
+    Returns
+    -------
+    Scores
+        ``object_score``, ``object_recall``, ``rand_f_score``, ``rand_split``, ``rand_merge``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`object_score`.
+
+    Examples
+    --------
+    >>> evaluate([1, 1, 2, 2], [3, 3, 4, 4], min_size=1).object_score
+    1.0
+    """
+    _check_min_size(min_size)
+    _check_dice_threshold(dice_threshold)
+    table = contingency_table(seg_true, seg_pred)
+    matches = _match_objects(table, min_size)
+    return Scores(
+        _object_score(matches, dice_threshold),
+        _object_recall(matches, dice_threshold),
+        *_rand_scores(table, background_is_segment=False),
+    )
+
+
+def adapted_rand_error(seg_true: ArrayLike, seg_pred: ArrayLike) -> float:
+    """Return the adapted Rand error of scikit-image: 1 minus the F-score of pairs of different voxels.
+
+    The background of the truth is ignored; the predicted background is one segment. It differs from
+    ``1 - rand_scores(..., background_is_segment=True).f_score`` only in that the pairs of a voxel with
+    itself are left out.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+
+    Returns
+    -------
+    float
+        Between 0 (perfect) and 1; 0 if no two voxels share a segment on either side.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    TypeError, ValueError
+        As :func:`contingency_table`.
+
+    Examples
+    --------
+    >>> adapted_rand_error([1, 1, 2, 2], [3, 3, 4, 4])
+    0.0
+    """
+    metrics = _import_skimage_metrics("adapted_rand_error")
+    table = _true_foreground(contingency_table(seg_true, seg_pred))
+    if (table.true_sizes <= 1).all() and (table.pred_sizes <= 1).all():
+        return 0.0  # no pair on either side: the ratio is 0 / 0
+    return float(metrics.adapted_rand_error(table=_scipy_table(table))[0])
+
+
+def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> VariationOfInformation:
+    """Return the two parts of the variation of information, in bits, as computed by scikit-image [1]_.
+
+    The background of the truth is ignored; the predicted background is one segment.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+
+    Returns
+    -------
+    VariationOfInformation
+        ``split``, H(prediction | truth), and ``merge``, H(truth | prediction); their sum is the variation of
+        information. Both 0 if the truth has no foreground.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    TypeError, ValueError
+        As :func:`contingency_table`.
+
+    References
+    ----------
+    .. [1] Meila M. (2007) Comparing clusterings - an information based distance. Journal of Multivariate
+       Analysis 98(5):873-895.
+
+    Examples
+    --------
+    >>> variation_of_information([1, 1, 2, 2], [1, 1, 1, 1])
+    VariationOfInformation(split=0.0, merge=1.0)
+    """
+    metrics = _import_skimage_metrics("variation_of_information")
+    table = _true_foreground(contingency_table(seg_true, seg_pred))
+    if table.counts.size == 0:
+        return VariationOfInformation(0.0, 0.0)
+    sparse = _scipy_table(table)
+    unread = np.zeros(1, np.int64)  # scikit-image compares the shapes of the images even where it has a table
+    split, merge = metrics.variation_of_information(unread, unread, table=sparse / sparse.sum())
+    # Entropies are not negative; rounding may leave -0.0 or -1e-17.
+    return VariationOfInformation(max(0.0, float(split)), max(0.0, float(merge)))
+
+
+def _labels(seg: ArrayLike, name: str) -> NDArray[Any]:
+    """Return `seg` as an array of integers without a sign, or raise an error that names it."""
+    labels = np.asarray(seg)
+    if labels.size == 0:
+        raise ValueError(f"{name} must hold at least one voxel; got shape {labels.shape}")
+    if labels.dtype.kind == "b":
+        return labels.view(np.uint8)
+    if labels.dtype.kind == "u":
+        return labels
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all() or (labels != np.trunc(labels)).any():
+            raise ValueError(
+                f"{name} must hold integer labels; got {labels.dtype} with fractions, NaN or infinity",
+            )
+        if np.abs(labels).max() >= 2**63:
+            raise ValueError(f"{name} must hold labels below 2**63; got {labels.max()}")
+        labels = labels.astype(np.int64)
+    elif labels.dtype.kind != "i":
+        raise TypeError(f"{name} must be an array of integer labels; got dtype {labels.dtype}")
+    if labels.min() < 0:
+        raise ValueError(f"{name} must hold no negative labels; got {labels.min()}")
+    return labels
+
+
+def _compact(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted distinct labels and, flat, the position of each voxel's label among them."""
+    flat = labels.reshape(-1)
+    largest = int(flat.max())
+    if largest > flat.size:
+        distinct, index = np.unique(flat, return_inverse=True)
+        return distinct, index.reshape(-1).astype(np.int64)
+    # Labels 1..n, as segmentations have them: a table of all labels replaces the sort.
+    present = np.zeros(largest + 1, bool)
+    present[flat] = True
+    position = np.cumsum(present, dtype=np.int64) - 1
+    return np.flatnonzero(present).astype(flat.dtype), position[flat]
+
+
+def _sum_by(index: NDArray[np.int64], count: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    # np.bincount would sum the weights in float64, which is exact only up to 2**53.
+    sums = np.zeros(length, np.int64)
+    np.add.at(sums, index, count)
+    return sums
+
+
+def _match_objects(table: ContingencyTable, min_size: int) -> ObjectMatches:
+    true_sizes, pred_sizes = table.true_sizes, table.pred_sizes
+    true_objects = (table.true_labels != 0) & (true_sizes >= min_size)
+    pred_objects = (table.pred_labels != 0) & (pred_sizes >= min_size)
+
+    overlaps = np.flatnonzero(true_objects[table.true_index] & pred_objects[table.pred_index])
+    true_index, pred_index, count = (a[overlaps] for a in (table.true_index, table.pred_index, table.counts))
+    # Sorted by true object, then the largest overlap first, then the lowest predicted label: the first
+    # entry of every true object is its match.
+    order = np.lexsort((pred_index, -count, true_index))
+    matched, first = np.unique(true_index[order], return_index=True)
+    best = order[first]
+
+    match = np.full(len(table.true_labels), -1)
+    match[matched] = pred_index[best]
+    dice = np.zeros(len(table.true_labels))
+    dice[matched] = 2.0 * count[best] / (true_sizes[matched] + pred_sizes[pred_index[best]])
+    n_matches = np.bincount(pred_index[best], minlength=len(table.pred_labels))
+
+    match, dice = match[true_objects], dice[true_objects]
+    has_match = match >= 0
+    return ObjectMatches(
+        true_labels=table.true_labels[true_objects],
+        pred_labels=np.where(has_match, table.pred_labels[match], 0).astype(table.pred_labels.dtype),
+        dice=dice,
+        unique=has_match & (n_matches[match] == 1),
+        n_predicted=int(np.count_nonzero(pred_objects)),
+    )
+
+
+def _object_score(matches: ObjectMatches, dice_threshold: float) -> float:
+    n_objects = len(matches.true_labels) + matches.n_predicted
+    return 2.0 * float(matches.found(dice_threshold).sum()) / n_objects if n_objects else 1.0
+
+
+def _object_recall(matches: ObjectMatches, dice_threshold: float) -> float:
+    n_true = len(matches.true_labels)
+    return float(matches.found(dice_threshold).sum()) / n_true if n_true else 1.0
+
+
+def _rand_scores(table: ContingencyTable, background_is_segment: bool) -> RandScores:
+    table = _true_foreground(table)
+    n_voxels = float(table.counts.sum())
+    if n_voxels == 0:
+        return RandScores(1.0, 1.0, 1.0)
+    joint = (table.counts / n_voxels) ** 2
+    pred = (table.pred_sizes / n_voxels) ** 2
+    true = float(((table.true_sizes / n_voxels) ** 2).sum())
+    if not background_is_segment:
+        # Each unlabelled voxel is a segment of its own: n of them add n * (1 / n_voxels)^2 to both sums.
+        unlabelled = table.pred_labels == 0
+        pred[unlabelled] = table.pred_sizes[unlabelled] / n_voxels**2
+        entries = unlabelled[table.pred_index]
+        joint[entries] = table.counts[entries] / n_voxels**2
+    both, merged = float(joint.sum()), float(pred.sum())
+    return RandScores(2.0 * both / (merged + true), both / true, both / merged)
+
+
+def _true_foreground(table: ContingencyTable) -> ContingencyTable:
+    """Return the table of the voxels whose true label is not 0; the lists of labels stay as they are."""
+    keep = table.true_labels[table.true_index] != 0
+    return table._replace(
+        true_index=table.true_index[keep], pred_index=table.pred_index[keep], counts=table.counts[keep]
+    )
+
+
+def _scipy_table(table: ContingencyTable) -> Any:
+    """Return the table as scikit-image takes it; its size does not depend on how large labels are."""
+    entries = (table.counts.astype(float), (table.true_index, table.pred_index))
+    shape = (len(table.true_labels), len(table.pred_labels))
+    return importlib.import_module("scipy.sparse").csr_array(entries, shape=shape)
+
+
+def _import_skimage_metrics(function: str) -> Any:
+    try:
+        return importlib.import_module("skimage.metrics")
+    except ImportError as error:
+        raise ImportError(
+            f"malis.metrics.{function} needs scikit-image: pip install 'malis-loss[examples]'"
+        ) from error
+
+
+def _check_min_size(min_size: int) -> None:
+    if isinstance(min_size, bool) or not isinstance(min_size, (int, np.integer)):
+        raise TypeError(f"min_size must be an integer; got {min_size!r}")
+    if min_size < 0:
+        raise ValueError(f"min_size must be at least 0; got {min_size}")
+
+
+def _check_dice_threshold(dice_threshold: float) -> None:
+    if isinstance(dice_threshold, bool) or not isinstance(dice_threshold, (int, float, np.number)):
+        raise TypeError(f"dice_threshold must be a number; got {dice_threshold!r}")
+    if not 0 <= dice_threshold <= 1:
+        raise ValueError(f"dice_threshold must be between 0 and 1; got {dice_threshold}")

@@ -1,0 +1,45 @@
+"""The number of threads that the core uses."""
+
+from __future__ import annotations
+
+from malis import _checks, _core
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads that functions use when they are not told.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. Results do not depend on it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `n` is no integer of at least 1.
+
+    Examples
+    --------
+    >>> import malis
+    >>> malis.set_num_threads(2)
+    >>> malis.get_num_threads()
+    2
+    """
+    _core.set_num_threads(_checks.as_integer(n, "n", 1))
+
+
+def get_num_threads() -> int:
+    """Get the number of threads that functions use when they are not told.
+
+    Returns
+    -------
+    int
+        As many as the machine offers, or what `set_num_threads` was given.
+
+    Examples
+    --------
+    >>> import malis
+    >>> malis.get_num_threads() >= 1
+    True
+    """
+    return _core.num_threads()
