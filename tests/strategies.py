@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 # Few values, so that ties are the rule; both zeros, which are equal, and both infinities.
 TIED = [0.0, -0.0, 0.25, 0.5, 0.75, 1.0]
-UNBOUNDED = [-np.inf, -3.5, -1e-30, 0.0, -0.0, 1e-30, 2.0, np.inf]
+UNBOUNDED = [-np.inf, -3.5, -(2.0**-100), 0.0, -0.0, 2.0**-100, 2.0, np.inf]
 
 
 class Problem(NamedTuple):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 
-import malis
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import malis
+import oracle
 from strategies import edge_masks, problems, unlabelled_masks
 
 FLAGS = ["constrain_positive", "constrain_negative", "ignore_background"]
@@ -420,6 +422,8 @@ def volume(name, rng):
         return rng.random((3, *shape)), np.ones(shape, np.uint8), nearest
     if name == "random_labels":
         return rng.random((3, *shape)).astype(np.float32), rng.integers(0, 200, shape), nearest
+    if name == "own_labels":  # of every voxel
+        return rng.random((3, *shape)), rng.permutation(64000).reshape(shape) * 10**12 + 1, nearest
     if name == "sparse_labels":
         seg = np.where(rng.random(shape) < 0.02, rng.integers(1, 20, shape), 0)
         return rng.random((3, *shape)).astype(np.float32), seg, nearest
@@ -464,6 +468,7 @@ VOLUMES = [
     "long_range",
     "one_object",
     "random_labels",
+    "own_labels",
     "sparse_labels",
     "all_equal",
     "ties",
@@ -479,10 +484,15 @@ VOLUMES = [
 @pytest.mark.parametrize("name", VOLUMES)
 def test_larger_volumes(name, rng):
     aff, seg, nhood = volume(name, rng)
-    for flags in ALL_FLAGS[::2]:  # every combination of constraints, background ignored
-        expected = oracle.kruskal_pairs(aff, seg, nhood, **flags)
+    expected = {}
+    for constrained in True, False:
+        flags = {"constrain_positive": constrained, "constrain_negative": constrained}
+        expected[constrained] = oracle.kruskal_pairs(aff, seg, nhood, **flags)
+    for positive, negative in itertools.product(expected, repeat=2):
+        flags = {"constrain_positive": positive, "constrain_negative": negative}
         for num_threads in 1, 4:
-            assert_counts(malis.pairs(aff, seg, nhood, **flags, num_threads=num_threads), expected)
+            counts = malis.pairs(aff, seg, nhood, **flags, num_threads=num_threads)
+            assert_counts(counts, (expected[positive][0], expected[negative][1]))
 
 
 @pytest.mark.parametrize("name", ["cells_background", "ties", "random_labels", "image"])
@@ -508,12 +518,43 @@ def test_larger_volumes_with_masks(name, rng):
             assert_counts(malis.pairs(aff, seg, nhood, **options, num_threads=num_threads), expected)
 
 
+@pytest.mark.parametrize("ties", [True, False])
+def test_one_object_of_most_voxels(ties, rng):
+    """An object that several threads work on, among small ones and background."""
+    shape = (70, 68, 66)
+    seg = cells(rng, shape, 40, background=True)
+    seg[4:-1, 1:-1, 1:-1] = 41
+    nhood = np.concatenate([malis.mknhood3d(1), [[0, 0, 4]]])
+    aff = noisy_affinities(rng, seg, nhood, 0.8)
+    if ties:
+        aff = np.round(aff * 50)
+    assert (seg == 41).sum() > 2**18
+    expected = oracle.kruskal_pairs(aff, seg, nhood)
+    for num_threads in 1, 2, 4:
+        assert_counts(malis.pairs(aff, seg, nhood, num_threads=num_threads), expected)
+
+
 @pytest.mark.parametrize("num_threads", [2, 3, 7, 64])
 def test_any_number_of_threads(num_threads, rng):
     aff, seg, nhood = volume("cells_background", rng)
     for flags in {}, {"constrain_positive": False, "constrain_negative": False}:
         one = malis.pairs(aff, seg, nhood, **flags, num_threads=1)
         assert_counts(malis.pairs(aff, seg, nhood, **flags, num_threads=num_threads), one)
+
+
+def _pairs_of_block(seed):
+    rng = np.random.default_rng(seed)
+    aff, seg = rng.random((3, 40, 40, 40)), rng.integers(0, 4, (40, 40, 40))
+    return [counts.sum() for counts in malis.pairs(aff, seg, malis.mknhood3d(1), num_threads=4)]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_workers():
+    """Data loaders fork after the parent has used threads."""
+    expected = [_pairs_of_block(seed) for seed in range(3)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(_pairs_of_block, range(3)).get(timeout=120) == expected
 
 
 def test_thread_setting():

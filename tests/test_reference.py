@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import malis
 import numpy as np
-import oracle
 import pytest
+
+import malis
+import oracle
 
 PUBLISHED = [
     "cells2d",

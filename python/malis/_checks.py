@@ -65,7 +65,7 @@ def as_labels(array: npt.ArrayLike, name: str) -> Array:
     if seg.dtype.kind == "f":
         if not np.all(np.isfinite(seg)) or not np.all(seg == np.rint(seg)):
             raise ValueError(f"{name} must hold integer labels, got fractions or non-finite values in {describe(seg)}")
-        if np.any(np.abs(seg) >= 2**63):
+        if np.any(np.abs(seg.astype(np.float64)) >= 2.0**63):
             raise ValueError(f"{name} must hold labels below 2**63, got {describe(seg)}")
         seg = seg.astype(np.int64)
     if seg.dtype.kind == "b":

@@ -108,7 +108,7 @@ def bmap_to_affgraph(bmap: npt.ArrayLike, nhood: npt.ArrayLike) -> npt.NDArray[A
         boundary = boundary.astype(np.int32)
     aff = np.zeros((len(offsets), *boundary.shape), boundary.dtype)
     for k, at, to in _ends(boundary.shape, offsets):
-        aff[(k, *at)] = 1 - np.maximum(boundary[at], boundary[to])
+        aff[k][at] = 1 - np.maximum(boundary[at], boundary[to])
     return aff
 
 
@@ -150,7 +150,7 @@ def nodelist_from_shape(shape: Sequence[int], nhood: npt.ArrayLike) -> tuple[npt
     node1 = np.tile(nodes, (len(offsets),) + (1,) * len(size))
     node2 = np.full(node1.shape, -1, nodes.dtype)
     for k, at, to in _ends(size, offsets):
-        node2[(k, *at)] = nodes[to]
+        node2[k][at] = nodes[to]
     return node1, node2
 
 

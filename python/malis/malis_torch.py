@@ -1,13 +1,13 @@
 r"""The MALIS loss for PyTorch: `malis_loss2d`, `malis_loss3d` and the module `MalisLoss`.
 
-All three end in one custom operator, ``torch.ops.malis.loss``, which hands the tensors to `malis.malis_loss` as they
-lie in memory and returns the loss of every sample with its gradient. Being an operator it is opaque to
-``torch.compile`` and ``torch.export``, and known to autograd, autocast and ``torch.func``.
+All three end in one custom operator, ``torch.ops.malis.loss``, which hands the tensors to `malis.malis_loss`
+as they lie in memory and returns the loss of every sample with its gradient. Being an operator it is opaque
+to ``torch.compile`` and ``torch.export``, and known to autograd, autocast and ``torch.func``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -64,9 +64,11 @@ class _Options(NamedTuple):
         )
 
 
-# ----------------------------------------------------------------------------------------------- the operators
-# Outputs that change with every run of a CUDA graph pass through the host here: the graph has to be cut.
-_TAGS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+# ----------------------------------------------------------------------------------------------- the operator
+# Data that goes through the host cannot be part of a CUDA graph: PyTorch cuts the graph if it knows the tag.
+_TAGS: dict[str, Any] = (
+    {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+)
 
 
 def _compute_dtype(output: Tensor) -> torch.dtype:
@@ -81,9 +83,10 @@ def _as_numpy(tensor: Tensor | None) -> npt.NDArray[Any] | None:
 @torch.library.custom_op(
     "malis::loss",
     mutates_args=(),
-    schema="(Tensor output, Tensor seg_gt, Tensor? edge_mask, Tensor? unlabelled_mask, int[] nhood, float margin, "
-    "float pos_loss_weight, bool normalize, str pointwise, bool from_logits, bool constrain_positive, "
-    "bool constrain_negative, bool ignore_background, int? num_threads) -> (Tensor loss, Tensor grad)",
+    schema="(Tensor output, Tensor seg_gt, Tensor? edge_mask, Tensor? unlabelled_mask, int[] nhood, "
+    "float margin, float pos_loss_weight, bool normalize, str pointwise, bool from_logits, "
+    "bool constrain_positive, bool constrain_negative, bool ignore_background, int? num_threads) "
+    "-> (Tensor loss, Tensor grad)",
     **_TAGS,
 )
 def _loss(
@@ -96,11 +99,12 @@ def _loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss of every sample and its derivative, both float32 where `output` has 16 bits.
 
-    A 16-bit derivative would lose its small numbers before the gradient scaling of mixed precision, which comes with
-    the upstream gradient, could save them.
+    A 16-bit derivative would lose its small numbers before the gradient scaling of mixed precision, which
+    comes with the upstream gradient, could save them.
     """
     dtype = _compute_dtype(output)
-    labels = seg_gt.float() if seg_gt.dtype == torch.bfloat16 else seg_gt  # NumPy has no bfloat16
+    sixteen_bits = seg_gt.is_floating_point() and seg_gt.element_size() == 2
+    labels = seg_gt.float() if sixteen_bits else seg_gt  # NumPy has no bfloat16
     try:
         loss, grad = malis_loss(
             cast(npt.NDArray[Any], _as_numpy(output.to(dtype))),
@@ -127,20 +131,30 @@ def _(output: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     return output.new_empty(output.shape[:1], dtype=dtype), output.new_empty(output.shape, dtype=dtype)
 
 
-@torch.library.custom_op(
-    "malis::loss_backward",
-    mutates_args=(),
-    schema="(Tensor grad_loss, Tensor grad, Tensor output) -> Tensor",
-)
-def _loss_backward(grad_loss: Tensor, grad: Tensor, output: Tensor) -> Tensor:
-    """Apply the chain rule, in the dtype of the computation; `output` lends its dtype and its place in the graph."""
-    per_sample = grad_loss.reshape(-1, *[1] * (grad.dim() - 1))
-    return (grad * per_sample).to(output.dtype)
+class _ChainRule(torch.autograd.Function):
+    """Multiply by the upstream gradient, in the dtype of the computation.
 
+    `output` lends its dtype, and its place in the graph: whoever differentiates the result once more is told
+    that this cannot be done instead of getting zeros.
+    """
 
-@_loss_backward.register_fake
-def _(grad_loss: Tensor, grad: Tensor, output: Tensor) -> Tensor:
-    return torch.empty_like(grad, dtype=output.dtype)
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad_loss: Tensor, grad: Tensor, output: Tensor) -> Tensor:
+        per_sample = grad_loss.reshape(-1, *[1] * (grad.dim() - 1))
+        return (grad * per_sample).to(output.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> None:
+        raise RuntimeError(
+            "the MALIS loss has a first derivative only: its pair counts are constants of the derivative, "
+            "and a second derivative is not implemented"
+        )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -151,46 +165,48 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad = None if grad_loss is None else _loss_backward(grad_loss, *ctx.saved_tensors)
+    grad = None if grad_loss is None else _ChainRule.apply(grad_loss, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
     return (grad, *[None] * (4 + len(_Options._fields)))
 
 
-def _double_backward(ctx: Any, _: Tensor) -> None:
-    raise RuntimeError(
-        "the MALIS loss can be differentiated once: its pair counts are constants of the first derivative, and the "
-        "second one is not implemented"
-    )
+def _vmap_rule(function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """Rule of `torch.vmap` for `function`: the vmapped axis becomes the outer part of the batch axis."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        def fold(tensor: Tensor | None, dim: int | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            stack = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            return stack.flatten(0, 1)
+
+        tensors = [fold(tensor, dim) for tensor, dim in zip(args[:4], in_dims[:4], strict=True)]
+        results = function(*tensors, *args[4:])
+        return tuple(result.reshape(info.batch_size, -1, *result.shape[1:]) for result in results), (0, 0)
+
+    return rule
 
 
 _loss.register_autograd(_backward, setup_context=_setup_context)
-_loss_backward.register_autograd(_double_backward)
+if hasattr(torch.library, "register_vmap"):  # PyTorch 2.4 has none
+    torch.library.register_vmap(_loss, _vmap_rule(_loss))
 
 
-def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """Make the vmapped axis the outer part of the batch axis."""
-    if tensor is None:
-        return None
-    tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    return tensor.flatten(0, 1)
+class _Loss(torch.autograd.Function):
+    """The operator for eager mode: `torch.func.grad` does not take an operator's own autograd formula."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, Tensor]:
+        return cast(tuple[Tensor, Tensor], _loss(*args))
+
+    setup_context = staticmethod(_setup_context)
+    backward = staticmethod(_backward)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return cast(tuple[tuple[Tensor, ...], tuple[int, ...]], _vmap_rule(_Loss.apply)(info, in_dims, *args))
 
 
-def _loss_vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-    tensors = [_fold(tensor, dim, info.batch_size) for tensor, dim in zip(args[:4], in_dims, strict=False)]
-    results = _loss(*tensors, *args[4:])
-    return tuple(result.unflatten(0, (info.batch_size, -1)) for result in results), (0, 0)
-
-
-def _loss_backward_vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
-    tensors = [_fold(tensor, dim, info.batch_size) for tensor, dim in zip(args, in_dims, strict=True)]
-    return _loss_backward(*tensors).unflatten(0, (info.batch_size, -1)), 0
-
-
-if hasattr(torch.library, "register_vmap"):  # PyTorch 2.4 loops over the vmapped axis instead
-    torch.library.register_vmap(_loss, _loss_vmap)
-    torch.library.register_vmap(_loss_backward, _loss_backward_vmap)
-
-
-# ---------------------------------------------------------------------------------------------------- the checks
+# ------------------------------------------------------------------------------------------------- the checks
 def _describe(tensor: Tensor) -> str:
     return f"a tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
 
@@ -207,20 +223,27 @@ def _check_output(output: Tensor, ndim: int | None, nhood: Nhood | None) -> Nhoo
         ndim = len(nhood[0])
     if ndim is None:
         if not 3 <= output.dim() <= 5:
-            raise ValueError(f"output must have shape (B, K, *spatial) with 1 to 3 axes, got {_describe(output)}")
+            raise ValueError(
+                f"output must have shape (B, K, *spatial) with 1 to 3 axes, got {_describe(output)}"
+            )
         ndim = output.dim() - 2
     if nhood is None:
         nhood = _NEAREST[ndim]
     if len(nhood[0]) != ndim:
-        raise ValueError(f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}")
+        raise ValueError(
+            f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}"
+        )
     if output.dim() != ndim + 2:
         axes = ("L", "H, W", "D, H, W")[ndim - 1]
         raise ValueError(f"output must have shape (B, K, {axes}), got {_describe(output)}")
     if output.dtype not in FLOATS:
-        raise TypeError(f"output must have dtype float16, bfloat16, float32 or float64, got {_describe(output)}")
+        raise TypeError(
+            f"output must have dtype float16, bfloat16, float32 or float64, got {_describe(output)}"
+        )
     if output.shape[1] != len(nhood):
         raise ValueError(
-            f"output must have one channel for each of the {len(nhood)} offsets of nhood, got {_describe(output)}"
+            f"output must have one channel for each of the {len(nhood)} offsets of nhood, "
+            f"got {_describe(output)}"
         )
     if output.numel() == 0:
         raise ValueError(f"output must not be empty, got {_describe(output)}")
@@ -272,7 +295,8 @@ def _evaluate(
         unlabelled_mask = _without_channel(unlabelled_mask, "unlabelled_mask", output)
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
     offsets = [step for offset in nhood for step in offset]
-    losses: Tensor = _loss(output, labels.detach(), edge_mask, unlabelled_mask, offsets, *options)[0]
+    function: Callable[..., tuple[Tensor, Tensor]] = _loss if torch.compiler.is_compiling() else _Loss.apply
+    losses = function(output, labels.detach(), edge_mask, unlabelled_mask, offsets, *options)[0]
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()
@@ -290,6 +314,11 @@ def _evaluate_function(
 ) -> Tensor:
     if torch.compiler.is_compiling():
         # NumPy cannot be traced. The operator checks the options, too, when it runs.
+        if nhood is not None and not isinstance(nhood, (tuple, list)):
+            raise TypeError(
+                "nhood must be a nested tuple or list of integers in a compiled function, which cannot look "
+                "into an array; the module MalisLoss takes any"
+            )
         offsets = None if nhood is None else tuple(tuple(offset) for offset in cast(Nhood, nhood))
     else:
         offsets = None if nhood is None else _as_tuples(nhood)
@@ -297,7 +326,7 @@ def _evaluate_function(
     return _evaluate(ndim, seg_gt, output, edge_mask, unlabelled_mask, offsets, options, reduction)
 
 
-# ------------------------------------------------------------------------------------------------ what users call
+# -------------------------------------------------------------------------------------------- what users call
 def malis_loss2d(
     seg_gt: Tensor,
     output: Tensor,
@@ -318,9 +347,9 @@ def malis_loss2d(
 ) -> Tensor:
     r"""Compute the MALIS loss of a batch of 2-D affinity graphs.
 
-    An edge that joins two components, taken in order of decreasing affinity, decides all the pixel pairs that it
-    connects: :math:`p_e` is its share of the pairs within an object, :math:`q_e` its share of the pairs between
-    objects (see `malis.pairs`). The loss of one sample is
+    An edge that joins two components, taken in order of decreasing affinity, decides all the pixel pairs that
+    it connects: :math:`p_e` is its share of the pairs within an object, :math:`q_e` its share of the pairs
+    between objects (see `malis.pairs`). The loss of one sample is
 
     .. math::
 
@@ -331,14 +360,14 @@ def malis_loss2d(
     Parameters
     ----------
     seg_gt : Tensor, shape (B, 1, H, W) or (B, H, W)
-        Ground truth labels: any integer dtype or bool, or floats that hold integers; 0 is background. On any device:
-        they are needed on the host.
+        Ground truth labels: any integer dtype or bool, or floats that hold integers; 0 is background. On any
+        device: they are needed on the host.
     output : Tensor of float16, bfloat16, float32 or float64, shape (B, K, H, W)
-        Affinities, for example of a sigmoid: ``output[b, k, y, x]`` belongs to the edge between pixel ``(y, x)`` and
-        ``(y, x) + nhood[k]``.
+        Affinities, for example of a sigmoid: ``output[b, k, y, x]`` belongs to the edge between pixel
+        ``(y, x)`` and ``(y, x) + nhood[k]``.
     edge_mask : Tensor of bool, shape (B, K, H, W), optional
-        False where the ground truth of an edge is unknown: such an edge is constrained in neither pass, and its
-        counts are 0.
+        False where the ground truth of an edge is unknown: such an edge is constrained in neither pass, and
+        its counts are 0.
     unlabelled_mask : Tensor of bool, shape (B, 1, H, W) or (B, H, W), optional
         True where objects exist but carry no label: these pixels together count as one more object among the
         negative pairs, and edges between two of them are unknown.
@@ -354,8 +383,8 @@ def malis_loss2d(
         "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
         ``eps = 1e-7``; it has no margin.
     from_logits : bool, optional
-        `output` holds logits: the loss is that of their sigmoid. Their order is the order of the affinities, finer
-        than the sigmoid can hold it.
+        `output` holds logits: the loss is that of their sigmoid. Their order is the order of the affinities,
+        finer than the sigmoid can hold it.
     constrain_positive, constrain_negative : bool, optional
         False: that pass takes all edges by their own affinity. Both False is the algorithm of 2009 [1]_.
     ignore_background : bool, optional
@@ -368,22 +397,23 @@ def malis_loss2d(
     Returns
     -------
     Tensor
-        The loss, float64 for a float64 `output` and float32 for any other, on the device of `output`. Its gradient
-        has the dtype of `output`. The labels get none, and there is no second derivative.
+        The loss, float64 for a float64 `output` and float32 for any other, on the device of `output`. Its
+        gradient has the dtype of `output`. The labels get none, and there is no second derivative.
 
     Raises
     ------
     ValueError
-        For shapes that do not go together, empty tensors, NaN, negative or fractional labels, options out of range.
+        For shapes that do not go together, empty tensors, NaN, negative or fractional labels, options out of
+        range.
     TypeError
         For dtypes and options of another type.
 
     References
     ----------
-    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
-       segmentation. NIPS 2009.
-    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
-       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of
+       image segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for
+       connectome reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
 
     Examples
     --------
@@ -470,10 +500,10 @@ def malis_loss3d(
 
     References
     ----------
-    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
-       segmentation. NIPS 2009.
-    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
-       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of
+       image segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for
+       connectome reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
 
     Examples
     --------
@@ -535,10 +565,10 @@ class MalisLoss(torch.nn.Module):
 
     References
     ----------
-    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
-       segmentation. NIPS 2009.
-    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
-       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of
+       image segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for
+       connectome reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
 
     Examples
     --------
@@ -551,6 +581,18 @@ class MalisLoss(torch.nn.Module):
     >>> loss = criterion(seg_gt, network(image))
     >>> loss.backward()
     """
+
+    nhood: Nhood | None
+    margin: float
+    pos_loss_weight: float
+    normalize: bool
+    pointwise: str
+    from_logits: bool
+    constrain_positive: bool
+    constrain_negative: bool
+    ignore_background: bool
+    num_threads: int | None
+    reduction: str
 
     def __init__(
         self,
@@ -569,7 +611,7 @@ class MalisLoss(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.nhood = None if nhood is None else _as_tuples(nhood)
-        self.options = _Options(
+        options = _Options(
             margin,
             pos_loss_weight,
             normalize,
@@ -580,6 +622,8 @@ class MalisLoss(torch.nn.Module):
             ignore_background,
             num_threads,
         ).checked()
+        for name, value in options._asdict().items():
+            setattr(self, name, value)
         self.reduction = _checks.as_choice(reduction, "reduction", REDUCTIONS)
 
     def forward(
@@ -607,11 +651,12 @@ class MalisLoss(torch.nn.Module):
         Tensor
             The loss, a scalar or of shape (B,).
         """
+        options = _Options(*[getattr(self, name) for name in _Options._fields])
         return _evaluate(
-            None, seg_gt, output, edge_mask, unlabelled_mask, self.nhood, self.options, self.reduction
+            None, seg_gt, output, edge_mask, unlabelled_mask, self.nhood, options, self.reduction
         )
 
     def extra_repr(self) -> str:
         """List the options for ``print``."""
-        options = {"nhood": self.nhood, **self.options._asdict(), "reduction": self.reduction}
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())
+        names = ("nhood", *_Options._fields, "reduction")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -18,8 +18,9 @@ struct EdgeList {
     std::size_t nodes;
 };
 
-// Scans a list of edges in their order, as a source for kruskal(); see GridScan.
-template <class Index, class Node, class Visit>
+// Scans a list of edges in their order, as a source for kruskal(): visit.edge(edge, a, b, collect) collects an edge that
+// exists if it takes part.
+template <class T, class Index, class Node, class Visit>
 class EdgeListScan {
   public:
     EdgeListScan(const EdgeList<Index, Node>& list, const Visit& visit, int threads)
@@ -35,7 +36,7 @@ class EdgeListScan {
     template <class Take>
     double sample(Take take) const {
         constexpr std::size_t pieces = 32, length = 64;
-        Sampler<Take> sampler{take};
+        Sampler<T, Take> sampler{take};
         if (list_.edges <= pieces * length) {
             scan_range(0, list_.edges, sampler);
             return 1;
@@ -59,9 +60,8 @@ class EdgeListScan {
             collect.reserve(stop - e);
             for (; e < stop; ++e) {
                 const Node a = list_.node1[e], b = list_.node2[e];
-                const bool exists = (a < list_.nodes) & (b < list_.nodes) & (a != b);
-                visit_.edge(exists, static_cast<Index>(e), exists ? static_cast<Index>(a) : Index{0},
-                            exists ? static_cast<Index>(b) : Index{0}, collect);
+                if ((a < list_.nodes) & (b < list_.nodes) & (a != b))
+                    visit_.edge(static_cast<Index>(e), static_cast<Index>(a), static_cast<Index>(b), collect);
             }
         }
     }

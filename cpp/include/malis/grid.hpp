@@ -70,9 +70,9 @@ class Grid {
     }
 };
 
-// Scans the edges of a volume in the order of their index, as a source for kruskal(): visit.edge(exists, edge, a, b,
-// collect) says which of them take part, and between which nodes.
-template <class Index, class Visit>
+// Scans the edges of a volume in the order of their index, as a source for kruskal(): visit.row(edge, v, u, count,
+// collect) collects those that take part among edges edge + i between voxels v + i and u + i.
+template <class T, class Index, class Visit>
 class GridScan {
   public:
     GridScan(const Grid<Index>& grid, const Visit& visit, int threads) : grid_(grid), visit_(visit) {
@@ -91,8 +91,8 @@ class GridScan {
 
     template <class Take>
     double sample(Take take) const {
-        const Index wanted = std::min<Index>(grid_.rows, 24 + static_cast<Index>(4096 / grid_.width));
-        Sampler<Take> sampler{take};
+        const Index wanted = std::min<Index>(grid_.rows, 12 + static_cast<Index>(1024 / grid_.width));
+        Sampler<T, Take> sampler{take};
         for (Index i = 0; i < wanted; ++i) {
             // A golden-ratio sequence over the rows: evenly spread, and in step with no period of the data.
             const double at = 0.5 + 0.6180339887498949 * static_cast<double>(i);
@@ -116,7 +116,7 @@ class GridScan {
         collect.reserve(x.end - x.begin);
         const Index edge = static_cast<Index>(k) * grid_.voxels + v;
         const Index u = v + step.distance;
-        for (Index i = 0; i < x.end - x.begin; ++i) visit_.edge(true, edge + i, v + i, u + i, collect);
+        visit_.row(edge, v, u, x.end - x.begin, collect);
     }
 
     const Grid<Index>& grid_;

@@ -12,7 +12,8 @@
 //
 // A source offers
 //     chunks()                 pieces that can be scanned independently, in the order of edge indices
-//     scan(chunk, collect)     calls collect.reserve(m), then collect(exists, rank, edge, a, b) at most m times
+//     scan(chunk, collect)     calls collect.reserve(m), then collect(affinity, edge, a, b) for at most m edges, those
+//                              whose affinity passes collect.strength and collect.threshold (select.hpp)
 //     sample(take)             calls take(rank) for a part of the edges; returns the factor from that part to all
 #pragma once
 
@@ -34,52 +35,71 @@ struct KruskalScratch {
     Buffer<Record<T, Index>> records, rest, sorted;
     Buffer<Rank<T>> samples;
     Buffer<std::uint32_t> counts;
+    // The threshold of the previous problem: where one object follows the other it fits most of them, and sampling
+    // would cost more than the objects. 0 when there is none.
+    Rank<T> hint = 0;
 };
 
 namespace detail {
 
-// Keeps the records that pass a test. Stores first and counts afterwards: whether an edge passes is as good as
-// random, and a mispredicted branch costs more than a store.
-template <class T, class Index, class Test>
-class Collector {
+// Keeps all edges that a scan selects.
+template <class T, class Index>
+class StrongCollector {
   public:
-    Collector(Buffer<Record<T, Index>>& to, Test test) : to_(to), test_(test), size_(to.size()) {}
-    ~Collector() { to_.resize(size_); }
-    Collector(const Collector&) = delete;
-    Collector& operator=(const Collector&) = delete;
+    static constexpr Strength strength = Strength::strong;
+    const T threshold;
+
+    StrongCollector(Buffer<Record<T, Index>>& to, T threshold) : threshold(threshold), to_(to), size_(to.size()) {}
+    ~StrongCollector() { to_.resize(size_); }
+    StrongCollector(const StrongCollector&) = delete;
+    StrongCollector& operator=(const StrongCollector&) = delete;
     void reserve(std::size_t more) {
         if (size_ + more > to_.capacity()) {
             to_.resize(size_);
             to_.reserve(size_ + more);
         }
     }
-    void operator()(bool exists, Rank<T> rank, Index edge, Index a, Index b) {
-        Record<T, Index>& r = to_.data()[size_];
-        r.rank = rank;
-        r.edge = edge;
-        r.a = a;
-        r.b = b;
-        size_ += static_cast<std::size_t>(exists & test_(exists, rank, a, b));
+    void operator()(T affinity, Index edge, Index a, Index b) {
+        to_.data()[size_++] = {to_rank(affinity), edge, a, b};
     }
 
-  private:
+  protected:
     Buffer<Record<T, Index>>& to_;
-    Test test_;
     std::size_t size_;
 };
 
-template <class T, class Index, class Source, class Test>
-void collect(const Source& source, Buffer<Record<T, Index>>& to, int threads, Test test) {
+// Keeps the weak edges between different sets.
+template <class T, class Index>
+class WeakCollector : public StrongCollector<T, Index> {
+  public:
+    static constexpr Strength strength = Strength::weak;
+
+    WeakCollector(Buffer<Record<T, Index>>& to, T threshold, const Index* root)
+        : StrongCollector<T, Index>(to, threshold), root_(root) {}
+    void operator()(T affinity, Index edge, Index a, Index b) {
+        // Stores first and counts afterwards: which edges stay is as good as random, and a mispredicted branch costs
+        // more than a store.
+        this->to_.data()[this->size_] = {to_rank(affinity), edge, a, b};
+        this->size_ += root_[a] != root_[b];
+    }
+
+  private:
+    const Index* root_;
+};
+
+// Scans a source with a Collector made of (buffer, args...).
+template <class Collector, class T, class Index, class Source, class... Args>
+void collect(const Source& source, Buffer<Record<T, Index>>& to, int threads, Args... args) {
     const std::size_t chunks = source.chunks();
     to.clear();
     if (threads <= 1 || chunks <= 1) {
-        Collector<T, Index, Test> collector(to, test);
+        Collector collector(to, args...);
         for (std::size_t chunk = 0; chunk < chunks; ++chunk) source.scan(chunk, collector);
         return;
     }
     std::vector<Buffer<Record<T, Index>>> parts(chunks);
     parallel_for(chunks, threads, [&](std::size_t chunk, std::size_t) {
-        Collector<T, Index, Test> collector(parts[chunk], test);
+        Collector collector(parts[chunk], args...);
         source.scan(chunk, collector);
     });
     std::vector<std::size_t> begin(chunks + 1, 0);
@@ -110,7 +130,7 @@ class RecordSource {
     explicit RecordSource(const Buffer<Record<T, Index>>& records) : records_(records) {}
     template <class Take>
     double sample(Take take) const {
-        const std::size_t step = std::max<std::size_t>(1, records_.size() / 512);
+        const std::size_t step = std::max<std::size_t>(1, records_.size() / 256);
         std::size_t taken = 0;
         for (std::size_t i = step / 2; i < records_.size(); i += step, ++taken) take(records_[i].rank);
         return static_cast<double>(records_.size()) / static_cast<double>(std::max<std::size_t>(taken, 1));
@@ -130,10 +150,10 @@ bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, Kru
 #if defined(__GNUC__)
     if (sets.nodes() > (std::size_t{1} << 16)) {
         constexpr std::ptrdiff_t ahead = 12;
-        const Index* parents = sets.parents();
+        const Index* roots = sets.roots();
         for (; end - r > ahead; ++r) {
-            __builtin_prefetch(parents + r[ahead].a);
-            __builtin_prefetch(parents + r[ahead].b);
+            __builtin_prefetch(roots + r[ahead].a);
+            __builtin_prefetch(roots + r[ahead].b);
             const Index a = sets.find(r->a);
             const Index b = sets.find(r->b);
             if (a != b && !on_merge(*r, a, b)) return false;
@@ -163,30 +183,38 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
     auto& records = scratch.records;
     auto& rest = scratch.rest;
 
+    const auto few = [&](double edges, double per_set) {
+        return edges < 96 || edges < per_set * static_cast<double>(sets.sets());
+    };
     const auto threshold = [&](const auto& from) {
         scratch.samples.clear();
         const double factor = from.sample([&](R rank) { scratch.samples.push_back(rank); });
-        const double wanted = edges_per_node * static_cast<double>(sets.sets());
-        const double edges = factor * static_cast<double>(scratch.samples.size());
-        return edges < 1.6 * wanted || edges < 96 ? all : detail::quantile<R>(scratch.samples, factor, wanted);
+        if (few(factor * static_cast<double>(scratch.samples.size()), 1.7)) return all;
+        return detail::quantile<R>(scratch.samples, factor, edges_per_node * static_cast<double>(sets.sets()));
     };
 
     if (sets.sets() < 2) return;
-    const R first = threshold(source);
-    detail::collect<T, Index>(source, records, threads, [first](bool, R rank, Index, Index) { return rank <= first; });
+    R first = sets.sets() < 32 ? all : scratch.hint != 0 ? scratch.hint : threshold(source);
+    const auto collect_first = [&] {
+        detail::collect<detail::StrongCollector<T, Index>>(
+            source, records, threads, first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
+    };
+    collect_first();
+    if (first == scratch.hint && first != all) {
+        const double found = static_cast<double>(records.size()) / static_cast<double>(sets.sets());
+        if (found < 0.6 * edges_per_node || found > 1.8 * edges_per_node) {
+            first = threshold(source);
+            collect_first();
+        }
+    }
+    if (first != all) scratch.hint = first;
     if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || first == all ||
         sets.sets() < 2) {
         return;
     }
-    const Index* root = sets.flatten(threads);
-    detail::collect<T, Index>(source, rest, threads, [first, root](bool exists, R rank, Index a, Index b) {
-        // Nodes of edges that do not exist are not looked up: they may be none.
-        const Index x = exists ? a : Index{0};
-        const Index y = exists ? b : Index{0};
-        return static_cast<bool>((rank > first) & (root[x] != root[y]));
-    });
+    detail::collect<detail::WeakCollector<T, Index>>(source, rest, threads, from_rank<T>(first), sets.roots());
     while (!rest.empty()) {
-        const R next = threshold(detail::RecordSource<T, Index>(rest));
+        const R next = few(static_cast<double>(rest.size()), 3.5) ? all : threshold(detail::RecordSource<T, Index>(rest));
         if (next == all) {
             detail::merge_sorted<T, Index>(rest, sets, scratch, threads, on_merge);
             return;

@@ -107,17 +107,23 @@ struct PassVisit {
                (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled);
     }
 
+    bool takes_part(Index edge, Index a, Index b) const {
+        if constexpr (pass == Pass::unconstrained) return true;
+        const bool intra = (label[a] == label[b]) & (label[a] != 0);
+        const bool known = !unknown(edge, a, b);
+        return pass == Pass::positive ? !known | intra : pass == Pass::negative ? !known | !intra : known & intra;
+    }
+
     template <class Collect>
-    void edge(bool exists, Index edge, Index a, Index b, Collect& collect) const {
-        bool takes_part = true;
-        if constexpr (pass != Pass::unconstrained) {
-            const bool intra = (label[a] == label[b]) & (label[a] != 0);
-            const bool known = !unknown(edge, a, b);
-            takes_part = pass == Pass::positive   ? !known | intra
-                         : pass == Pass::negative ? !known | !intra
-                                                  : known & intra;
-        }
-        collect(exists & takes_part, to_rank(aff[edge]), edge, a, b);
+    void edge(Index edge, Index a, Index b, Collect& collect) const {
+        const T affinity = aff[edge];
+        if (passes<Collect::strength>(affinity, collect.threshold) && takes_part(edge, a, b))
+            collect(affinity, edge, a, b);
+    }
+
+    template <class Collect>
+    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
+        for (Index i = 0; i < count; ++i) edge(first + i, v + i, u + i, collect);
     }
 };
 
@@ -154,15 +160,25 @@ double emit_negative(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
 }
 
 template <Pass pass, class T, class Index>
-GridScan<Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
+GridScan<T, Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
                                                    int threads) {
     return {grid, visit, threads};
 }
 template <Pass pass, class T, class Index, class Node>
-EdgeListScan<Index, Node, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index, Node>& list,
+EdgeListScan<T, Index, Node, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index, Node>& list,
                                                              const PassVisit<T, Index, pass>& visit, int threads) {
     return {list, visit, threads};
 }
+
+// Joins the ends of all edges it is given, in any order.
+template <class T, class Index>
+struct Contraction {
+    static constexpr Strength strength = Strength::strong;
+    static constexpr T threshold = -std::numeric_limits<T>::infinity();
+    UnionFind<Index>& sets;
+    void reserve(std::size_t) {}
+    void operator()(T, Index, Index a, Index b) { sets.unite(a, b); }
+};
 
 // One pass over the nodes of any graph, with label histograms.
 template <Pass pass, class T, class Index, class Graph>
@@ -173,13 +189,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     if constexpr (pass == Pass::negative) {
-        struct Unite {
-            UnionFind<Index>& sets;
-            void reserve(std::size_t) {}
-            void operator()(bool exists, Rank<T>, Index, Index a, Index b) {
-                if (exists) sets.unite(a, b);
-            }
-        } unite{sets};
+        Contraction<T, Index> unite{sets};
         const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled,
                                                            options.edge_mask};
         const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
@@ -241,7 +251,8 @@ class ObjectScan {
   public:
     ObjectScan(const Grid<Index>& grid, const T* aff, const Index* label, const Objects<Index>& objects, Index object,
                int threads)
-        : grid_(grid), aff_(aff), label_(label), local_(objects.local.data()), object_(object),
+        : grid_(grid), aff_(aff), aff_end_(aff + grid.edges()), label_(label), local_(objects.local.data()),
+          object_(object),
           voxels_(objects.voxels[object]), begin_(objects.runs.data() + objects.first_run[object]),
           runs_(objects.first_run[object + 1] - objects.first_run[object]),
           pieces_(threads > 1 ? std::min<std::size_t>(runs_, 4 * static_cast<std::size_t>(threads)) : 1) {}
@@ -258,7 +269,7 @@ class ObjectScan {
 
     template <class Take>
     double sample(Take take) const {
-        Sampler<Take> sampler{take};
+        Sampler<T, Take> sampler{take};
         std::size_t sampled = 0;
         const std::size_t wanted = std::min<std::size_t>(runs_, 12 + 1024 * runs_ / (voxels_ + 1));
         for (std::size_t i = 0; i < wanted; ++i) {
@@ -284,12 +295,21 @@ class ObjectScan {
         const Index edge = static_cast<Index>(k) * grid_.voxels + v;
         collect.reserve(count);
         const Index first = local_[v];
-        for (Index i = 0; i < count; ++i)
-            collect(label_[u + i] == object_, to_rank(aff_[edge + i]), edge + i, first + i, local_[u + i]);
+        for (Index block = 0; block < count; block += 64) {
+            const T* aff = aff_ + edge + block;
+            std::uint64_t selected =
+                select_equal<Collect::strength>(label_ + static_cast<Index>(u + block), object_, aff, aff_end_,
+                                                collect.threshold, std::min<Index>(64, count - block));
+            for (; selected != 0; selected &= selected - 1) {
+                const Index i = static_cast<Index>(lowest_bit(selected));
+                collect(aff[i], edge + block + i, first + block + i, local_[static_cast<Index>(u + block + i)]);
+            }
+        }
     }
 
     const Grid<Index>& grid_;
     const T* aff_;
+    const T* aff_end_;
     const Index* label_;
     const Index* local_;
     Index object_, voxels_;
@@ -360,8 +380,10 @@ class ConstrainedCount {
         };
         std::vector<Sum> sums(tasks.size() + large_objects.size());
         parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
-            for (Index l = tasks[task].first; l < tasks[task].second; ++l)
+            for (Index l = tasks[task].first; l < tasks[task].second; ++l) {
+                if (l + 1 < tasks[task].second) prefetch(l + 1);
                 solve(l, work_[thread], 1, emit, sums[task].loss, sums[task].pairs);
+            }
         });
         for (std::size_t i = 0; i < large_objects.size(); ++i) {
             Sum& sum = sums[tasks.size() + i];
@@ -400,8 +422,8 @@ class ConstrainedCount {
         sets.reset(basins, threads_);
         KruskalScratch<T, Index> scratch;
         Buffer<Decision<T, Index>> decisions;
-        const BasinVisit visit{aff_, regions_.node.data()};
-        kruskal<T, Index>(GridScan<Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
+        const BasinVisit visit{aff_, aff_ + grid_.edges(), regions_.node.data()};
+        kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
                           [&](const Record<T, Index>& r, Index a, Index b) {
                               const Index into = sets.link(a, b);
                               const PairCount pairs = histograms.merge(into, into == a ? b : a);
@@ -414,12 +436,44 @@ class ConstrainedCount {
   private:
     struct BasinVisit {
         const T* aff;
+        const T* aff_end;
         const Index* node;
         template <class Collect>
-        void edge(bool, Index edge, Index a, Index b, Collect& collect) const {
-            collect(node[a] != node[b], to_rank(aff[edge]), edge, node[a], node[b]);
+        void row(Index edge, Index v, Index u, Index count, Collect& collect) const {
+            for (Index block = 0; block < count; block += 64) {
+                const T* a = aff + edge + block;
+                const Index* from = node + v + block;
+                const Index* to = node + u + block;
+                std::uint64_t selected = select_different<Collect::strength>(
+                    from, to, a, aff_end, collect.threshold, std::min<Index>(64, count - block));
+                for (; selected != 0; selected &= selected - 1) {
+                    const Index i = static_cast<Index>(lowest_bit(selected));
+                    collect(a[i], edge + block + i, from[i], to[i]);
+                }
+            }
         }
     };
+
+    // Asks for the memory of an object while another is solved: its rows are too short for the hardware to see a
+    // pattern in them.
+    void prefetch(Index l) const {
+#if defined(__GNUC__)
+        if (objects_.voxels[l] > (Index{1} << 14)) return;
+        for (Index r = objects_.first_run[l]; r < objects_.first_run[l + 1]; ++r) {
+            const Run<Index>& run = objects_.runs[r];
+            const Index last = run.v + run.length - 1;
+            __builtin_prefetch(&labels_.of[run.v]);
+            __builtin_prefetch(&labels_.of[last]);
+            __builtin_prefetch(&objects_.local[run.v]);
+            __builtin_prefetch(&objects_.local[last]);
+            for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
+                const T* of_channel = aff_ + static_cast<Index>(k) * grid_.voxels;
+                __builtin_prefetch(of_channel + run.v);
+                __builtin_prefetch(of_channel + last);
+            }
+        }
+#endif
+    }
 
     void solve(Index l, ObjectWork<T, Index>& work, int threads, bool emit, double& loss, std::uint64_t& total) {
         const Index n = objects_.voxels[l];
@@ -437,7 +491,7 @@ class ConstrainedCount {
         });
         if (sets.sets() == 1) return;
         regions_of_[l] = static_cast<Index>(sets.sets());
-        const Index* root = sets.flatten(threads);
+        const Index* root = sets.roots();
         work.number.reset(n);
         const std::size_t at = work.split_region.size();
         work.split.push_back({l, at});
@@ -452,6 +506,7 @@ class ConstrainedCount {
     void number_regions() {
         const Index labels = objects_.labels();
         std::vector<Index> base(labels);
+        constexpr Index done = static_cast<Index>(-1);
         Index count = 0;
         for (Index l = 1; l < labels; ++l) {
             base[l] = count;
@@ -463,25 +518,30 @@ class ConstrainedCount {
             for (Index i = 0; i < regions_of_[l]; ++i) regions_.label[base[l] + i] = l;
             if (regions_of_[l] == 1) regions_.voxels[base[l]] = objects_.voxels[l];
         }
-        const Index* local = objects_.local.data();
-        regions_.node.reset(grid_.voxels);
-        parallel_ranges(grid_.voxels, std::size_t{1} << 15, threads_, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t v = begin; v < end; ++v) regions_.node[v] = base[labels_.of[v]];
-        });
+        // The local numbers have served their purpose, so they make way in place; those of objects of several regions
+        // first, while they are still there.
+        regions_.node = std::move(objects_.local);
+        Index* node = regions_.node.data();
         for (const auto& work : work_) {
             for (const auto& [l, at] : work.split) {
                 for (Index r = objects_.first_run[l]; r < objects_.first_run[l + 1]; ++r) {
                     const Run<Index>& run = objects_.runs[r];
                     for (Index v = run.v; v < run.v + run.length; ++v) {
-                        const Index region = base[l] + work.split_region[at + local[v]];
-                        regions_.node[v] = region;
-                        ++regions_.voxels[region];
+                        node[v] = base[l] + work.split_region[at + node[v]];
+                        ++regions_.voxels[node[v]];
                     }
                 }
             }
         }
+        for (Index l = 1; l < labels; ++l)
+            if (regions_of_[l] > 1) base[l] = done;
+        parallel_ranges(grid_.voxels, std::size_t{1} << 15, threads_, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t v = begin; v < end; ++v) {
+                const Index region = base[labels_.of[v]];
+                node[v] = region == done ? node[v] : region;
+            }
+        });
         work_.clear();
-        objects_.local.release();
     }
 
     // Joins every background voxel to the neighbour across its strongest edge, and follows these to a region or, where
@@ -495,42 +555,47 @@ class ConstrainedCount {
         const Index* label = labels_.of.data();
         // node < regions: a region; regions + v: leads to background voxel v; regions + voxels + p: patch p.
         parallel_ranges(last - first, 512, threads_, [&](std::size_t begin, std::size_t end) {
-            Buffer<Rank<T>> rank;
-            Buffer<Index> edge, target;
+            // The ways out of a voxel, forward along the offsets and backward against them, that stay within the
+            // volume for its row, as long as x does.
+            struct Way {
+                Index distance, edge, x_begin, x_end;
+            };
+            std::vector<Way> ways;
+            Index of_z = 0, of_y = 0;
             for (std::size_t r = begin; r < end; ++r) {
                 const Run<Index>& run = objects_.runs[first + r];
-                rank.reset(run.length);
-                edge.reset(run.length);
-                target.reset(run.length);
-                for (Index i = 0; i < run.length; ++i) {
-                    rank[i] = std::numeric_limits<Rank<T>>::max();
-                    edge[i] = std::numeric_limits<Index>::max();
-                    target[i] = run.v + i;
-                }
-                const Index row = (run.z * grid_.height + run.y) * grid_.width, x0 = run.v - row;
-                for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
-                    if (!grid_.steps[k].decides) continue;
-                    for (const bool forward : {true, false}) {
+                if (r == begin || run.z != of_z || run.y != of_y) {
+                    of_z = run.z;
+                    of_y = run.y;
+                    ways.clear();
+                    for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
+                        if (!grid_.steps[k].decides) continue;
+                        const Index channel = static_cast<Index>(k) * grid_.voxels;
                         auto step = grid_.steps[k];
-                        if (!forward) {
-                            step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
-                            step.distance = Index{0} - step.distance;
-                        }
-                        const auto range = grid_.range(step, run.z, run.y);
-                        const Index from = std::max(x0, range.begin), to = std::min(x0 + run.length, range.end);
-                        for (Index x = from; x < to; ++x) {
-                            const Index i = x - x0, v = row + x, u = v + step.distance;
-                            const Index e = static_cast<Index>(k) * grid_.voxels + (forward ? v : u);
-                            const Rank<T> of_edge = to_rank(aff_[e]);
-                            const bool better = (of_edge < rank[i]) | ((of_edge == rank[i]) & (e < edge[i]));
-                            rank[i] = better ? of_edge : rank[i];
-                            edge[i] = better ? e : edge[i];
-                            target[i] = better ? u : target[i];
-                        }
+                        auto x = grid_.range(step, of_z, of_y);
+                        if (x.begin < x.end) ways.push_back({step.distance, channel, x.begin, x.end});
+                        step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
+                        step.distance = Index{0} - step.distance;
+                        x = grid_.range(step, of_z, of_y);
+                        if (x.begin < x.end)
+                            ways.push_back({step.distance, channel + step.distance, x.begin, x.end});
                     }
                 }
-                for (Index i = 0; i < run.length; ++i)
-                    node[run.v + i] = label[target[i]] == 0 ? regions + target[i] : node[target[i]];
+                const Index row = (of_z * grid_.height + of_y) * grid_.width;
+                for (Index v = run.v; v < run.v + run.length; ++v) {
+                    Rank<T> rank = std::numeric_limits<Rank<T>>::max();
+                    Index edge = std::numeric_limits<Index>::max(), target = v;
+                    for (const Way& way : ways) {
+                        if (v - row < way.x_begin || v - row >= way.x_end) continue;
+                        const Index e = way.edge + v;
+                        const Rank<T> of_edge = to_rank(aff_[e]);
+                        const bool better = (of_edge < rank) | ((of_edge == rank) & (e < edge));
+                        rank = better ? of_edge : rank;
+                        edge = better ? e : edge;
+                        target = better ? v + way.distance : target;
+                    }
+                    node[v] = label[target] == 0 ? regions + target : node[target];
+                }
             }
         });
         const Index fixed = regions + grid_.voxels;

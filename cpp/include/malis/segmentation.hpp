@@ -161,17 +161,21 @@ template <class T>
 struct EveryEdge {
     const T* aff;
     template <class Index, class Collect>
-    void edge(bool exists, Index edge, Index a, Index b, Collect& collect) const {
-        collect(exists, to_rank(aff[edge]), edge, a, b);
+    void edge(Index edge, Index a, Index b, Collect& collect) const {
+        if (passes<Collect::strength>(aff[edge], collect.threshold)) collect(aff[edge], edge, a, b);
+    }
+    template <class Index, class Collect>
+    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
+        for (Index i = 0; i < count; ++i) edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
     }
 };
 
 template <class T, class Index>
-GridScan<Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const EveryEdge<T>& visit, int threads) {
+GridScan<T, Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const EveryEdge<T>& visit, int threads) {
     return {grid, visit, threads};
 }
 template <class T, class Index, class Node>
-EdgeListScan<Index, Node, EveryEdge<T>> every_edge(const EdgeList<Index, Node>& list, const EveryEdge<T>& visit,
+EdgeListScan<T, Index, Node, EveryEdge<T>> every_edge(const EdgeList<Index, Node>& list, const EveryEdge<T>& visit,
                                                    int threads) {
     return {list, visit, threads};
 }

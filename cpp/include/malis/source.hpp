@@ -2,17 +2,24 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "malis/order.hpp"
+#include "malis/select.hpp"
 
 namespace malis {
 
-// Passes the ranks of a part of the edges to `take`, in place of collecting them.
-template <class Take>
+// Takes the ranks of a part of the edges, in place of collecting them.
+template <class T, class Take>
 struct Sampler {
+    static constexpr detail::Strength strength = detail::Strength::strong;
+    static constexpr T threshold = -std::numeric_limits<T>::infinity();
     Take& take;
     void reserve(std::size_t) {}
-    template <class Rank, class Index>
-    void operator()(bool exists, Rank rank, Index, Index, Index) {
-        if (exists) take(rank);
+    template <class Index>
+    void operator()(T affinity, Index, Index, Index) {
+        take(to_rank(affinity));
     }
 };
 

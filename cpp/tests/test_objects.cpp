@@ -1,0 +1,143 @@
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <vector>
+
+#include "check.hpp"
+#include "malis/malis.hpp"
+#include "problems.hpp"
+
+using namespace malis;
+using namespace malis::test;
+
+namespace {
+
+// Equal labels have equal numbers and different ones different numbers; the background is 0 or an object of its own.
+template <class Index, class Label>
+void check_numbers(const std::vector<Label>& seg, const bool* unlabelled, bool ignore_background, int threads) {
+    const Labels<Index> labels =
+        compact_labels<Index>(seg.data(), seg.size(), unlabelled, ignore_background, threads);
+    CHECK_EQUAL(labels.of.size(), seg.size());
+    std::map<Label, Index> number_of;
+    std::map<Index, Label> label_of;
+    std::size_t wrong = 0;
+    bool any_unlabelled = false;
+    for (std::size_t v = 0; v < seg.size(); ++v) {
+        const Index number = labels.of[v];
+        wrong += number > labels.count;
+        if (unlabelled != nullptr && unlabelled[v]) {
+            any_unlabelled = true;
+            wrong += number != labels.unlabelled || number == 0;
+            continue;
+        }
+        wrong += labels.unlabelled != 0 && number == labels.unlabelled;
+        if (ignore_background || seg[v] != 0) wrong += (number == 0) != (seg[v] == 0);
+        else wrong += number == 0;
+        wrong += number_of.emplace(seg[v], number).first->second != number;
+        wrong += label_of.emplace(number, seg[v]).first->second != seg[v];
+    }
+    CHECK_EQUAL(wrong, std::size_t{0});
+    CHECK_EQUAL(labels.unlabelled != 0, any_unlabelled);
+    CHECK(static_cast<std::size_t>(labels.count) <= seg.size() + 260);
+}
+
+template <class Label>
+void all_numbers() {
+    using limits = std::numeric_limits<Label>;
+    Random random(sizeof(Label));
+    for (const std::size_t n : {1, 7, 1000, 150000}) {
+        const Mask some = make_mask(n, 0.2, random), none = make_mask(n, 0, random);
+        for (int kind = 0; kind < 4; ++kind) {
+            std::vector<Label> seg(n);
+            Label run = 0;
+            for (auto& l : seg) {
+                if (random.chance(0.4)) {
+                    if (kind == 0) run = static_cast<Label>(random.below(5));
+                    // The largest labels of the type.
+                    else if (kind == 1) run = random.chance(0.3) ? Label(0) : static_cast<Label>(limits::max() - random.below(100));
+                    // As many as there can be.
+                    else if (kind == 2) run = static_cast<Label>(random.bits() & static_cast<std::uint64_t>(limits::max()));
+                    // Few large labels between small ones.
+                    else run = random.chance(0.1) ? limits::max() : static_cast<Label>(random.below(3));
+                }
+                l = run;
+            }
+            for (const bool ignore_background : {true, false}) {
+                for (const bool* unlabelled : {static_cast<const bool*>(nullptr), static_cast<const bool*>(some.get()),
+                                               static_cast<const bool*>(none.get())}) {
+                    check_numbers<std::uint32_t>(seg, unlabelled, ignore_background, 1);
+                    check_numbers<std::uint64_t>(seg, unlabelled, ignore_background, 3);
+                }
+            }
+            if constexpr (std::is_signed<Label>::value) {
+                seg[n / 2] = -1;
+                seg[n - 1] = -7;
+                for (const int threads : {1, 3})
+                    CHECK_THROWS(std::invalid_argument, "seg must hold labels of at least 0, got -7",
+                                 compact_labels<std::uint32_t>(seg.data(), n, nullptr, true, threads));
+                seg[n / 2] = limits::lowest();
+                if (n > 1)
+                    CHECK_THROWS(std::invalid_argument, std::to_string(limits::lowest()),
+                                 compact_labels<std::uint32_t>(seg.data(), n, nullptr, false, 3));
+            }
+        }
+    }
+}
+
+template <class Index>
+void check_objects(const Volume& volume, const std::vector<std::int32_t>& seg, bool ignore_background, int threads) {
+    const Grid<Index> grid = make_grid<Index>(volume);
+    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), nullptr, ignore_background, threads);
+    const Objects<Index> objects = find_objects(grid, labels, threads);
+    CHECK_EQUAL(objects.labels(), labels.count + 1);
+    CHECK_EQUAL(objects.first_run.size(), static_cast<std::size_t>(labels.count) + 2);
+    // Voxels of a label are numbered in the order of the volume.
+    std::vector<Index> seen(objects.labels(), 0);
+    std::size_t wrong = 0;
+    for (std::size_t v = 0; v < seg.size(); ++v) wrong += objects.local[v] != seen[labels.of[v]]++;
+    CHECK_EQUAL(wrong, std::size_t{0});
+    CHECK_SAME(objects.voxels, seen);
+    // The runs of a label are all its voxels, in the order of the volume; each lies in one row.
+    for (Index l = 0; l < objects.labels(); ++l) {
+        Index voxels = 0;
+        for (Index r = objects.first_run[l]; r < objects.first_run[l + 1]; ++r) {
+            const Run<Index>& run = objects.runs[r];
+            wrong += run.length == 0 || objects.local[run.v] != voxels;
+            wrong += run.v / grid.width != run.z * grid.height + run.y ||
+                     (run.v + run.length - 1) / grid.width != run.v / grid.width;
+            for (Index i = 0; i < run.length; ++i) wrong += labels.of[run.v + i] != l;
+            voxels += run.length;
+        }
+        wrong += voxels != objects.voxels[l];
+    }
+    CHECK_EQUAL(wrong, std::size_t{0});
+}
+
+}  // namespace
+
+MALIS_TEST(labels_of_all_types) {
+    all_numbers<std::uint8_t>();
+    all_numbers<std::int8_t>();
+    all_numbers<std::uint16_t>();
+    all_numbers<std::int16_t>();
+    all_numbers<std::uint32_t>();
+    all_numbers<std::int32_t>();
+    all_numbers<std::uint64_t>();
+    all_numbers<std::int64_t>();
+}
+
+MALIS_TEST(runs_and_local_numbers) {
+    Random random(5);
+    for (const std::array<std::size_t, 3> shape :
+         {std::array<std::size_t, 3>{1, 1, 1}, {1, 1, 90}, {1, 50, 1}, {1, 13, 17}, {5, 6, 7}, {40, 43, 47}}) {
+        const Volume volume{shape, nearest_neighbours()};
+        for (const Seg kind : all_segs) {
+            const auto seg = make_seg(volume, kind, random);
+            for (const int threads : {1, 3}) {
+                check_objects<std::uint32_t>(volume, seg, true, threads);
+                check_objects<std::uint64_t>(volume, seg, false, threads);
+            }
+        }
+    }
+}

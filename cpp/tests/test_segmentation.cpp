@@ -1,0 +1,136 @@
+#include <algorithm>
+#include <cstdint>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "check.hpp"
+#include "malis/malis.hpp"
+#include "problems.hpp"
+#include "reference.hpp"
+
+using namespace malis;
+using namespace malis::test;
+
+namespace {
+
+struct Segmentation {
+    std::vector<std::int32_t> seg;
+    std::vector<std::int64_t> sizes;
+};
+
+// Components numbered by decreasing size, equal ones by their first voxel; small ones are background.
+Segmentation by_size(const std::vector<std::size_t>& component, std::int64_t size_thresh) {
+    std::vector<std::int64_t> size(component.empty() ? 0 : 1 + *std::max_element(component.begin(), component.end()));
+    for (const std::size_t c : component) ++size[c];
+    std::vector<std::size_t> order;
+    Segmentation result{{}, {0}};
+    for (std::size_t c = 0; c < size.size(); ++c) {
+        if (size[c] > size_thresh) order.push_back(c);
+        else result.sizes[0] += size[c];
+    }
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return size[a] > size[b]; });
+    std::vector<std::int32_t> number(size.size(), 0);
+    for (const std::size_t c : order) {
+        number[c] = static_cast<std::int32_t>(result.sizes.size());
+        result.sizes.push_back(size[c]);
+    }
+    for (const std::size_t c : component) result.seg.push_back(number[c]);
+    return result;
+}
+
+template <class T, class Index>
+void check_components(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
+    const auto connects = [threshold](T a) { return a >= threshold; };
+    std::vector<char> connected(graph.edges());
+    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = connects(aff[e]);
+    const auto component = flood(graph, connected);
+    for (const std::int64_t size_thresh : {0, 1, 5}) {
+        const Segmentation expected = by_size(component, size_thresh);
+        for (const int threads : {1, 3}) {
+            std::vector<std::int32_t> seg(volume.voxels(), -9);
+            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), connects, size_thresh,
+                                                    seg.data(), threads);
+            CHECK_SAME(seg, expected.seg);
+            CHECK_SAME(sizes, expected.sizes);
+        }
+    }
+    std::vector<std::int64_t> seg(volume.voxels());
+    const Mask mask(new bool[graph.edges()]);
+    for (std::size_t e = 0; e < graph.edges(); ++e) mask[e] = connected[e];
+    list_components(EdgeList<Index, std::uint64_t>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
+                    mask.get(), seg.data());
+    for (auto& s : seg) --s;  // numbers from 1, by first node
+    CHECK_SAME(seg, (std::vector<std::int64_t>(component.begin(), component.end())));
+}
+
+template <class T, class Index>
+void check_watershed(const Volume& volume, const Graph& graph, const std::vector<T>& aff, double seeds, Random& random) {
+    std::vector<std::int32_t> seed(volume.voxels(), 0);
+    for (auto& s : seed) {
+        if (random.chance(seeds)) s = static_cast<std::int32_t>(1 + random.below(1000));
+    }
+    const auto expected = reference_watershed(graph, aff, seed);
+    for (const int threads : {1, 3}) {
+        std::vector<std::int32_t> seg = seed;
+        watershed<T, Index>(make_grid<Index>(volume), aff.data(), volume.voxels(), seg.data(), threads);
+        CHECK_SAME(seg, expected);
+        seg = seed;
+        watershed<T, Index>(
+            EdgeList<Index, std::uint64_t>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
+            aff.data(), volume.voxels(), seg.data(), threads);
+        CHECK_SAME(seg, expected);
+    }
+}
+
+}  // namespace
+
+MALIS_TEST(small_volumes) {
+    Random random(71);
+    for (int i = 0; i < 200; ++i) {
+        const std::array<std::size_t, 3> shape{1 + random.below(6), 1 + random.below(9), 1 + random.below(14)};
+        const Volume volume{shape, random_nhood(shape, random)};
+        const Graph graph = graph_of(volume);
+        const auto seg = make_seg(volume, all_segs[static_cast<std::size_t>(i) % std::size(all_segs)], random);
+        const Aff kind = all_affs[static_cast<std::size_t>(i / 7) % std::size(all_affs)];
+        context = "volume " + std::to_string(i);
+        const auto aff = make_aff<float>(volume, seg, kind, random);
+        const auto aff_64 = make_aff<double>(volume, seg, kind, random);
+        for (const float threshold : {0.25f, 0.5f, 0.9f}) {
+            check_components<float, std::uint32_t>(volume, graph, aff, threshold);
+            check_components<double, std::uint64_t>(volume, graph, aff_64, static_cast<double>(threshold));
+        }
+        for (const double seeds : {0.0, 0.02, 0.2, 1.0}) {
+            check_watershed<float, std::uint32_t>(volume, graph, aff, seeds, random);
+            check_watershed<double, std::uint64_t>(volume, graph, aff_64, seeds, random);
+        }
+    }
+}
+
+// Enough voxels that they are divided among threads, with offsets that lead far beyond a thread's part.
+MALIS_TEST(large_volumes) {
+    Random random(73);
+    for (const Volume& volume :
+         {Volume{{41, 42, 45}, nearest_neighbours()},
+          Volume{{41, 42, 45}, {{1, 0, 0}, {-30, 1, 2}, {0, 1, -1}, {0, 0, 0}, {29, -3, 1}}},
+          Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}}, Volume{{1, 1, 70000}, {{0, 0, -1}, {0, 0, 40000}}},
+          Volume{{1, 70000, 1}, {{0, 1, 0}}}, Volume{{1, 300, 300}, {{0, 0, 0}}}}) {
+        const Graph graph = graph_of(volume);
+        const auto seg = make_seg(volume, Seg::cells, random);
+        for (const Aff kind : {Aff::noisy, Aff::ties}) {
+            const auto aff = make_aff<float>(volume, seg, kind, random);
+            for (const float threshold : {0.3f, 0.5f, 0.75f})
+                check_components<float, std::uint32_t>(volume, graph, aff, threshold);
+            check_watershed<float, std::uint32_t>(volume, graph, aff, 0.001, random);
+        }
+    }
+}
+
+MALIS_TEST(seeds_keep_their_voxels) {
+    // By hand: the first seed takes the voxel across 0.9 and not that across 0.3, which the second reached by 0.8.
+    const Volume volume{{1, 1, 5}, {{0, 0, 1}}};
+    const std::vector<float> aff{0.9f, 0.3f, 0.8f, 1.0f, 0.0f};
+    std::vector<std::uint8_t> seg{200, 0, 0, 7, 7};
+    watershed<float, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(), 5, seg.data(), 1);
+    CHECK_SAME(seg, (std::vector<std::uint8_t>{200, 200, 7, 7, 7}));
+}

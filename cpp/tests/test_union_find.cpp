@@ -1,0 +1,89 @@
+#include <cstdint>
+#include <vector>
+
+#include "check.hpp"
+#include "malis/union_find.hpp"
+#include "problems.hpp"
+
+using namespace malis;
+using namespace malis::test;
+
+namespace {
+
+// Every set as a label of every node: joining rewrites the labels.
+struct Plain {
+    std::vector<std::size_t> label;
+    explicit Plain(std::size_t n) : label(n) {
+        for (std::size_t i = 0; i < n; ++i) label[i] = i;
+    }
+    bool unite(std::size_t x, std::size_t y) {
+        const std::size_t from = label[y], to = label[x];
+        if (from == to) return false;
+        for (auto& l : label) {
+            if (l == from) l = to;
+        }
+        return true;
+    }
+};
+
+template <class Index>
+void against_plain(std::size_t n, std::uint64_t seed, UnionFind<Index>& sets) {
+    Random random(seed);
+    Plain plain(n);
+    sets.reset(n, 1 + static_cast<int>(seed % 3));
+    CHECK_EQUAL(sets.nodes(), n);
+    CHECK_EQUAL(sets.sets(), n);
+    std::size_t left = n;
+    for (std::size_t i = 0; i < 2 * n; ++i) {
+        // Neighbours half of the time, so that large sets meet each other and single nodes.
+        const std::size_t x = random.below(n), y = random.chance(0.5) ? random.below(n) : (x + 1) % n;
+        const bool joined = plain.unite(x, y);
+        CHECK_EQUAL(sets.unite(static_cast<Index>(x), static_cast<Index>(y)), joined);
+        left -= joined;
+        CHECK_EQUAL(sets.sets(), left);
+    }
+    std::vector<std::size_t> size(n, 0);
+    for (std::size_t i = 0; i < n; ++i) ++size[plain.label[i]];
+    for (std::size_t i = 0; i < n; ++i) {
+        const Index root = sets.find(static_cast<Index>(i));
+        CHECK_EQUAL(plain.label[i], plain.label[root]);
+        CHECK_EQUAL(sets.find(static_cast<Index>(plain.label[i])), root);
+        CHECK_EQUAL(sets.find(root), root);
+        CHECK_EQUAL(static_cast<std::size_t>(sets.size(root)), size[plain.label[i]]);
+    }
+}
+
+template <class Index>
+void all_sizes() {
+    UnionFind<Index> sets;  // one for all: it is reused
+    std::uint64_t seed = 1;
+    for (const std::size_t n : {1, 2, 3, 40, 700, 5, 300}) against_plain<Index>(n, ++seed, sets);
+}
+
+}  // namespace
+
+MALIS_TEST(plain_sets_32) { all_sizes<std::uint32_t>(); }
+MALIS_TEST(plain_sets_64) { all_sizes<std::uint64_t>(); }
+
+MALIS_TEST(link_returns_the_root) {
+    UnionFind<std::uint32_t> sets;
+    sets.reset(200000, 3);
+    Random random(7);
+    for (int i = 0; i < 250000; ++i) {
+        const auto x = static_cast<std::uint32_t>(random.below(200000)), y = static_cast<std::uint32_t>(random.below(200000));
+        const std::uint32_t a = sets.find(x), b = sets.find(y);
+        if (a == b) continue;
+        const std::uint64_t size = std::uint64_t{sets.size(a)} + sets.size(b);
+        const std::uint32_t root = sets.link(a, b);
+        if (root != a && root != b) CHECK(root == a || root == b);
+        if (sets.find(x) != root || sets.find(y) != root || sets.size(root) != size) CHECK(false);
+    }
+    std::uint64_t nodes = 0, roots = 0;
+    for (std::uint32_t v = 0; v < 200000; ++v) {
+        if (sets.find(v) != v) continue;
+        ++roots;
+        nodes += sets.size(v);
+    }
+    CHECK_EQUAL(roots, sets.sets());
+    CHECK_EQUAL(nodes, std::uint64_t{200000});
+}

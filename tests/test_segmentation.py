@@ -1,0 +1,233 @@
+"""Connected components and the seeded maximin watershed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import malis
+import oracle
+from strategies import problems
+
+ndimage = pytest.importorskip("scipy.ndimage")
+
+
+def assert_components(seg, sizes, parts, size_thresh):
+    """Components above the threshold are numbered by decreasing size, equal sizes by their first voxel."""
+    kept = sorted(
+        (part for part in parts if len(part) > size_thresh), key=lambda part: (-len(part), min(part))
+    )
+    expected = np.zeros(seg.size, np.int64)
+    for label, part in enumerate(kept, start=1):
+        expected[list(part)] = label
+    np.testing.assert_array_equal(seg.ravel(), expected)
+    assert sizes.dtype == np.int64
+    np.testing.assert_array_equal(sizes, np.bincount(expected, minlength=len(kept) + 1))
+
+
+# ------------------------------------------------------------------------------------------- components
+@given(
+    problem=problems(),
+    threshold=st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 0.5, 1.0, 2.0, np.inf]),
+    size_thresh=st.integers(0, 4),
+)
+@settings(max_examples=300)
+def test_threshold(problem, threshold, size_thresh):
+    seg, sizes = malis.affgraph_to_seg(problem.aff, problem.nhood, size_thresh, threshold=threshold)
+    assert seg.dtype == np.int32
+    assert seg.shape == problem.seg.shape
+    parts = oracle.components(problem.aff >= threshold, problem.nhood)
+    assert_components(seg, sizes, parts, size_thresh)
+
+
+@given(problem=problems(), size_thresh=st.integers(0, 4))
+def test_without_threshold(problem, size_thresh):
+    seg, sizes = malis.affgraph_to_seg(problem.aff, problem.nhood, size_thresh)
+    parts = oracle.components(np.abs(problem.aff) > 1e-5, problem.nhood)
+    assert_components(seg, sizes, parts, size_thresh)
+
+
+def test_by_hand():
+    aff = [[0.0, 0.9, 0.2, 0.7, 0.8, 0.1]]
+    seg, sizes = malis.affgraph_to_seg(aff, [[-1]], threshold=0.5)
+    assert seg.tolist() == [2, 2, 1, 1, 1, 0]
+    assert sizes.tolist() == [1, 3, 2]
+    seg, sizes = malis.affgraph_to_seg(aff, [[-1]], size_thresh=2, threshold=0.5)
+    assert seg.tolist() == [0, 0, 1, 1, 1, 0]
+    assert sizes.tolist() == [3, 3]
+    seg, sizes = malis.affgraph_to_seg(aff, [[-1]], size_thresh=0, threshold=0.5)
+    assert seg.tolist() == [2, 2, 1, 1, 1, 3]
+    assert sizes.tolist() == [0, 3, 2, 1]
+    seg, sizes = malis.affgraph_to_seg(aff, [[-1]], size_thresh=10**30, threshold=0.5)
+    assert seg.tolist() == [0] * 6
+    assert sizes.tolist() == [6]
+
+
+def test_small_affinities_without_threshold():
+    """The bound of the old package: abs(aff) > 1e-5."""
+    aff = np.array([[0, 2e-5, -2e-5, 1e-6, 1.0, -1e-6]])
+    seg, _ = malis.affgraph_to_seg(aff, [[-1]])
+    assert seg.tolist() == [1, 1, 1, 2, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "i2", "i4", "i8", "u8", "f2", "f4", "f8", ">f4", ">i4"])
+def test_affinity_dtypes(dtype, rng):
+    aff = rng.integers(0, 2, (3, 6, 7, 8))
+    seg, sizes = malis.affgraph_to_seg(aff.astype(dtype), malis.mknhood3d(1))
+    assert_components(seg, sizes, oracle.components(aff, malis.mknhood3d(1)), 1)
+    strided = np.zeros((3, 12, 7, 16), dtype)[:, ::2, :, ::2]
+    strided[...] = aff
+    again, _ = malis.affgraph_to_seg(strided, malis.mknhood3d(1))
+    np.testing.assert_array_equal(again, seg)
+
+
+@pytest.mark.parametrize("shape", [(5000,), (300, 257), (48, 50, 53), (3, 200, 200), (200, 3, 200)])
+@pytest.mark.parametrize("density", [0.3, 0.6, 0.9])
+def test_larger_volumes_against_scipy(shape, density, rng):
+    """Edges between foreground neighbours: the components that ndimage.label finds."""
+    foreground = rng.random(shape) < density
+    nhood = -np.eye(len(shape), dtype=int)
+    aff = malis.seg_to_affgraph(foreground, nhood)
+    labels, count = ndimage.label(foreground)
+    expected = np.bincount(labels.ravel())[1:]
+    for num_threads in 1, 2, 5:
+        seg, sizes = malis.affgraph_to_seg(aff, nhood, 0, num_threads=num_threads)
+        background = np.count_nonzero(~foreground)  # every background voxel is a component of its own
+        assert len(sizes) - 1 == count + background
+        seg, sizes = malis.affgraph_to_seg(aff, nhood, 1, num_threads=num_threads)
+        np.testing.assert_array_equal(sizes[1:], np.sort(expected[expected > 1])[::-1])
+        np.testing.assert_array_equal(sizes, np.bincount(seg.ravel()))
+        large = seg > 0
+        pairs = np.unique(np.stack([seg[large], labels[large]]), axis=1)
+        assert pairs.shape[1] == len(sizes) - 1 == len(np.unique(pairs[1]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_larger_volume_with_long_offsets(num_threads, rng):
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    shape, n = (41, 43, 47), 41 * 43 * 47
+    nhood = np.array([[1, 0, 0], [0, 0, -1], [-7, 3, 0], [25, 0, -9], [0, 40, 0], [-40, 0, 0]])
+    aff = rng.random((len(nhood), *shape)).astype(np.float32)
+    node1, node2 = oracle.fast_grid_nodes(shape, nhood)
+    on = (aff.ravel() >= 0.875) & (node2 >= 0)
+    graph = coo_matrix((np.ones(on.sum()), (node1[on], node2[on])), shape=(n, n))
+    _, part = connected_components(graph, directed=False)
+    _, first, part, part_sizes = np.unique(part, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first, -part_sizes))
+    number = np.empty(order.size, int)
+    number[order] = np.arange(1, order.size + 1)
+    number[part_sizes <= 3] = 0
+    seg, sizes = malis.affgraph_to_seg(aff, nhood, 3, threshold=0.875, num_threads=num_threads)
+    np.testing.assert_array_equal(seg.ravel(), number[part])
+    np.testing.assert_array_equal(sizes, np.bincount(number[part]))
+
+
+# -------------------------------------------------------------------------------------------- watershed
+@st.composite
+def seeded_problems(draw):
+    problem = draw(problems())
+    seeds = draw(hnp.arrays(np.int64, problem.seg.shape, elements=st.sampled_from([0, 0, 0, 0, 1, 2, 7])))
+    return problem, seeds
+
+
+@given(problem_and_seeds=seeded_problems())
+@settings(max_examples=300)
+def test_watershed(problem_and_seeds):
+    problem, seeds = problem_and_seeds
+    seg, sizes = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, 0)
+    assert seg.dtype == seeds.dtype
+    expected = oracle.watershed(problem.aff, seeds, problem.nhood)
+    np.testing.assert_array_equal(seg, expected)
+    assert sizes.dtype == np.int64
+    np.testing.assert_array_equal(sizes, np.bincount(expected.ravel(), minlength=seeds.max() + 1))
+    np.testing.assert_array_equal(oracle.tree_watershed(problem.aff, seeds, problem.nhood), expected)
+
+
+@given(problem_and_seeds=seeded_problems(), size_thresh=st.integers(0, 6))
+def test_watershed_drops_small_basins(problem_and_seeds, size_thresh):
+    problem, seeds = problem_and_seeds
+    seg, sizes = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, size_thresh)
+    full = oracle.watershed(problem.aff, seeds, problem.nhood)
+    expected = np.where(np.bincount(full.ravel())[full] > size_thresh, full, 0)
+    np.testing.assert_array_equal(seg, expected)
+    np.testing.assert_array_equal(sizes, np.bincount(expected.ravel(), minlength=seeds.max() + 1))
+
+
+def test_watershed_by_hand():
+    aff, seeds = [[0, 0.9, 0.8, 0.1, 0.7]], [7, 0, 0, 0, 3]
+    seg, sizes = malis.watershed_from_affgraph(aff, seeds, [[-1]])
+    assert seg.tolist() == [7, 7, 7, 3, 3]
+    assert sizes.tolist() == [0, 0, 0, 2, 0, 0, 0, 3]
+
+
+def test_watershed_at_the_seed_itself():
+    """The published packages refuse these edges: a seed of one voxel never grows there."""
+    seg, _ = malis.watershed_from_affgraph([[0, 0.9, 0.9]], [0, 5, 0], [[-1]])
+    assert seg.tolist() == [5, 5, 5]
+
+
+def test_watershed_takes_the_first_seed():
+    # Voxel 1 hangs at 0 by 0.9, voxel 2 at 3 by 0.8; between them 0.85: voxel 2 follows its strongest edge.
+    seg, _ = malis.watershed_from_affgraph([[0, 0.9, 0.85, 0.8]], [1, 0, 0, 2], [[-1]], 0)
+    assert seg.tolist() == [1, 1, 1, 2]
+    # Equal affinities: the edge of the smaller index comes first.
+    seg, _ = malis.watershed_from_affgraph([[0, 0.5, 0.5]], [1, 0, 2], [[-1]], 0)
+    assert seg.tolist() == [1, 1, 2]
+    seg, _ = malis.watershed_from_affgraph([[0.5, 0.5, 0], [0, 0.5, 0.5]], [1, 0, 2], [[1], [-1]], 0)
+    assert seg.tolist() == [1, 1, 2]
+
+
+def test_watershed_without_seeds():
+    seg, sizes = malis.watershed_from_affgraph([[0, 0.9, 0.9]], [0, 0, 0], [[-1]])
+    assert seg.tolist() == [0, 0, 0]
+    assert sizes.tolist() == [3]
+
+
+def test_watershed_where_no_path_leads():
+    seg, sizes = malis.watershed_from_affgraph(np.ones((1, 2, 3)), [[1, 0, 0], [0, 0, 0]], [[0, -1]])
+    assert seg.tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert sizes.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i4", "u4", "i8", "u8"])
+def test_watershed_keeps_the_dtype_of_seeds(dtype, rng):
+    aff = rng.random((2, 9, 11))
+    seeds = np.where(rng.random((9, 11)) < 0.1, rng.integers(1, 100, (9, 11)), 0)
+    expected = oracle.watershed(aff, seeds, malis.mknhood2d(1))
+    for order in "C", "F":
+        seg, _ = malis.watershed_from_affgraph(aff, seeds.astype(dtype, order=order), malis.mknhood2d(1), 0)
+        assert seg.dtype == dtype
+        np.testing.assert_array_equal(seg, expected)
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_larger_watershed(ties, num_threads, dtype, rng):
+    shape = (40, 42, 44)
+    nhood = np.concatenate([malis.mknhood3d(1), [[0, 5, -5], [-9, 0, 0]]])
+    aff = rng.random((len(nhood), *shape)).astype(dtype)
+    if ties:
+        aff = np.round(aff * 10)
+    seeds = np.where(rng.random(shape) < 0.002, rng.integers(1, 60, shape), 0)
+    seg, sizes = malis.watershed_from_affgraph(aff, seeds, nhood, 0, num_threads=num_threads)
+    expected = oracle.tree_watershed(aff, seeds, nhood)
+    np.testing.assert_array_equal(seg, expected)
+    np.testing.assert_array_equal(sizes, np.bincount(expected.ravel()))
+
+
+def test_arguments_are_not_changed(rng):
+    aff, seeds = rng.random((2, 9, 11)), rng.integers(0, 3, (9, 11))
+    nhood = malis.mknhood2d(1)
+    before = [array.copy() for array in (aff, seeds, nhood)]
+    for array in aff, seeds, nhood:
+        array.flags.writeable = False
+    malis.affgraph_to_seg(aff, nhood, threshold=0.5)
+    malis.watershed_from_affgraph(aff, seeds, nhood, 5)
+    for array, copy in zip((aff, seeds, nhood), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
