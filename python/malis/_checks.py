@@ -108,9 +108,7 @@ def check_channels(aff: Array, nhood: npt.NDArray[np.int64]) -> None:
     if aff.ndim != ndim + 1:
         raise ValueError(f"aff must have {ndim + 1} axes (K, *shape) for a {ndim}-D nhood, got {describe(aff)}")
     if aff.shape[0] != offsets:
-        raise ValueError(
-            f"aff must have one channel for each of the {offsets} offsets of nhood, got {describe(aff)}"
-        )
+        raise ValueError(f"aff must have one channel for each of the {offsets} offsets of nhood, got {describe(aff)}")
 
 
 def as_flag(value: object, name: str) -> bool:

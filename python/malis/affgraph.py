@@ -47,9 +47,7 @@ def seg_to_affgraph(
     labels = _checks.as_labels(seg, "seg")
     offsets = _checks.as_nhood(nhood)
     if labels.ndim != offsets.shape[1]:
-        raise ValueError(
-            f"seg must have {offsets.shape[1]} axes as nhood has columns, got {_checks.describe(labels)}"
-        )
+        raise ValueError(f"seg must have {offsets.shape[1]} axes as nhood has columns, got {_checks.describe(labels)}")
     return _core.seg_to_affgraph(labels, offsets, _checks.as_threads(num_threads))
 
 

@@ -299,9 +299,7 @@ def malis_weights(
     truth, pred = np.asarray(affinity_gt), np.asarray(affinity_pred)
     if truth.shape != pred.shape:
         raise ValueError(f"affinity_gt must have the shape of affinity_pred, {pred.shape}, got {truth.shape}")
-    pos, neg = pairs(
-        pred, seg_gt, nhood, constrain_negative=not _checks.as_flag(unrestrict_neg, "unrestrict_neg")
-    )
+    pos, neg = pairs(pred, seg_gt, nhood, constrain_negative=not _checks.as_flag(unrestrict_neg, "unrestrict_neg"))
     return pos.astype(np.float32), neg.astype(np.float32)
 
 
