@@ -10,9 +10,7 @@ from hypothesis import HealthCheck, settings
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # Machines that run tests differ in speed, and tests assert results, never times.
-settings.register_profile(
-    "malis", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("malis", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("malis")
 
 

@@ -97,9 +97,7 @@ class _Problem:
         # Objects as small consecutive numbers, -1 for voxels that belong to none: any label dtype works.
         names: dict[object, int] = {}
         objects = []
-        unlabelled = (
-            np.zeros(self.n, bool) if unlabelled_mask is None else np.asarray(unlabelled_mask).ravel()
-        )
+        unlabelled = np.zeros(self.n, bool) if unlabelled_mask is None else np.asarray(unlabelled_mask).ravel()
         for label, unknown in zip(seg.tolist(), unlabelled.tolist(), strict=True):
             label = int(label)
             if unknown:
@@ -206,9 +204,7 @@ def kruskal_edge_pairs(
     return results[0], results[1]
 
 
-def kruskal_pairs(
-    aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray, **options
-) -> tuple[np.ndarray, np.ndarray]:
+def kruskal_pairs(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
     """:func:`pairs` for volumes of up to about a hundred thousand voxels."""
     aff = np.asarray(aff)
     return kruskal_edge_pairs(*fast_grid_nodes(aff.shape[1:], nhood), aff, seg, **options)
@@ -282,9 +278,7 @@ def loss_from_counts(
     total_pos = int(pos.sum()) if normalize else 1
     total_neg = int(neg.sum()) if normalize else 1
     terms = []
-    for a, n_pos, n_neg in zip(
-        value.ravel().tolist(), pos.ravel().tolist(), neg.ravel().tolist(), strict=True
-    ):
+    for a, n_pos, n_neg in zip(value.ravel().tolist(), pos.ravel().tolist(), neg.ravel().tolist(), strict=True):
         if pointwise == "squared_hinge":
             on_pos, on_neg = max(0.0, 1 - margin - a) ** 2, max(0.0, a - margin) ** 2
         else:
@@ -374,9 +368,7 @@ def partition(labels: np.ndarray) -> set[frozenset[int]]:
     return {frozenset(np.flatnonzero(flat == label).tolist()) for label in np.unique(flat) if label != 0}
 
 
-def edge_watershed(
-    node1: np.ndarray, node2: np.ndarray, weights: np.ndarray, seeds: np.ndarray
-) -> np.ndarray:
+def edge_watershed(node1: np.ndarray, node2: np.ndarray, weights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Seeded maximin watershed of an explicit graph; nodes that no seed reaches stay 0.
 
     A node that is no seed is first joined to a seed by the edge of its smallest minimax rank to any seed;

@@ -97,9 +97,7 @@ def test_seg_dtypes(dtype, rng):
     nhood = malis.mknhood3d(1)
     expected = naive_affgraph(seg, nhood)
     np.testing.assert_array_equal(malis.seg_to_affgraph(seg.astype(dtype), nhood), expected)
-    np.testing.assert_array_equal(
-        malis.seg_to_affgraph(np.asfortranarray(seg.astype(dtype)), nhood), expected
-    )
+    np.testing.assert_array_equal(malis.seg_to_affgraph(np.asfortranarray(seg.astype(dtype)), nhood), expected)
 
 
 def test_seg_of_huge_labels():
@@ -160,9 +158,7 @@ def test_lists_of_nodes(shape, data):
         np.testing.assert_array_equal(got, want)
         assert compat.dtype == np.uint64
         np.testing.assert_array_equal(compat, want.astype(np.uint64))
-    for small, large in zip(
-        oracle.grid_nodes(shape, nhood), oracle.fast_grid_nodes(shape, nhood), strict=True
-    ):
+    for small, large in zip(oracle.grid_nodes(shape, nhood), oracle.fast_grid_nodes(shape, nhood), strict=True):
         np.testing.assert_array_equal(small, large)
 
 

@@ -146,6 +146,7 @@ OPTIONS = {
     ),
     "num_threads-zero": ({"num_threads": 0}, ValueError, "num_threads", "at least 1", "0"),
     "num_threads-negative": ({"num_threads": -4}, ValueError, "num_threads", "at least 1", "-4"),
+    "num_threads-huge": ({"num_threads": 2**40}, ValueError, "num_threads", "65536", str(2**40)),
     "num_threads-fraction": ({"num_threads": 1.5}, TypeError, "num_threads", "integer", "1.5"),
 }
 
@@ -240,9 +241,7 @@ def test_pairs_takes_no_batch():
 def test_malis_weights():
     truth = malis.seg_to_affgraph(SEG, NHOOD)
     call = malis.malis_weights
-    raises(
-        lambda: call(AFF, truth[:2], SEG, NHOOD), ValueError, "affinity_gt", "(3, 4, 5, 6)", "(2, 4, 5, 6)"
-    )
+    raises(lambda: call(AFF, truth[:2], SEG, NHOOD), ValueError, "affinity_gt", "(3, 4, 5, 6)", "(2, 4, 5, 6)")
     raises(lambda: call(AFF, truth, SEG, NHOOD, "yes"), TypeError, "unrestrict_neg", "True or False", "'yes'")
     raises(lambda: call(changed(AFF, np.nan), truth, SEG, NHOOD), ValueError, "NaN")
 
@@ -333,6 +332,7 @@ OTHERS = {
         *(ValueError, "num_threads", "0"),
     ),
     "set_num_threads-zero": (lambda: malis.set_num_threads(0), ValueError, "n must", "at least 1", "0"),
+    "set_num_threads-huge": (lambda: malis.set_num_threads(2**40), ValueError, "n must", "65536", str(2**40)),
     "set_num_threads-text": (lambda: malis.set_num_threads("4"), TypeError, "n must", "integer", "'4'"),
     "mknhood2d-small": (lambda: malis.mknhood2d(0.5), ValueError, "radius", "at least 1", "0.5"),
     "mknhood3d-nan": (lambda: malis.mknhood3d(float("nan")), ValueError, "radius", "finite", "nan"),

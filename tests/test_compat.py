@@ -98,9 +98,7 @@ def test_dtypes_of_the_calls(node_dtype, label_dtype, weight_dtype, rng):
     node1, node2 = rng.integers(0, 30, (2, 90))
     node2[::7] = -1
     seg, weights = rng.integers(0, 4, 30), rng.permutation(90) / 128
-    expected = oracle.edge_pairs(
-        node1, node2, weights, seg, constrain_positive=False, constrain_negative=False
-    )
+    expected = oracle.edge_pairs(node1, node2, weights, seg, constrain_positive=False, constrain_negative=False)
     arrays = (
         seg.astype(label_dtype),
         node1.astype(node_dtype),
@@ -210,9 +208,7 @@ def test_prune_and_renum_by_hand():
 
 
 @given(
-    seg=hnp.arrays(
-        np.uint64, hnp.array_shapes(max_dims=3, max_side=5), elements=st.sampled_from([0, 1, 2, 2**60])
-    ),
+    seg=hnp.arrays(np.uint64, hnp.array_shapes(max_dims=3, max_side=5), elements=st.sampled_from([0, 1, 2, 2**60])),
     size_threshold=st.integers(0, 5),
 )
 def test_prune_and_renum(seg, size_threshold):
@@ -235,9 +231,7 @@ SEGMENTATIONS = hnp.arrays(np.uint64, st.shared(st.integers(2, 14), key="n"), el
 @given(seg_true=SEGMENTATIONS, seg_est=SEGMENTATIONS)
 def test_rand_index_counts_pairs(seg_true, seg_est):
     inside = np.flatnonzero(seg_true)
-    same = [
-        (seg_true[i] == seg_true[j], seg_est[i] == seg_est[j]) for i, j in itertools.combinations(inside, 2)
-    ]
+    same = [(seg_true[i] == seg_true[j], seg_est[i] == seg_est[j]) for i, j in itertools.combinations(inside, 2)]
     both = sum(t and e for t, e in same)
     true, est = sum(t for t, _ in same), sum(e for _, e in same)
 

@@ -67,6 +67,10 @@ def test_loss(volume):
     assert grad[BETWEEN] == pytest.approx(2 * 0.6, rel=1e-6)
     for edge in WITHIN:
         assert grad[edge] == pytest.approx(-2 * 0.5 * (HALF / 2) ** 2 / (HALF * (HALF - 1)), rel=1e-6)
+    for num_threads in 1, 3:
+        again = malis.malis_loss(aff, seg, NHOOD, num_threads=num_threads)
+        assert again.loss == loss
+        np.testing.assert_array_equal(again.grad, grad)
 
 
 def test_components(volume):

@@ -288,9 +288,7 @@ def test_largest_labels(dtype, ignore_background, rng):
     masks = [None, rng.random((6, 9)) < 0.3]
     for unlabelled_mask in masks:
         options = {"ignore_background": ignore_background, "unlabelled_mask": unlabelled_mask}
-        assert_counts(
-            malis.pairs(aff, names[small], nhood, **options), malis.pairs(aff, small, nhood, **options)
-        )
+        assert_counts(malis.pairs(aff, names[small], nhood, **options), malis.pairs(aff, small, nhood, **options))
 
 
 def test_every_voxel_its_own_label(rng):
@@ -347,9 +345,7 @@ def test_layouts(name, rng):
     nhood = malis.mknhood3d(1)
     options = {"edge_mask": rng.random(aff.shape) < 0.7, "unlabelled_mask": rng.random(seg.shape) < 0.2}
     layout = LAYOUTS[name]
-    got = malis.pairs(
-        layout(aff), layout(seg), layout(nhood), **{key: layout(mask) for key, mask in options.items()}
-    )
+    got = malis.pairs(layout(aff), layout(seg), layout(nhood), **{key: layout(mask) for key, mask in options.items()})
     assert_counts(got, malis.pairs(aff, seg, nhood, **options))
     assert all(counts.flags.c_contiguous and counts.flags.writeable for counts in got)
 

@@ -132,9 +132,7 @@ def test_turagalab_calls(reference, name):
     assert sizes.dtype == data["cc_sizes"].dtype
     assert oracle.partition(components) == oracle.partition(data["cc"])
     np.testing.assert_array_equal(sizes, data["cc_sizes"])
-    flat, flat_sizes = malis.connected_components(
-        seg.size, node1.ravel(), node2.ravel(), data["binary"].ravel()
-    )
+    flat, flat_sizes = malis.connected_components(seg.size, node1.ravel(), node2.ravel(), data["binary"].ravel())
     assert oracle.partition(flat) == oracle.partition(data["cc"])
     np.testing.assert_array_equal(flat_sizes, data["cc_sizes"])
 

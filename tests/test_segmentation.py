@@ -17,9 +17,7 @@ ndimage = pytest.importorskip("scipy.ndimage")
 
 def assert_components(seg, sizes, parts, size_thresh):
     """Components above the threshold are numbered by decreasing size, equal sizes by their first voxel."""
-    kept = sorted(
-        (part for part in parts if len(part) > size_thresh), key=lambda part: (-len(part), min(part))
-    )
+    kept = sorted((part for part in parts if len(part) > size_thresh), key=lambda part: (-len(part), min(part)))
     expected = np.zeros(seg.size, np.int64)
     for label, part in enumerate(kept, start=1):
         expected[list(part)] = label
@@ -231,3 +229,10 @@ def test_arguments_are_not_changed(rng):
     malis.watershed_from_affgraph(aff, seeds, nhood, 5)
     for array, copy in zip((aff, seeds, nhood), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_threshold_compares_as_numpy_does():
+    aff = np.array([[0, 0.7, 0.1]], np.float32)
+    seg, _ = malis.affgraph_to_seg(aff, [[-1]], threshold=0.7)
+    assert seg.tolist() == [1, 1, 0]
+    assert (aff >= 0.7).tolist() == [[False, True, False]]

@@ -40,10 +40,10 @@ py::tuple grid_components(const py::array& aff, const py::array_t<std::int64_t>&
                     using Index = decltype(index);
                     const Grid<Index> grid = make_grid<Index>(volume);
                     if (threshold) {
-                        // Compared in double: a float32 affinity meets the threshold as it was written.
-                        const double t = *threshold;
+                        // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
+                        const T t = static_cast<T>(*threshold);
                         return components<T, Index>(
-                            grid, affinities, [t](T a) { return static_cast<double>(a) >= t; }, size_thresh, data, n);
+                            grid, affinities, [t](T a) { return a >= t; }, size_thresh, data, n);
                     }
                     return components<T, Index>(
                         grid, affinities, [](T a) { return std::fabs(a) > T(1e-5); }, size_thresh, data, n);

@@ -142,7 +142,15 @@ def as_integer(value: object, name: str, least: int) -> int:
 
 def as_threads(value: object) -> int | None:
     """Check a number of threads; None stands for the default."""
-    return None if value is None else as_integer(value, "num_threads", 1)
+    return None if value is None else as_thread_count(value, "num_threads")
+
+
+def as_thread_count(value: object, name: str) -> int:
+    """Check a number of threads."""
+    count = as_integer(value, name, 1)
+    if count > 2**16:
+        raise ValueError(f"{name} must be an integer from 1 to 65536, got {value!r}")
+    return count
 
 
 def as_choice(value: object, name: str, choices: tuple[str, ...]) -> str:

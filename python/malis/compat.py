@@ -167,9 +167,7 @@ def connected_components(
     return prune_and_renum(components, sizeThreshold)
 
 
-def connected_components_affgraph(
-    aff: ArrayLike, nhood: ArrayLike
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def connected_components_affgraph(aff: ArrayLike, nhood: ArrayLike) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Find the connected components of an affinity graph.
 
     Parameters
@@ -414,9 +412,7 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
 
 
-def _renumber(
-    seg: NDArray[Any], threshold: int, keep_zero: bool
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _renumber(seg: NDArray[Any], threshold: int, keep_zero: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Renumber segments from 1 by decreasing size, equal sizes by identifier; 0 for at most `threshold`."""
     if seg.dtype.kind not in "iub":
         raise TypeError(f"seg must hold integers, got {_checks.describe(seg)}")
@@ -454,9 +450,7 @@ def _edges(
     weights = np.asarray(edgeWeight)
     for name, array in ("node2", nodes[1]), ("edgeWeight", weights):
         if array.shape != nodes[0].shape:
-            raise ValueError(
-                f"{name} must have the shape of node1, {nodes[0].shape}, got {_checks.describe(array)}"
-            )
+            raise ValueError(f"{name} must have the shape of node1, {nodes[0].shape}, got {_checks.describe(array)}")
     if weights.size == 0:
         return nodes[0], nodes[1], np.zeros(0, np.float32)
     weights = _checks.as_affinities(weights, "edgeWeight", integers=True)

@@ -147,7 +147,7 @@ def watershed_from_affgraph(
             "skimage.segmentation.relabel_sequential"
         )
     seg = _core.watershed(affinities, labels, offsets, _checks.as_threads(num_threads))
-    sizes = np.bincount(seg.ravel(), minlength=int(labels.max()) + 1)
+    sizes = np.bincount(seg.ravel().astype(np.int64, copy=False), minlength=int(labels.max()) + 1)
     small = sizes <= smallest
     small[0] = False
     if np.any(small & (sizes > 0)):

@@ -11,12 +11,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. Results do not depend on it.
+        1 to 65536. Results do not depend on it.
 
     Raises
     ------
     ValueError, TypeError
-        If `n` is no integer of at least 1.
+        If `n` is no integer from 1 to 65536.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def set_num_threads(n: int) -> None:
     >>> malis.get_num_threads()
     2
     """
-    _core.set_num_threads(_checks.as_integer(n, "n", 1))
+    _core.set_num_threads(_checks.as_thread_count(n, "n"))
 
 
 def get_num_threads() -> int:

@@ -354,14 +354,15 @@ class ConstrainedCount {
         }
         if (emit) sink_.expect_positive(expected);
 
-        // Small objects are tasks for one thread each, several in one; large ones are worked on by all threads.
+        // Small objects are tasks for one thread each, several in one; large ones are worked on by all threads. The
+        // division does not depend on their number, so neither do sums of floating point numbers.
         constexpr Index large = Index{1} << 18;
         std::vector<std::pair<Index, Index>> tasks;  // labels [first, second)
         std::vector<Index> large_objects;
         Index begin = 1;
         std::size_t load = 0;
         for (Index l = 1; l < objects_.labels(); ++l) {
-            const bool alone = objects_.voxels[l] >= large && threads_ > 1;
+            const bool alone = objects_.voxels[l] >= large;
             if (alone) large_objects.push_back(l);
             if (alone || load >= (std::size_t{1} << 14)) {
                 if (begin < l) tasks.push_back({begin, l});

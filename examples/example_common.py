@@ -1,0 +1,380 @@
+"""What the examples share, whatever the framework: data, targets, thresholds, scores, the table and the figure.
+
+A framework's example only builds a network, trains it on `Batches`, and predicts probabilities of shape (C, H, W).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage.io import imread
+from skimage.measure import label
+
+import malis
+from malis import metrics
+
+Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
+Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
+Probabilities = npt.NDArray[np.float32]  # (channels of the task, H, W)
+
+LOSSES = ("malis", "affinity-bce", "cross-entropy")
+NHOOD = malis.mknhood2d(1)
+MIN_SIZE = 64  # smaller objects are dropped before scoring, as published
+THRESHOLDS = np.concatenate([np.linspace(0.05, 0.95, 19), [0.97, 0.98, 0.99, 0.995, 0.999]])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Split:
+    """Images with their labels."""
+
+    images: list[Image]
+    labels: list[Labels]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass
+class Data:
+    """A data set in three parts; the last images are for tests, the ones before for validation."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+
+
+def synthetic_image(seed: int, size: int = 256) -> tuple[Image, Labels]:
+    """Draw packed organelles: round, dark, textured, with thin bright gaps that fade where two of them touch.
+
+    A gap is one to two pixels wide and for some pairs of neighbours hardly visible, while the texture inside is as
+    bright as many a gap: few wrong pixels are enough to merge two objects.
+    """
+    rng = np.random.default_rng(seed)
+
+    def smooth(sigma: float) -> npt.NDArray[np.float64]:
+        noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), sigma, mode="wrap")
+        return noise / noise.std()
+
+    spacing = 23.0
+    cells = int(np.ceil(size / spacing)) + 2
+    grid = np.stack(np.meshgrid(np.arange(cells), np.arange(cells), indexing="ij"), -1).reshape(-1, 2) - 0.5
+    seeds = (grid + rng.uniform(-0.38, 0.38, grid.shape)) * spacing
+    at = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), -1).astype(float)
+    at += 2.0 * np.stack([smooth(8), smooth(8)], -1)  # cells are no polygons
+    distance, nearest = cKDTree(seeds).query(at, k=2)
+    gap = (distance[..., 1] - distance[..., 0]) / 2  # distance from the border between two cells, in pixels
+    outside = distance[..., 0] > spacing * 0.78 + 1.2 * smooth(6)
+    outside |= np.isin(nearest[..., 0], rng.choice(len(seeds), len(seeds) // 14, replace=False))
+    labels = np.where((gap < 1.0) | outside, 0, nearest[..., 0] + 1)
+
+    pair = nearest.min(-1) * len(seeds) + nearest.max(-1)
+    visible = rng.uniform(0.12, 1.0, len(seeds) ** 2)[pair] * (1 + 0.25 * smooth(5))
+    tone = rng.uniform(0.26, 0.42, len(seeds))[nearest[..., 0]]
+    angle = rng.uniform(0, np.pi, len(seeds))[nearest[..., 0]]
+    stripes = np.sin((at[..., 0] * np.cos(angle) + at[..., 1] * np.sin(angle)) * 0.9 + 1.5 * smooth(4))
+    picture = tone + 0.07 * stripes + 0.03 * smooth(2)
+    picture += 0.38 * np.clip(visible, 0.05, 1.2) * np.exp(-((gap / 1.1) ** 2))
+    picture = np.where(outside, 0.72 + 0.06 * smooth(3), picture)
+    picture = ndimage.gaussian_filter(picture, 0.8) + 0.055 * rng.standard_normal((size, size))
+    return normalized(picture), connected(labels)
+
+
+def normalized(image: npt.ArrayLike) -> Image:
+    """Return an image (H, W) or (H, W, C) as (C, H, W) float32 with zero mean and unit variance per channel."""
+    array = np.asarray(image, dtype=np.float32)
+    array = array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+    mean, std = array.mean((1, 2), keepdims=True), array.std((1, 2), keepdims=True)
+    return np.ascontiguousarray((array - mean) / np.maximum(std, 1e-6))
+
+
+def connected(labels: npt.ArrayLike) -> Labels:
+    """Give every connected part of every label a label of its own: pairs of voxels that no path joins teach nothing."""
+    array = np.asarray(labels)
+    if array.ndim != 2:
+        raise ValueError(f"labels must have shape (H, W), got {array.shape}")
+    return label(array, background=0, connectivity=1).astype(np.int32)
+
+
+def load_folder(folder: Path) -> Split:
+    """Load `folder`/image/* and the files of the same names in `folder`/label; label 0 is background."""
+    files = sorted(p for p in (folder / "image").glob("*") if p.suffix.lower() in {".png", ".tif", ".tiff", ".jpg"})
+    if not files:
+        raise FileNotFoundError(f"{folder} must hold images in image/ and label/, found none in {folder / 'image'}")
+    split = Split([], [])
+    for file in files:
+        truth = folder / "label" / file.name
+        if not truth.exists():
+            raise FileNotFoundError(f"there is no label {truth} for the image {file}")
+        image, labels = normalized(imread(file)), connected(imread(truth))
+        if image.shape[1:] != labels.shape:
+            raise ValueError(f"{truth} must have the shape of {file}, {image.shape[1:]}, got {labels.shape}")
+        split.images.append(image)
+        split.labels.append(labels)
+    return split
+
+
+def load_hdf5(file: Path) -> Split:
+    """Load the data sets `train` (n, H, W, C) and `groundtruth` (n, H, W) of an HDF5 file."""
+    import h5py
+
+    with h5py.File(file) as f:
+        if "train" not in f or "groundtruth" not in f:
+            raise ValueError(f"{file} must hold the data sets 'train' and 'groundtruth', got {sorted(f)}")
+        images, labels = f["train"][:], f["groundtruth"][:]
+    labels = labels[..., 0] if labels.ndim == 4 and labels.shape[-1] == 1 else labels
+    if images.ndim != 4 or labels.shape != images.shape[:3]:
+        raise ValueError(
+            f"{file} must hold train (n, H, W, C) and groundtruth (n, H, W), got {images.shape} and {labels.shape}"
+        )
+    return Split([normalized(i) for i in images], [connected(i) for i in labels])
+
+
+def load(source: str, validation: int | None = None, test: int | None = None, images: int = 24) -> Data:
+    """Load "synthetic" images, a folder or an HDF5 file; by default an eighth for validation, an eighth for tests."""
+    path = Path(source)
+    if source == "synthetic":
+        drawn = [synthetic_image(seed) for seed in range(images)]
+        split = Split([i for i, _ in drawn], [s for _, s in drawn])
+    elif path.is_dir():
+        split = load_folder(path)
+    elif path.is_file():
+        split = load_hdf5(path)
+    else:
+        raise FileNotFoundError(f"data must be 'synthetic', a folder or an HDF5 file, got {source!r}")
+    eighth = max(1, round(len(split) / 8))
+    n_validation = eighth if validation is None else validation
+    n_test = eighth if test is None else test
+    n_train = len(split) - n_validation - n_test
+    if min(n_train, n_validation, n_test) < 1:
+        raise ValueError(
+            f"{source} must hold images for training, validation and tests: got {len(split)} images, of which "
+            f"{n_validation} for validation and {n_test} for tests"
+        )
+    parts = [slice(0, n_train), slice(n_train, n_train + n_validation), slice(n_train + n_validation, None)]
+    return Data(path.name, *(Split(split.images[p], split.labels[p]) for p in parts))
+
+
+class Batches:
+    """Endless random crops, mirrored and transposed: images (B, C, crop, crop), labels (B, crop, crop)."""
+
+    def __init__(self, data: Split, batch: int, crop: int, seed: int) -> None:
+        smallest = min(min(i.shape[1:]) for i in data.images)
+        if crop > smallest:
+            raise ValueError(f"crop must be at most the size of the images, {smallest}, got {crop}")
+        self.data, self.batch, self.crop = data, batch, crop
+        self.rng = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
+        while True:
+            samples = [self._sample() for _ in range(self.batch)]
+            yield np.stack([i for i, _ in samples]), np.stack([s for _, s in samples])
+
+    def _sample(self) -> tuple[Image, Labels]:
+        at = int(self.rng.integers(len(self.data)))
+        image, labels = self.data.images[at], self.data.labels[at]
+        y, x = (int(self.rng.integers(n - self.crop + 1)) for n in labels.shape)
+        image = image[:, y : y + self.crop, x : x + self.crop]
+        labels = labels[y : y + self.crop, x : x + self.crop]
+        if self.rng.random() < 0.5:
+            image, labels = image[:, ::-1], labels[::-1]
+        if self.rng.random() < 0.5:
+            image, labels = image[:, :, ::-1], labels[:, ::-1]
+        if self.rng.random() < 0.5:
+            image, labels = image.transpose(0, 2, 1), labels.T
+        gain, offset = self.rng.uniform(0.8, 1.25), self.rng.uniform(-0.2, 0.2)
+        return np.ascontiguousarray(image * gain + offset, dtype=np.float32), connected(labels)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks: what a network predicts for a loss, and the segmentation that follows from it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """Targets and segmentations of a loss."""
+
+    channels: int
+    target: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]  # (B, H, W) -> (B, channels, H, W)
+    known: Callable[[tuple[int, int]], npt.NDArray[np.float32]]  # 1 where a target exists, (channels, H, W)
+    segment: Callable[[Probabilities, float], npt.NDArray[Any]]
+
+
+def _affinity_target(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    return np.stack([malis.seg_to_affgraph(i, NHOOD) for i in labels]).astype(np.float32)
+
+
+def _affinity_known(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    return malis.seg_to_affgraph(np.ones(shape, np.int32), NHOOD).astype(np.float32)
+
+
+def _affinity_segment(probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
+    return malis.affgraph_to_seg(probabilities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
+
+
+def _mask_segment(probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
+    seg = label(probabilities[0] >= threshold, background=0, connectivity=1)
+    small = np.bincount(seg.ravel()) < MIN_SIZE
+    return np.where(small[seg], 0, seg)
+
+
+def task_of(loss: str) -> Task:
+    """Return affinities of the nearest neighbours, or the object mask for "cross-entropy"."""
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    if loss == "cross-entropy":
+        return Task(
+            1,
+            lambda labels: (labels[:, np.newaxis] > 0).astype(np.float32),
+            lambda shape: np.ones((1, *shape), np.float32),
+            _mask_segment,
+        )
+    return Task(len(NHOOD), _affinity_target, _affinity_known, _affinity_segment)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scores
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def choose_threshold(task: Task, predictions: list[Probabilities], truths: list[Labels]) -> tuple[float, float]:
+    """Return the threshold with the best mean object score (middle of the best ones), and that score."""
+    scores = np.array(
+        [
+            np.mean(
+                [
+                    metrics.object_score(truth, task.segment(p, t), min_size=MIN_SIZE)
+                    for p, truth in zip(predictions, truths, strict=True)
+                ]
+            )
+            for t in THRESHOLDS
+        ]
+    )
+    best = np.flatnonzero(scores >= scores.max() - 1e-12)
+    chosen = best[len(best) // 2]
+    return float(THRESHOLDS[chosen]), float(scores[chosen])
+
+
+def table(scores: list[metrics.Scores]) -> str:
+    """Format the scores of every test image and their mean."""
+    names = ("object score", "object recall", "Rand F-score", "Rand split", "Rand merge")
+    rows = [("image", *names)]
+    rows += [(str(i), *(f"{s:.3f}" for s in row)) for i, row in enumerate(scores)]
+    rows.append(("mean", *(f"{s:.3f}" for s in np.mean(np.array(scores), axis=0))))
+    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:-1], "-" * len(lines[0]), lines[-1]])
+
+
+def shuffled_colours(seg: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Colour labels (H, W) as (H, W, 3): background black, neighbours far apart in hue."""
+    from matplotlib.colors import hsv_to_rgb
+
+    at = seg.astype(np.float64)
+    hsv = np.stack([at * 0.6180339887 % 1, 0.55 + 0.4 * (at * 0.7548776662 % 1), 0.75 + 0.25 * (at * 0.5698402910 % 1)])
+    return np.where(seg[..., np.newaxis] > 0, hsv_to_rgb(np.moveaxis(hsv, 0, -1)), 0.0)
+
+
+def save_figure(
+    file: Path,
+    title: str,
+    test: Split,
+    predictions: list[Probabilities],
+    segmentations: list[npt.NDArray[Any]],
+    scores: list[metrics.Scores],
+    rows: int = 2,
+) -> None:
+    """Save image, ground truth, prediction and segmentation of the first test images."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = min(rows, len(test))
+    figure, axes = plt.subplots(rows, 4, figsize=(12, 3.15 * rows), squeeze=False, layout="constrained")
+    for row, ax in enumerate(axes):
+        predicted = "affinities (weakest)" if predictions[row].shape[0] > 1 else "probability of an object"
+        ax[0].imshow(test.images[row][0], cmap="gray")
+        ax[1].imshow(shuffled_colours(test.labels[row]), interpolation="nearest")
+        # The first row and column have no edge along one axis: shown as the others are.
+        ax[2].imshow(predictions[row].min(0), cmap="gray", vmin=0, vmax=1)
+        ax[3].imshow(shuffled_colours(segmentations[row]), interpolation="nearest")
+        titles = ("image", "ground truth", predicted, f"segmentation: object score {scores[row].object_score:.2f}")
+        for a, text in zip(ax, titles, strict=True):
+            a.set_title(text, fontsize=10)
+            a.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=80)
+    plt.close(figure)
+
+
+def report(loss: str, data: Data, task: Task, predict: Callable[[Image], Probabilities], file: Path) -> dict[str, Any]:
+    """Choose the threshold on the validation images, score the test images, print the table, save the figure."""
+    threshold, best = choose_threshold(task, [predict(i) for i in data.validation.images], data.validation.labels)
+    print(f"threshold {threshold:.3f} (object score {best:.3f} on {len(data.validation)} validation images)")
+    predictions = [predict(i) for i in data.test.images]
+    segmentations = [task.segment(p, threshold) for p in predictions]
+    scores = [
+        metrics.evaluate(truth, seg, min_size=MIN_SIZE)
+        for truth, seg in zip(data.test.labels, segmentations, strict=True)
+    ]
+    print(table(scores))
+    mean = metrics.Scores(*np.mean(np.array(scores), axis=0).tolist())
+    title = f"{data.name}, trained with {loss}: images the network never saw"
+    save_figure(file, title, data.test, predictions, segmentations, scores)
+    print(f"figure saved to {file}")
+    return {"threshold": threshold, "scores": scores, "mean": mean}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the options that all examples take."""
+
+    def positive(text: str) -> int:
+        value = int(text)
+        if value < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+        return value
+
+    def share(text: str) -> float:
+        value = float(text)
+        if not 0 <= value <= 1:
+            raise argparse.ArgumentTypeError(f"must be within 0 and 1, got {text}")
+        return value
+
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--loss", choices=LOSSES, default="malis")
+    p.add_argument("--data", default="synthetic", help="'synthetic', a folder with image/ and label/, or an HDF5 file")
+    p.add_argument("--images", type=positive, default=24, help="number of synthetic images")
+    p.add_argument("--validation", type=positive, help="number of validation images (default: an eighth)")
+    p.add_argument("--test", type=positive, help="number of test images (default: an eighth)")
+    p.add_argument("--steps", type=positive, default=600)
+    p.add_argument("--warmup", type=share, default=0.5, help="share of the steps with affinity BCE before MALIS")
+    p.add_argument("--batch", type=positive, default=4)
+    p.add_argument("--crop", type=positive, default=128)
+    p.add_argument("--channels", type=positive, default=16, help="channels of the first level of the U-Net")
+    p.add_argument("--lr", type=float, default=2e-3, help="highest learning rate of a phase; it falls to zero")
+    p.add_argument("--margin", type=float, default=0.3)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
+    p.add_argument("--output", type=Path, default=Path("example_output") / "example.png", help="the figure")
+    return p
