@@ -1,8 +1,8 @@
 """Train a small U-Net with the MALIS loss, segment images it never saw, score them and save a picture.
 
-    python examples/pytorch_example.py                                  # packed organelles, generated
-    python examples/pytorch_example.py --data isbi2012 --loss malis     # a folder with image/ and label/
-    python examples/pytorch_example.py --help
+python examples/pytorch_example.py                                  # packed organelles, generated
+python examples/pytorch_example.py --data isbi2012 --loss malis     # a folder with image/ and label/
+python examples/pytorch_example.py --help
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from example_common import Batches, Image, Probabilities, load, parser, report, task_of
 from monai.networks.nets import UNet
 from tqdm import tqdm
 
 import malis
+from example_common import Batches, Image, Probabilities, load, parser, report, task_of
 from malis.malis_torch import MalisLoss
 
 

@@ -253,6 +253,20 @@ def test_larger_volume(pointwise, normalize, constrained, dtype, rng):
         np.testing.assert_array_equal(again.grad, grad)
 
 
+def test_one_object_of_most_voxels_on_any_number_of_threads(rng):
+    """Several threads work on the large object, and sums of floating point numbers are the same all the same."""
+    seg = np.kron(rng.integers(0, 30, (9, 9, 9)), np.ones((8, 8, 8), int))
+    seg[1:-1, 1:-1, 1:-1] = 30
+    assert (seg == 30).sum() > 2**18
+    aff = rng.random((3, *seg.shape)).astype(np.float32)
+    one = malis.malis_loss(aff, seg, malis.mknhood3d(1), num_threads=1)
+    assert one.loss == pytest.approx(oracle.malis_loss(aff, seg, malis.mknhood3d(1), count=malis.pairs), rel=1e-10)
+    for num_threads in 2, 5:
+        many = malis.malis_loss(aff, seg, malis.mknhood3d(1), num_threads=num_threads)
+        assert many.loss == one.loss
+        np.testing.assert_array_equal(many.grad, one.grad)
+
+
 @given(problem=problems(bounded=True), options=loss_options(), data=st.data())
 @settings(max_examples=40)
 def test_arguments_are_not_changed(problem, options, data):

@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
     register_loss(m);
     register_pairs(m);
     register_segmentation(m);
+    register_xla(m);
 }

@@ -127,5 +127,6 @@ void register_edge_pairs(py::module_& m);
 void register_loss(py::module_& m);
 void register_pairs(py::module_& m);
 void register_segmentation(py::module_& m);
+void register_xla(py::module_& m);
 
 }  // namespace malis::bindings

@@ -87,7 +87,6 @@ py::array edge_components(std::int64_t nodes, const py::array& node1, const py::
     if (nodes < 0) throw py::value_error("n must be at least 0, got " + std::to_string(nodes));
     const bool* mask = mask_data(connected, "connected", shape_of(node1));
     return visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-        using Node = std::remove_const_t<std::remove_pointer_t<decltype(first)>>;
         py::array_t<std::int64_t> seg(static_cast<py::ssize_t>(nodes));
         std::int64_t* data = seg.mutable_data();
         {
@@ -95,7 +94,7 @@ py::array edge_components(std::int64_t nodes, const py::array& node1, const py::
             const auto n = static_cast<std::size_t>(nodes), edges = static_cast<std::size_t>(node1.size());
             with_index(std::max(n, edges), 1, [&](auto index) {
                 using Index = decltype(index);
-                list_components(EdgeList<Index, Node>{first, second, edges, n}, mask, data);
+                list_components(EdgeList<Index>{first, second, edges, n}, mask, data);
                 return 0;
             });
         }
@@ -109,7 +108,6 @@ py::array edge_watershed(const py::array& node1, const py::array& node2, const p
     const int n = threads_or_default(threads);
     const auto nodes = static_cast<std::size_t>(seeds.size()), edges = static_cast<std::size_t>(node1.size());
     return visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-        using Node = std::remove_const_t<std::remove_pointer_t<decltype(first)>>;
         return visit_affinities(weights, "weights", [&](const auto* affinities) {
             using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
             return visit_labels(seeds, "seeds", [&](const auto* labels) {
@@ -122,7 +120,7 @@ py::array edge_watershed(const py::array& node1, const py::array& node2, const p
                     std::copy(labels, labels + nodes, data);
                     with_index(std::max(nodes, edges), 1, [&](auto index) {
                         using Index = decltype(index);
-                        watershed<T, Index>(EdgeList<Index, Node>{first, second, edges, nodes}, affinities, nodes,
+                        watershed<T, Index>(EdgeList<Index>{first, second, edges, nodes}, affinities, nodes,
                                             data, n);
                         return 0;
                     });

@@ -13,15 +13,6 @@ using namespace malis::test;
 
 namespace {
 
-template <class T>
-struct Every {
-    const T* aff;
-    template <class Index, class Collect>
-    void edge(bool exists, Index edge, Index a, Index b, Collect& collect) const {
-        collect(exists, to_rank(aff[edge]), edge, a, b);
-    }
-};
-
 // The edges of the maximum spanning forest in order, when some nodes are joined before; at most `most` of them.
 template <class T>
 std::vector<std::uint64_t> plain(const Graph& graph, const std::vector<T>& aff, std::size_t joined, std::size_t most) {
@@ -72,18 +63,17 @@ std::vector<T> random_aff(std::size_t n, int kind, Random& random) {
 template <class T, class Index>
 void check_tree(const Graph& graph, const Volume* volume, const std::vector<T>& aff, KruskalScratch<T, Index>& scratch,
                 std::size_t joined, std::size_t most) {
-    const Every<T> visit{aff.data()};
+    const detail::EveryEdge<T> visit{aff.data()};
     const EdgeList<Index, std::uint64_t> list{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes};
     const auto expected = plain(graph, aff, joined, most);
     for (const int threads : {1, 3}) {
-        using Scan = EdgeListScan<Index, std::uint64_t, Every<T>>;
-        CHECK_SAME((tree_of<T, Index>(Scan(list, visit, threads), graph.nodes, scratch, threads, joined, most)),
-                   expected);
+        const auto tree = [&](const auto& source) {
+            return tree_of<T, Index>(source, graph.nodes, scratch, threads, joined, most);
+        };
+        CHECK_SAME(tree(detail::every_edge<T, Index>(list, visit, threads)), expected);
         if (volume == nullptr) continue;
         const Grid<Index> grid = make_grid<Index>(*volume);
-        CHECK_SAME((tree_of<T, Index>(GridScan<Index, Every<T>>(grid, visit, threads), graph.nodes, scratch, threads,
-                                      joined, most)),
-                   expected);
+        CHECK_SAME(tree(detail::every_edge<T, Index>(grid, visit, threads)), expected);
     }
 }
 

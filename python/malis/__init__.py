@@ -57,7 +57,7 @@ __all__ = [
     "watershed_from_affgraph",
 ]
 
-_SUBMODULES = ("malis_torch", "metrics")
+_SUBMODULES = ("malis_jax", "malis_keras", "malis_tensorflow", "malis_torch", "metrics")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from malis import _checks
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -133,7 +135,7 @@ def contingency_table(seg_true: ArrayLike, seg_pred: ArrayLike) -> ContingencyTa
     Raises
     ------
     TypeError
-        If an argument holds no real numbers.
+        If an argument is no array of numbers.
     ValueError
         If the shapes differ, the arrays are empty, or labels are negative or no integers.
 
@@ -145,11 +147,9 @@ def contingency_table(seg_true: ArrayLike, seg_pred: ArrayLike) -> ContingencyTa
     >>> table.counts.tolist()
     [1, 2, 1]
     """
-    true, pred = _labels(seg_true, "seg_true"), _labels(seg_pred, "seg_pred")
+    true, pred = _checks.as_labels(seg_true, "seg_true"), _checks.as_labels(seg_pred, "seg_pred")
     if true.shape != pred.shape:
-        raise ValueError(
-            f"seg_pred must have the shape of seg_true, {true.shape}; got {pred.shape}",
-        )
+        raise ValueError(f"seg_pred must have the shape of seg_true, {true.shape}, got {_checks.describe(pred)}")
     true_labels, true_index = _compact(true)
     pred_labels, pred_index = _compact(pred)
     code = true_index * len(pred_labels) + pred_index
@@ -198,13 +198,11 @@ def match_objects(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 6
     >>> matches.pred_labels.tolist(), matches.dice.round(3).tolist()
     ([7, 9], [0.857, 0.667])
     """
-    _check_min_size(min_size)
+    _checks.as_integer(min_size, "min_size", 0)
     return _match_objects(contingency_table(seg_true, seg_pred), min_size)
 
 
-def object_score(
-    seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7
-) -> float:
+def object_score(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7) -> float:
     """Return the number of found objects over the mean number of true and of predicted objects.
 
     1. Objects of fewer than ``min_size`` voxels are dropped on both sides.
@@ -246,8 +244,7 @@ def object_score(
     >>> object_score([1, 1, 1, 0, 2, 2, 2], [7, 7, 7, 0, 0, 0, 9], min_size=1)
     0.5
     """
-    _check_min_size(min_size)
-    _check_dice_threshold(dice_threshold)
+    _check_options(min_size, dice_threshold)
     return _object_score(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
 
 
@@ -283,14 +280,11 @@ def object_recall(
     >>> object_recall([1, 1, 1, 0, 2, 2, 2], [7, 7, 7, 7, 0, 0, 9], min_size=1)
     0.5
     """
-    _check_min_size(min_size)
-    _check_dice_threshold(dice_threshold)
+    _check_options(min_size, dice_threshold)
     return _object_recall(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
 
 
-def rand_scores(
-    seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segment: bool = False
-) -> RandScores:
+def rand_scores(seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segment: bool = False) -> RandScores:
     """Return the Rand F-score with its split and merge parts, as defined by the SNEMI3D and ISBI challenges.
 
     With ``p[i, j]`` the share of the voxels of the true foreground that are labelled ``i`` in the prediction
@@ -334,9 +328,7 @@ def rand_scores(
     return _rand_scores(contingency_table(seg_true, seg_pred), background_is_segment)
 
 
-def evaluate(
-    seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7
-) -> Scores:
+def evaluate(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7) -> Scores:
     """Return the object score, the object recall and the Rand scores, from one contingency table.
 
     Parameters
@@ -361,8 +353,7 @@ def evaluate(
     >>> evaluate([1, 1, 2, 2], [3, 3, 4, 4], min_size=1).object_score
     1.0
     """
-    _check_min_size(min_size)
-    _check_dice_threshold(dice_threshold)
+    _check_options(min_size, dice_threshold)
     table = contingency_table(seg_true, seg_pred)
     matches = _match_objects(table, min_size)
     return Scores(
@@ -405,7 +396,8 @@ def adapted_rand_error(seg_true: ArrayLike, seg_pred: ArrayLike) -> float:
     table = _true_foreground(contingency_table(seg_true, seg_pred))
     if (table.true_sizes <= 1).all() and (table.pred_sizes <= 1).all():
         return 0.0  # no pair on either side: the ratio is 0 / 0
-    return float(metrics.adapted_rand_error(table=_scipy_table(table))[0])
+    with np.errstate(invalid="ignore"):  # its precision or recall is 0 / 0 where one side has no pair
+        return float(metrics.adapted_rand_error(table=_scipy_table(table))[0])
 
 
 def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> VariationOfInformation:
@@ -450,30 +442,6 @@ def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> Variat
     split, merge = metrics.variation_of_information(unread, unread, table=sparse / sparse.sum())
     # Entropies are not negative; rounding may leave -0.0 or -1e-17.
     return VariationOfInformation(max(0.0, float(split)), max(0.0, float(merge)))
-
-
-def _labels(seg: ArrayLike, name: str) -> NDArray[Any]:
-    """Return `seg` as an array of integers without a sign, or raise an error that names it."""
-    labels = np.asarray(seg)
-    if labels.size == 0:
-        raise ValueError(f"{name} must hold at least one voxel; got shape {labels.shape}")
-    if labels.dtype.kind == "b":
-        return labels.view(np.uint8)
-    if labels.dtype.kind == "u":
-        return labels
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all() or (labels != np.trunc(labels)).any():
-            raise ValueError(
-                f"{name} must hold integer labels; got {labels.dtype} with fractions, NaN or infinity",
-            )
-        if np.abs(labels).max() >= 2**63:
-            raise ValueError(f"{name} must hold labels below 2**63; got {labels.max()}")
-        labels = labels.astype(np.int64)
-    elif labels.dtype.kind != "i":
-        raise TypeError(f"{name} must be an array of integer labels; got dtype {labels.dtype}")
-    if labels.min() < 0:
-        raise ValueError(f"{name} must hold no negative labels; got {labels.min()}")
-    return labels
 
 
 def _compact(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -574,20 +542,10 @@ def _import_skimage_metrics(function: str) -> Any:
     try:
         return importlib.import_module("skimage.metrics")
     except ImportError as error:
-        raise ImportError(
-            f"malis.metrics.{function} needs scikit-image: pip install 'malis-loss[examples]'"
-        ) from error
+        raise ImportError(f"malis.metrics.{function} needs scikit-image: pip install 'malis-loss[metrics]'") from error
 
 
-def _check_min_size(min_size: int) -> None:
-    if isinstance(min_size, bool) or not isinstance(min_size, (int, np.integer)):
-        raise TypeError(f"min_size must be an integer; got {min_size!r}")
-    if min_size < 0:
-        raise ValueError(f"min_size must be at least 0; got {min_size}")
-
-
-def _check_dice_threshold(dice_threshold: float) -> None:
-    if isinstance(dice_threshold, bool) or not isinstance(dice_threshold, (int, float, np.number)):
-        raise TypeError(f"dice_threshold must be a number; got {dice_threshold!r}")
-    if not 0 <= dice_threshold <= 1:
-        raise ValueError(f"dice_threshold must be between 0 and 1; got {dice_threshold}")
+def _check_options(min_size: int, dice_threshold: float) -> None:
+    _checks.as_integer(min_size, "min_size", 0)
+    if not 0 <= _checks.as_real(dice_threshold, "dice_threshold") <= 1:
+        raise ValueError(f"dice_threshold must lie between 0 and 1, got {dice_threshold!r}")

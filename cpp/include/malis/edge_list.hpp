@@ -9,21 +9,43 @@
 
 namespace malis {
 
-// An edge of which an end is not below `nodes` does not exist; neither does one that joins a node to itself.
-template <class Index, class Node>
+// Nodes are numbers of 32 or 64 bits. An edge of which an end is not below `nodes` does not exist; neither does one that
+// joins a node to itself.
+template <class Index>
 struct EdgeList {
-    const Node* node1;
-    const Node* node2;
-    std::size_t edges;
-    std::size_t nodes;
+    EdgeList(const std::uint32_t* node1, const std::uint32_t* node2, std::size_t edges, std::size_t nodes)
+        : narrow1(node1), narrow2(node2), edges(edges), nodes(nodes) {}
+    EdgeList(const std::uint64_t* node1, const std::uint64_t* node2, std::size_t edges, std::size_t nodes)
+        : wide1(node1), wide2(node2), edges(edges), nodes(nodes) {}
+
+    // Calls f(edge, a, b) for every edge from `from` to `to` that exists.
+    template <class F>
+    void each(std::size_t from, std::size_t to, F&& f) const {
+        const auto over = [&](const auto* node1, const auto* node2) {
+            for (std::size_t e = from; e < to; ++e) {
+                const auto a = node1[e], b = node2[e];
+                if ((a < nodes) & (b < nodes) & (a != b))
+                    f(static_cast<Index>(e), static_cast<Index>(a), static_cast<Index>(b));
+            }
+        };
+        if (wide1 != nullptr) over(wide1, wide2);
+        else over(narrow1, narrow2);
+    }
+
+    const std::uint32_t* narrow1 = nullptr;
+    const std::uint32_t* narrow2 = nullptr;
+    const std::uint64_t* wide1 = nullptr;
+    const std::uint64_t* wide2 = nullptr;
+    const std::size_t edges;
+    const std::size_t nodes;
 };
 
 // Scans a list of edges in their order, as a source for kruskal(): visit.edge(edge, a, b, collect) collects an edge that
 // exists if it takes part.
-template <class T, class Index, class Node, class Visit>
+template <class T, class Index, class Visit>
 class EdgeListScan {
   public:
-    EdgeListScan(const EdgeList<Index, Node>& list, const Visit& visit, int threads)
+    EdgeListScan(const EdgeList<Index>& list, const Visit& visit, int threads)
         : list_(list), visit_(visit), chunks_(threads > 1 ? 4 * static_cast<std::size_t>(threads) : 1) {}
 
     std::size_t chunks() const { return chunks_; }
@@ -58,15 +80,12 @@ class EdgeListScan {
         for (std::size_t e = from; e < to;) {
             const std::size_t stop = std::min(to, e + block);
             collect.reserve(stop - e);
-            for (; e < stop; ++e) {
-                const Node a = list_.node1[e], b = list_.node2[e];
-                if ((a < list_.nodes) & (b < list_.nodes) & (a != b))
-                    visit_.edge(static_cast<Index>(e), static_cast<Index>(a), static_cast<Index>(b), collect);
-            }
+            list_.each(e, stop, [&](Index edge, Index a, Index b) { visit_.edge(edge, a, b, collect); });
+            e = stop;
         }
     }
 
-    const EdgeList<Index, Node>& list_;
+    const EdgeList<Index>& list_;
     const Visit& visit_;
     std::size_t chunks_;
 };

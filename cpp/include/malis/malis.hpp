@@ -19,6 +19,7 @@
 #include "malis/affinity.hpp"
 #include "malis/edge_list.hpp"
 #include "malis/grid.hpp"
+#include "malis/instances.hpp"
 #include "malis/loss.hpp"
 #include "malis/objects.hpp"
 #include "malis/pairs.hpp"
@@ -136,7 +137,7 @@ void count_edge_pairs(const Node* node1, const Node* node2, std::size_t edges, c
             compact_labels<Index>(seg, nodes, options.unlabelled_mask, options.ignore_background, options.threads);
         CountSink<T, Index> sink(pos, neg, edges);
         sink.clear(options.threads);
-        count_on_graph<T, Index>(EdgeList<Index, Node>{node1, node2, edges, nodes}, weights, labels, options,
+        count_on_graph<T, Index>(EdgeList<Index>{node1, node2, edges, nodes}, weights, labels, options,
                                  pos != nullptr, neg != nullptr, sink);
         return 0;
     });

@@ -64,20 +64,32 @@ struct Record {
 
 namespace detail {
 
-// Bucket of a rank among `buckets`, linear in the affinity and monotone in the rank: affinities are spread evenly
-// over their range far more often than their bit patterns are.
+// Bucket of a rank among `buckets`, monotone in the rank. Within a few powers of two a shift of the rank will do;
+// over a wider range affinities themselves are spread far more evenly than their bit patterns.
 template <class T>
 class Buckets {
   public:
     Buckets(Rank<T> lowest, Rank<T> highest, std::size_t buckets)
-        : top_(clamped(lowest)), last_(static_cast<T>(buckets - 1)) {
-        const T range = top_ - clamped(highest);
-        scale_ = static_cast<T>(buckets) / range;
-        usable_ = range > 0 && scale_ < std::numeric_limits<T>::max();
+        : lowest_(lowest), top_(clamped(lowest)), last_(static_cast<T>(buckets - 1)) {
+        constexpr int octave = std::numeric_limits<T>::digits - 1;
+        const Rank<T> range = highest - lowest;
+        by_shift_ = (range >> octave) < 4;
+        while ((range >> shift_) >= buckets) ++shift_;
+        scale_ = static_cast<T>(buckets) / (top_ - clamped(highest));
+        usable_ = range > 0 && (by_shift_ || (scale_ > 0 && scale_ < std::numeric_limits<T>::max()));
     }
     bool usable() const { return usable_; }
-    std::size_t operator()(Rank<T> rank) const {
-        return static_cast<std::size_t>(std::min((top_ - clamped(rank)) * scale_, last_));
+
+    // Calls f with the function from a rank to its bucket, so that loops over records choose once.
+    template <class F>
+    void visit(F&& f) const {
+        if (by_shift_) {
+            f([lowest = lowest_, shift = shift_](Rank<T> rank) { return static_cast<std::size_t>((rank - lowest) >> shift); });
+        } else {
+            f([top = top_, scale = scale_, last = last_](Rank<T> rank) {
+                return static_cast<std::size_t>(std::min((top - clamped(rank)) * scale, last));
+            });
+        }
     }
 
   private:
@@ -85,8 +97,10 @@ class Buckets {
         constexpr T big = std::numeric_limits<T>::max() / 4;
         return std::max(-big, std::min(big, from_rank<T>(rank)));
     }
+    Rank<T> lowest_;
     T top_, last_, scale_;
-    bool usable_;
+    int shift_ = 0;
+    bool by_shift_, usable_;
 };
 
 template <class R>
@@ -105,51 +119,62 @@ inline void insertion_sort(R* begin, R* end) {
 
 constexpr std::size_t insertion_limit = 24;
 
-// Sorts [begin, end) stably; scratch has room for as many records.
+// Sorts n records stably from one place to another; `from` serves as scratch.
 template <class T, class Index>
-void sort_small(Record<T, Index>* begin, Record<T, Index>* end, Record<T, Index>* scratch,
-                Buffer<std::uint32_t>& counts, int depth = 0) {
+void sort_small(Record<T, Index>* from, std::size_t n, Record<T, Index>* to, Buffer<std::uint32_t>& counts,
+                int depth = 0) {
     using R = Record<T, Index>;
-    const auto less = [](const R& x, const R& y) { return x.rank < y.rank; };
-    const std::size_t n = static_cast<std::size_t>(end - begin);
+    const auto copy = [n](const R* a, R* b) { std::memcpy(static_cast<void*>(b), a, n * sizeof(R)); };
+    const R* const end = from + n;
     if (n <= insertion_limit) {
-        insertion_sort(begin, end);
+        copy(from, to);
+        insertion_sort(to, to + n);
         return;
     }
-    Rank<T> lowest = begin->rank, highest = begin->rank, previous = begin->rank;
+    Rank<T> lowest = from->rank, highest = from->rank, previous = from->rank;
     bool sorted = true;
-    for (const R* r = begin; r != end; ++r) {
+    for (const R* r = from; r != end; ++r) {
         lowest = std::min(lowest, r->rank);
         highest = std::max(highest, r->rank);
         sorted &= previous <= r->rank;
         previous = r->rank;
     }
-    if (sorted) return;
+    if (sorted) {
+        copy(from, to);
+        return;
+    }
     const std::size_t buckets = std::min<std::size_t>(std::max<std::size_t>(n / 2, 16), std::size_t{1} << 12);
-    const Buckets<T> bucket(lowest, highest, buckets);
-    if (!bucket.usable() || depth > 3 || n > std::numeric_limits<std::uint32_t>::max()) {
-        std::stable_sort(begin, end, less);
+    const Buckets<T> bucket_of(lowest, highest, buckets);
+    if (!bucket_of.usable() || depth > 3 || n > std::numeric_limits<std::uint32_t>::max()) {
+        copy(from, to);
+        std::stable_sort(to, to + n, [](const R& x, const R& y) { return x.rank < y.rank; });
         return;
     }
     const std::size_t base = counts.size();  // a deeper call counts behind this one
     counts.resize(base + buckets + 1);
     std::uint32_t* first = counts.data() + base;
     std::memset(first, 0, (buckets + 1) * sizeof *first);
-    for (const R* r = begin; r != end; ++r) ++first[bucket(r->rank) + 1];
     std::uint32_t largest = 0;
-    for (std::size_t i = 0; i < buckets; ++i) {
-        largest = std::max(largest, first[i + 1]);
-        first[i + 1] += first[i];
-    }
-    for (const R* r = begin; r != end; ++r) scratch[first[bucket(r->rank)]++] = *r;
-    std::memcpy(static_cast<void*>(begin), scratch, n * sizeof(R));
+    bucket_of.visit([&](auto bucket) {
+        for (const R* r = from; r != end; ++r) ++first[bucket(r->rank) + 1];
+        for (std::size_t i = 0; i < buckets; ++i) {
+            largest = std::max(largest, first[i + 1]);
+            first[i + 1] += first[i];
+        }
+        for (const R* r = from; r != end; ++r) to[first[bucket(r->rank)]++] = *r;
+    });
     if (largest <= insertion_limit) {
-        insertion_sort(begin, end);  // every record is within its bucket: a short way to go
+        insertion_sort(to, to + n);  // every record is within its bucket: a short way to go
     } else {
         std::uint32_t start = 0;
         for (std::size_t i = 0; i < buckets; ++i) {
             const std::uint32_t stop = counts[base + i];
-            if (stop - start > 1) sort_small<T, Index>(begin + start, begin + stop, scratch + start, counts, depth + 1);
+            if (stop - start > insertion_limit) {
+                sort_small<T, Index>(to + start, stop - start, from + start, counts, depth + 1);
+                std::memcpy(static_cast<void*>(to + start), from + start, (stop - start) * sizeof(R));
+            } else {
+                insertion_sort(to + start, to + stop);
+            }
             start = stop;
         }
     }
@@ -166,7 +191,8 @@ void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& s
     const std::size_t n = records.size();
     scratch.reset(n);
     if (n < (std::size_t{1} << 15)) {
-        detail::sort_small<T, Index>(records.begin(), records.end(), scratch.data(), counts);
+        detail::sort_small<T, Index>(records.data(), n, scratch.data(), counts);
+        std::swap(records, scratch);
         return;
     }
     // One pass into buckets that fit the cache, by pieces that each thread counts and moves; then bucket by bucket.
@@ -190,9 +216,9 @@ void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& s
     });
     if (std::find(sorted.begin(), sorted.end(), 0) == sorted.end()) return;
     const std::size_t buckets = std::min<std::size_t>(std::size_t{1} << 12, n / 64);
-    const detail::Buckets<T> bucket(*std::min_element(lowest.begin(), lowest.end()),
-                                    *std::max_element(highest.begin(), highest.end()), buckets);
-    if (!bucket.usable()) {
+    const detail::Buckets<T> bucket_of(*std::min_element(lowest.begin(), lowest.end()),
+                                       *std::max_element(highest.begin(), highest.end()), buckets);
+    if (!bucket_of.usable()) {
         std::stable_sort(records.begin(), records.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
         return;
     }
@@ -200,7 +226,9 @@ void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& s
     parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t> count(buckets, 0);
         const R* end = records.data() + piece_begin(p + 1);
-        for (const R* r = records.data() + piece_begin(p); r != end; ++r) ++count[bucket(r->rank)];
+        bucket_of.visit([&](auto bucket) {
+            for (const R* r = records.data() + piece_begin(p); r != end; ++r) ++count[bucket(r->rank)];
+        });
         place[p] = std::move(count);
     });
     std::vector<std::size_t> first(buckets + 1);
@@ -217,18 +245,18 @@ void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& s
     parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t>& to = place[p];
         const R* end = records.data() + piece_begin(p + 1);
-        for (const R* r = records.data() + piece_begin(p); r != end; ++r) scratch[to[bucket(r->rank)]++] = *r;
+        bucket_of.visit([&](auto bucket) {
+            for (const R* r = records.data() + piece_begin(p); r != end; ++r) scratch[to[bucket(r->rank)]++] = *r;
+        });
     });
     const std::size_t tasks = std::min<std::size_t>(buckets, 64);
     std::vector<Buffer<std::uint32_t>> thread_counts(pieces);
     parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
         for (std::size_t i = buckets * task / tasks; i < buckets * (task + 1) / tasks; ++i) {
-            const std::size_t begin = first[i], end = first[i + 1];
-            detail::sort_small<T, Index>(scratch.data() + begin, scratch.data() + end, records.data() + begin,
+            detail::sort_small<T, Index>(scratch.data() + first[i], first[i + 1] - first[i], records.data() + first[i],
                                          thread_counts[thread]);
         }
     });
-    std::swap(records, scratch);
 }
 
 }  // namespace malis

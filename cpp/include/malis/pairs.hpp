@@ -164,8 +164,8 @@ GridScan<T, Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, c
                                                    int threads) {
     return {grid, visit, threads};
 }
-template <Pass pass, class T, class Index, class Node>
-EdgeListScan<T, Index, Node, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index, Node>& list,
+template <Pass pass, class T, class Index>
+EdgeListScan<T, Index, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index>& list,
                                                              const PassVisit<T, Index, pass>& visit, int threads) {
     return {list, visit, threads};
 }
@@ -599,38 +599,72 @@ class ConstrainedCount {
                 }
             }
         });
-        const Index fixed = regions + grid_.voxels;
-        const auto leads_on = [&](Index to) { return to >= regions && to < fixed; };
-        Index patches = 0;
-        for (Index r = first; r < last; ++r) {
-            const Run<Index>& run = objects_.runs[r];
-            for (Index v = run.v; v < run.v + run.length; ++v) {
-                Index x = v;
-                while (leads_on(node[x])) {
-                    const Index next = node[x] - regions;
-                    // In a strict order the only cycles are two voxels, or one without any edge, that lead to each other.
-                    if (node[next] == regions + x) {
-                        node[x] = fixed + patches++;
-                        break;
+        return regions + follow(regions, first, last);
+    }
+
+    // Replaces where background voxels lead to by where that ends; returns the number of patches.
+    //
+    //     node[v] < regions                 a region
+    //             < regions + voxels        leads on to voxel node[v] - regions
+    //             < regions + 2 voxels      the patch of voxel node[v] - regions - voxels; of v itself at its root
+    Index follow(Index regions, Index first, Index last) {
+        Index* node = regions_.node.data();
+        const Index patch = regions + grid_.voxels;
+        const auto leads_on = [&](Index to) { return to >= regions && to < patch; };
+        // Follows voxels of runs [begin, end) as far as they lead within [from, to).
+        const auto follow_within = [&](std::size_t begin, std::size_t end, Index from, Index to) {
+            for (std::size_t r = begin; r < end; ++r) {
+                const Run<Index>& run = objects_.runs[r];
+                for (Index v = run.v; v < run.v + run.length; ++v) {
+                    Index x = v;
+                    while (leads_on(node[x])) {
+                        const Index next = node[x] - regions;
+                        if (next < from || next >= to) break;
+                        // In a strict order the only cycles are two voxels that lead to each other, or one without
+                        // any edge.
+                        if (node[next] == regions + x) {
+                            node[next] = patch + next;
+                            node[x] = patch + next;
+                            break;
+                        }
+                        x = next;
                     }
-                    x = next;
-                }
-                const Index end = node[x];
-                for (x = v; leads_on(node[x]);) {
-                    const Index next = node[x] - regions;
-                    node[x] = end;
-                    x = next;
+                    const Index target = node[x];
+                    for (Index y = v; y != x;) {
+                        const Index next = node[y] - regions;
+                        node[y] = target;
+                        y = next;
+                    }
                 }
             }
+        };
+        const std::size_t slabs = threads_ > 1 ? static_cast<std::size_t>(threads_) : 1;
+        const auto slab_begin = [&](std::size_t s) { return first + (last - first) * s / slabs; };
+        const auto slab_voxel = [&](std::size_t s) {
+            return s == 0 ? Index{0} : s == slabs ? grid_.voxels : objects_.runs[slab_begin(s)].v;
+        };
+        parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) {
+            follow_within(slab_begin(s), slab_begin(s + 1), slab_voxel(s), slab_voxel(s + 1));
+        });
+        if (slabs > 1) follow_within(first, last, 0, grid_.voxels);  // the few that lead from slab to slab
+        Buffer<Index> roots;
+        for (Index r = first; r < last; ++r) {
+            const Run<Index>& run = objects_.runs[r];
+            for (Index v = run.v; v < run.v + run.length; ++v)
+                if (node[v] == patch + v) roots.push_back(v);
         }
+        // Numbers of patches, at their roots beyond everything else until all others have read them.
+        const Index number = patch + grid_.voxels;
+        for (std::size_t i = 0; i < roots.size(); ++i) node[roots[i]] = number + static_cast<Index>(i);
         parallel_ranges(last - first, 512, threads_, [&](std::size_t begin, std::size_t end) {
             for (std::size_t r = begin; r < end; ++r) {
                 const Run<Index>& run = objects_.runs[first + r];
                 for (Index v = run.v; v < run.v + run.length; ++v)
-                    if (node[v] >= fixed) node[v] -= grid_.voxels;
+                    if (node[v] >= patch && node[v] < number) node[v] = node[node[v] - patch] - number + regions;
             }
         });
-        return regions + patches;
+        for (const Index root : roots) node[root] -= number - regions;
+        return static_cast<Index>(roots.size());
     }
 
     const Grid<Index>& grid_;

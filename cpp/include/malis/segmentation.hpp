@@ -140,16 +140,14 @@ std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Conn
 
 // Connected components of a list of edges: seg holds the number of the component of every node, from 1, in the order of
 // their first nodes.
-template <class Index, class Node, class Label>
-void list_components(const EdgeList<Index, Node>& list, const bool* connected, Label* seg) {
+template <class Index, class Label>
+void list_components(const EdgeList<Index>& list, const bool* connected, Label* seg) {
     Buffer<Index> parents(list.nodes);
     Index* parent = parents.data();
     for (std::size_t i = 0; i < list.nodes; ++i) parent[i] = static_cast<Index>(i);
-    for (std::size_t e = 0; e < list.edges; ++e) {
-        const Node a = list.node1[e], b = list.node2[e];
-        if (connected[e] && a < list.nodes && b < list.nodes)
-            detail::join_lowest(parent, static_cast<Index>(a), static_cast<Index>(b));
-    }
+    list.each(0, list.edges, [&](Index edge, Index a, Index b) {
+        if (connected[edge]) detail::join_lowest(parent, a, b);
+    });
     Label next = 0;
     for (std::size_t i = 0; i < list.nodes; ++i)
         seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
@@ -174,8 +172,8 @@ template <class T, class Index>
 GridScan<T, Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const EveryEdge<T>& visit, int threads) {
     return {grid, visit, threads};
 }
-template <class T, class Index, class Node>
-EdgeListScan<T, Index, Node, EveryEdge<T>> every_edge(const EdgeList<Index, Node>& list, const EveryEdge<T>& visit,
+template <class T, class Index>
+EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit,
                                                    int threads) {
     return {list, visit, threads};
 }

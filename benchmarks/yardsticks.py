@@ -1,0 +1,189 @@
+"""What a user could pick instead, on the same graphs.
+
+Every function takes a volume and returns a call without arguments; what that call needs in its own layout (edge
+lists, a sparse matrix, a bit field) is made before, outside of the time. Orders are those of malis: the strongest
+edge comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from data import ends
+
+import malis
+
+Call = Callable[[], Any]
+
+THRESHOLD = 0.5
+
+
+def edge_list(aff: np.ndarray, nhood: np.ndarray, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both ends and the affinity of every edge that exists, in the order of edge indices."""
+    shape = aff.shape[1:]
+    nodes = np.arange(int(np.prod(shape)), dtype=dtype).reshape(shape)
+    first, second, weights = [], [], []
+    for channel, offset in zip(aff, nhood.tolist(), strict=True):
+        at, to = ends(shape, offset)
+        first.append(nodes[at].ravel())
+        second.append(nodes[to].ravel())
+        weights.append(channel[at].ravel())
+    return np.concatenate(first), np.concatenate(second), np.concatenate(weights)
+
+
+def higra_bpt(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """The binary partition tree alone: sorting and merging, no counts."""
+    import higra
+
+    sources, targets, weights = edge_list(aff, nhood, np.int64)
+    heights = -weights
+    graph = sources, targets, int(np.prod(aff.shape[1:]))
+    return lambda: higra.bpt_canonical(graph, heights, compute_mst=False)
+
+
+def sparse_matrix(aff: np.ndarray, nhood: np.ndarray) -> Any:
+    """Graph for a *minimum* spanning tree: 2 - affinity, as a weight of 0 would be no edge."""
+    from scipy.sparse import coo_matrix
+
+    sources, targets, weights = edge_list(aff, nhood, np.int32)
+    n = int(np.prod(aff.shape[1:]))
+    return coo_matrix((2 - weights.astype(np.float64), (sources, targets)), shape=(n, n)).tocsr()
+
+
+def scipy_tree(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """The spanning tree alone, as a sparse matrix."""
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    matrix = sparse_matrix(aff, nhood)
+    return lambda: minimum_spanning_tree(matrix)
+
+
+def scipy_components(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Components of the edges above the threshold, from a sparse matrix of these."""
+    from scipy.sparse.csgraph import connected_components
+
+    matrix = sparse_matrix(np.where(aff >= THRESHOLD, aff, np.float32(2)), nhood)
+    matrix.eliminate_zeros()  # 2 - 2
+    return lambda: connected_components(matrix, directed=False)
+
+
+def connectivity_graph(aff: np.ndarray, nhood: np.ndarray, threshold: float) -> np.ndarray:
+    """Bit field of cc3d: which of its six neighbours a voxel is connected to.
+
+    Its axis x is our last one: both then walk through memory in the same way. Bits 0 and 1 lead to +x and -x, the
+    next two to +y and -y, then +z and -z.
+    """
+    bits = np.zeros(aff.shape[1:], np.uint8)
+    for channel, offset in zip(aff, nhood.tolist(), strict=True):
+        axis = int(np.flatnonzero(offset)[0])
+        at, to = ends(bits.shape, offset)
+        connected = channel[at] >= threshold
+        forward, backward = 1 << 2 * (2 - axis), 2 << 2 * (2 - axis)
+        from_v, to_v = (forward, backward) if offset[axis] > 0 else (backward, forward)
+        bits[at] |= connected * np.uint8(from_v)
+        bits[to] |= connected * np.uint8(to_v)
+    return bits.T
+
+
+def cc3d_components(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Components of the edges above the threshold, from a bit field of these."""
+    import cc3d
+
+    graph = connectivity_graph(aff, nhood, THRESHOLD)
+    return lambda: cc3d.color_connectivity_graph(graph, connectivity=6)
+
+
+def skimage_label(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Components of an image of labels: it takes no graph, so this is the easier problem of the ground truth."""
+    from skimage.measure import label
+
+    return lambda: label(seg, connectivity=1)
+
+
+def malis_tree(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Counts of the algorithm of 2009: one pass over all edges."""
+    return lambda: malis.pairs(aff, seg, nhood, constrain_positive=False, constrain_negative=False)
+
+
+class Candidate(NamedTuple):
+    """A function of the side by side comparison."""
+
+    label: str
+    group: str  # "tree", "components" or "floor"
+    make: Callable[[np.ndarray, np.ndarray, np.ndarray], Call]
+    package: str | None  # import name of what has to be installed
+    does: str
+    held: int  # bytes per edge that its own layout of the graph takes
+    peak: int  # bytes per edge that preparation or call take beyond that, a generous bound
+
+
+def _copy(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    target = np.zeros_like(aff)
+    return lambda: np.copyto(target, aff)
+
+
+CANDIDATES = (
+    Candidate(
+        "numpy.copyto", "floor", _copy, None, "copies the affinities: the floor of a loss and its gradient", 4, 0
+    ),
+    Candidate("numpy.argsort", "tree", lambda aff, seg, nhood: lambda: np.argsort(aff.ravel()), None, "sorts", 0, 10),
+    Candidate(
+        "malis.malis_loss",
+        "tree",
+        lambda aff, seg, nhood: lambda: malis.malis_loss(aff, seg, nhood),
+        None,
+        "trees, counts, loss and gradient",
+        0,
+        24,
+    ),
+    Candidate(
+        "malis.pairs",
+        "tree",
+        lambda aff, seg, nhood: lambda: malis.pairs(aff, seg, nhood),
+        None,
+        "trees and counts, both constrained",
+        0,
+        36,
+    ),
+    Candidate("malis.pairs (2009)", "tree", malis_tree, None, "tree and counts, unconstrained", 0, 70),
+    Candidate("higra.bpt_canonical", "tree", higra_bpt, "higra", "tree alone, no counts", 20, 40),
+    Candidate("scipy minimum_spanning_tree", "tree", scipy_tree, "scipy", "tree alone, no counts", 12, 50),
+    Candidate(
+        "malis.affgraph_to_seg",
+        "components",
+        lambda aff, seg, nhood: lambda: malis.affgraph_to_seg(aff, nhood, threshold=THRESHOLD),
+        None,
+        "thresholds the affinities and labels the components by size",
+        0,
+        12,
+    ),
+    Candidate(
+        "cc3d.color_connectivity_graph",
+        "components",
+        cc3d_components,
+        "cc3d",
+        "labels the components of a ready-made connectivity graph",
+        1,
+        12,
+    ),
+    Candidate(
+        "scipy connected_components",
+        "components",
+        scipy_components,
+        "scipy",
+        "labels the components of a ready-made sparse matrix",
+        12,
+        50,
+    ),
+    Candidate(
+        "skimage.measure.label",
+        "components",
+        skimage_label,
+        "skimage",
+        "labels the components of an image, not of a graph",
+        0,
+        12,
+    ),
+)

@@ -1,0 +1,39 @@
+// What the library instantiates once, in cpp/src: affinities of float and double, indices of 32 and 64 bits. Without this
+// every file that calls it would compile all passes again.
+#pragma once
+
+#include <cstdint>
+
+#include "malis/edge_list.hpp"
+#include "malis/grid.hpp"
+#include "malis/loss.hpp"
+#include "malis/pairs.hpp"
+
+#define MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Graph)                                                        \
+    prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::positive, T, Index, Graph>(   \
+        const Graph&, const T*, const Labels<Index>&, const PairOptions&);                                        \
+    prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::negative, T, Index, Graph>(   \
+        const Graph&, const T*, const Labels<Index>&, const PairOptions&);                                        \
+    prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::unconstrained, T, Index, Graph>( \
+        const Graph&, const T*, const Labels<Index>&, const PairOptions&);
+
+#define MALIS_INSTANCES_OF_COUNT(prefix, T, Index, Sink) \
+    prefix template class detail::ConstrainedCount<T, Index, Sink<T, Index>>;
+
+// Sinks and graphs for one type of affinities and one of indices.
+#define MALIS_INSTANCES(prefix, T, Index)                          \
+    MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Grid<Index>)       \
+    MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, EdgeList<Index>)   \
+    MALIS_INSTANCES_OF_COUNT(prefix, T, Index, CountSink)          \
+    MALIS_INSTANCES_OF_COUNT(prefix, T, Index, LossSink)
+
+namespace malis {
+
+#if !defined(MALIS_INSTANTIATE)
+MALIS_INSTANCES(extern, float, std::uint32_t)
+MALIS_INSTANCES(extern, float, std::uint64_t)
+MALIS_INSTANCES(extern, double, std::uint32_t)
+MALIS_INSTANCES(extern, double, std::uint64_t)
+#endif
+
+}  // namespace malis

@@ -1,0 +1,6 @@
+#define MALIS_INSTANTIATE
+#include "malis/instances.hpp"
+
+namespace malis {
+MALIS_INSTANCES(, double, std::uint32_t)
+}  // namespace malis

@@ -1,0 +1,6 @@
+#define MALIS_INSTANTIATE
+#include "malis/instances.hpp"
+
+namespace malis {
+MALIS_INSTANCES(, float, std::uint64_t)
+}  // namespace malis

@@ -1,0 +1,426 @@
+r"""The MALIS loss for Keras 3: `malis_loss2d`, `malis_loss3d` and the class `MalisLoss`.
+
+One module for the TensorFlow, PyTorch and JAX backends: it calls the adapter of the backend that Keras uses,
+`malis.malis_tensorflow`, `malis.malis_torch` or `malis.malis_jax`, and imports no other.
+
+All three return one value for each sample, as Keras expects of a loss, so that its own `reduction`, `sample_weight`
+and loss scaling mean what they say. They are registered as serialisable: where this module has been imported,
+``keras.saving.load_model`` restores a compiled model without `custom_objects`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+import numpy.typing as npt
+
+from malis import _checks
+from malis._adapter import DATA_FORMATS, LABEL_LIMITS, Names, Nhood, Options, as_tuples
+
+__all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
+
+_NAMES = Names("y_true", "y_pred")
+_ADAPTERS = {"tensorflow": "malis.malis_tensorflow", "jax": "malis.malis_jax"}
+
+
+def _losses_of_samples(
+    ndim: int | None,
+    y_true: Any,
+    y_pred: Any,
+    edge_mask: Any,
+    unlabelled_mask: Any,
+    nhood: Nhood | None,
+    options: Options,
+    data_format: str,
+) -> Any:
+    backend = keras.backend.backend()
+    arguments: dict[str, Any] = {
+        "ndim": ndim,
+        "nhood": nhood,
+        "options": options,
+        "channels_last": data_format == "channels_last",
+        "names": _NAMES,
+    }
+    if backend == "torch":
+        return _with_torch(y_true, y_pred, edge_mask, unlabelled_mask, **arguments)
+    if backend not in _ADAPTERS:
+        raise NotImplementedError(
+            f"the MALIS loss runs on the Keras backends tensorflow, torch and jax, got {backend!r}"
+        )
+    adapter = importlib.import_module(_ADAPTERS[backend])
+    # Keras turns labels into its float dtype before a loss sees them.
+    return adapter.losses_of_samples(y_true, y_pred, edge_mask, unlabelled_mask, **arguments, rounded_labels=True)
+
+
+def _with_torch(
+    y_true: Any,
+    y_pred: Any,
+    edge_mask: Any,
+    unlabelled_mask: Any,
+    ndim: int | None,
+    nhood: Nhood | None,
+    options: Options,
+    channels_last: bool,
+    names: Names,
+) -> Any:
+    import torch
+
+    from malis import _adapter, malis_torch
+
+    def seen(tensor: torch.Tensor) -> _adapter.Tensor:
+        return _adapter.Tensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+    def flat(voxels: torch.Tensor, name: str) -> torch.Tensor:
+        channel = _adapter.has_channel(seen(voxels), name, seen(y_pred), names.output, channels_last)
+        return voxels.squeeze(-1 if channels_last else 1) if channel else voxels
+
+    y_pred, y_true = keras.ops.convert_to_tensor(y_pred), keras.ops.convert_to_tensor(y_true)
+    nhood = _adapter.check_output(seen(y_pred), names.output, ndim, nhood, channels_last)
+    _adapter.check_labels(seen(y_true), names.labels)
+    labels = flat(y_true, names.labels).detach()
+    if labels.is_floating_point() and not torch.compiler.is_compiling():
+        integers = labels.to(torch.int32)
+        if bool((integers == labels).all()):
+            labels = integers
+        limit = LABEL_LIMITS[seen(y_true).dtype]
+        if bool((labels >= limit).any() & labels.isfinite().all()):
+            raise ValueError(
+                f"{names.labels} must hold labels below {limit}, as its floating point dtype rounds larger ones, "
+                f"got {labels.max().item():.0f}"
+            )
+    if edge_mask is not None:
+        edge_mask = keras.ops.convert_to_tensor(edge_mask)
+        _adapter.check_edge_mask(seen(edge_mask), "edge_mask", seen(y_pred), names.output)
+    if unlabelled_mask is not None:
+        unlabelled_mask = keras.ops.convert_to_tensor(unlabelled_mask)
+        _adapter.check_mask(seen(unlabelled_mask), "unlabelled_mask")
+        unlabelled_mask = flat(unlabelled_mask, "unlabelled_mask")
+    if channels_last:
+        y_pred = y_pred.movedim(-1, 1)
+        edge_mask = None if edge_mask is None else edge_mask.movedim(-1, 1)
+    loss = malis_torch.MalisLoss(nhood, **options._asdict(), reduction="none")
+    try:
+        return loss(labels, y_pred, edge_mask, unlabelled_mask)
+    except ValueError as error:
+        message = str(error)
+        for name, shown in (("output ", names.output), ("seg_gt ", names.labels)):
+            if message.startswith(name):
+                message = f"{shown} {message[len(name) :]}"
+        raise ValueError(message) from None
+
+
+def _data_format(data_format: str | None) -> str:
+    if data_format is None:
+        return str(keras.config.image_data_format())
+    return _checks.as_choice(data_format, "data_format", DATA_FORMATS)
+
+
+# -------------------------------------------------------------------------------------------- what users call
+@keras.saving.register_keras_serializable(package="malis")
+def malis_loss2d(
+    y_true: Any,
+    y_pred: Any,
+    edge_mask: Any = None,
+    unlabelled_mask: Any = None,
+    *,
+    nhood: npt.ArrayLike | None = None,
+    margin: float = 0.3,
+    pos_loss_weight: float = 0.5,
+    normalize: bool = True,
+    pointwise: str = "squared_hinge",
+    from_logits: bool = False,
+    constrain_positive: bool = True,
+    constrain_negative: bool = True,
+    ignore_background: bool = True,
+    num_threads: int | None = None,
+    data_format: str | None = None,
+) -> Any:
+    r"""Compute the MALIS loss of each 2-D affinity graph of a batch: ``model.compile(loss=malis_loss2d)``.
+
+    With the shares :math:`p_e` and :math:`q_e` of the pairs within objects and between objects that edge :math:`e`
+    decides (see `malis.pairs`), the loss of one sample is
+
+    .. math::
+
+        L = 2 \Big( w \sum_e p_e \max(0, 1 - m - a_e)^2 + (1 - w) \sum_e q_e \max(0, a_e - m)^2 \Big)
+
+    with affinities :math:`a`, margin :math:`m` and :math:`w` = `pos_loss_weight` [1]_ [2]_. For other options in
+    ``compile``, take `MalisLoss`.
+
+    Parameters
+    ----------
+    y_true : tensor, shape (B, H, W) or (B, H, W, 1)
+        Ground truth labels: any integer dtype or bool, or floats that hold integers; 0 is background. Keras turns
+        labels into its float dtype before it calls a loss, and float32 cannot tell labels beyond 2**24 apart: such
+        labels are an error.
+    y_pred : tensor of float16, bfloat16, float32 or float64, shape (B, H, W, K)
+        Affinities, for example of a sigmoid: ``y_pred[b, y, x, k]`` belongs to the edge between pixel ``(y, x)`` and
+        ``(y, x) + nhood[k]``.
+    edge_mask : tensor of bool, shape (B, H, W, K), optional
+        False where the ground truth of an edge is unknown: such an edge is constrained in neither pass, and its
+        counts are 0.
+    unlabelled_mask : tensor of bool, shape (B, H, W) or (B, H, W, 1), optional
+        True where objects exist but carry no label: these pixels together count as one more object among the
+        negative pairs, and edges between two of them are unknown.
+    nhood : array_like of int, shape (K, 2), optional
+        Offsets; by default ``mknhood2d(1)``, the nearest neighbours ``[[-1, 0], [0, -1]]``.
+    margin, pos_loss_weight, normalize, pointwise, from_logits : optional
+        See `malis.malis_loss`.
+    constrain_positive, constrain_negative, ignore_background, num_threads : optional
+        See `malis.malis_loss`.
+    data_format : {"channels_last", "channels_first"}, optional
+        By default ``keras.config.image_data_format()``. With "channels_first" the shapes are (B, K, H, W) and
+        (B, 1, H, W) or (B, H, W).
+
+    Returns
+    -------
+    tensor, shape (B,)
+        The loss of each sample, float64 for a float64 `y_pred` and float32 for any other. Its gradient has the dtype
+        of `y_pred`. The labels get none, and there is no second derivative.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not go together, empty tensors, NaN, negative or fractional labels, options out of range.
+        What depends on values becomes an error of the backend in its compiled functions.
+    TypeError
+        For dtypes and options of another type.
+    NotImplementedError
+        With TensorFlow and ``jit_compile=True``: compile the model with ``jit_compile=False``.
+
+    References
+    ----------
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
+       segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
+       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from malis.malis_keras import malis_loss2d
+    >>> y_true = np.array([[[1, 1, 2, 2], [1, 1, 2, 2]]])
+    >>> losses = malis_loss2d(y_true, np.full((1, 2, 4, 2), 0.5, np.float32))
+    >>> tuple(losses.shape), round(float(losses[0]), 4)
+    ((1,), 0.08)
+    """
+    options = Options(
+        margin,
+        pos_loss_weight,
+        normalize,
+        pointwise,
+        from_logits,
+        constrain_positive,
+        constrain_negative,
+        ignore_background,
+        num_threads,
+    ).checked()
+    offsets = None if nhood is None else as_tuples(nhood)
+    layout = _data_format(data_format)
+    return _losses_of_samples(2, y_true, y_pred, edge_mask, unlabelled_mask, offsets, options, layout)
+
+
+@keras.saving.register_keras_serializable(package="malis")
+def malis_loss3d(
+    y_true: Any,
+    y_pred: Any,
+    edge_mask: Any = None,
+    unlabelled_mask: Any = None,
+    *,
+    nhood: npt.ArrayLike | None = None,
+    margin: float = 0.3,
+    pos_loss_weight: float = 0.5,
+    normalize: bool = True,
+    pointwise: str = "squared_hinge",
+    from_logits: bool = False,
+    constrain_positive: bool = True,
+    constrain_negative: bool = True,
+    ignore_background: bool = True,
+    num_threads: int | None = None,
+    data_format: str | None = None,
+) -> Any:
+    """Compute the MALIS loss of each 3-D affinity graph of a batch: ``model.compile(loss=malis_loss3d)``.
+
+    The loss of one sample is that of `malis_loss2d` [1]_ [2]_.
+
+    Parameters
+    ----------
+    y_true : tensor, shape (B, D, H, W) or (B, D, H, W, 1)
+        Ground truth labels, see `malis_loss2d`.
+    y_pred : tensor of float16, bfloat16, float32 or float64, shape (B, D, H, W, K)
+        Affinities: ``y_pred[b, z, y, x, k]`` belongs to the edge between voxel ``(z, y, x)`` and
+        ``(z, y, x) + nhood[k]``.
+    edge_mask : tensor of bool, shape (B, D, H, W, K), optional
+        See `malis_loss2d`.
+    unlabelled_mask : tensor of bool, shape (B, D, H, W) or (B, D, H, W, 1), optional
+        See `malis_loss2d`.
+    nhood : array_like of int, shape (K, 3), optional
+        Offsets; by default ``mknhood3d(1)``, the nearest neighbours ``[[-1, 0, 0], [0, -1, 0], [0, 0, -1]]``.
+    margin, pos_loss_weight, normalize, pointwise, from_logits : optional
+        See `malis.malis_loss`.
+    constrain_positive, constrain_negative, ignore_background, num_threads : optional
+        See `malis.malis_loss`.
+    data_format : {"channels_last", "channels_first"}, optional
+        By default ``keras.config.image_data_format()``. With "channels_first" the shapes are (B, K, D, H, W) and
+        (B, 1, D, H, W) or (B, D, H, W).
+
+    Returns
+    -------
+    tensor, shape (B,)
+        The loss of each sample; see `malis_loss2d`.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        As `malis_loss2d` does.
+
+    References
+    ----------
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
+       segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
+       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from malis.malis_keras import malis_loss3d
+    >>> losses = malis_loss3d(np.ones((2, 4, 8, 8)), np.full((2, 4, 8, 8, 3), 0.5, np.float32))
+    >>> [round(float(loss), 4) for loss in losses]
+    [0.04, 0.04]
+    """
+    options = Options(
+        margin,
+        pos_loss_weight,
+        normalize,
+        pointwise,
+        from_logits,
+        constrain_positive,
+        constrain_negative,
+        ignore_background,
+        num_threads,
+    ).checked()
+    offsets = None if nhood is None else as_tuples(nhood)
+    layout = _data_format(data_format)
+    return _losses_of_samples(3, y_true, y_pred, edge_mask, unlabelled_mask, offsets, options, layout)
+
+
+@keras.saving.register_keras_serializable(package="malis")
+class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
+    r"""The MALIS loss as a Keras loss: options once, then ``model.compile(loss=MalisLoss(...))``.
+
+    The loss of one sample is
+
+    .. math::
+
+        L = 2 \Big( w \sum_e p_e \max(0, 1 - m - a_e)^2 + (1 - w) \sum_e q_e \max(0, a_e - m)^2 \Big)
+
+    as in `malis_loss2d` [1]_ [2]_.
+
+    Parameters
+    ----------
+    nhood : array_like of int, shape (K, ndim), optional
+        Offsets. By default the nearest neighbours in as many axes as `y_pred` has: ``mknhood2d(1)`` or
+        ``mknhood3d(1)``.
+    margin, pos_loss_weight, normalize, pointwise, from_logits : optional
+        See `malis.malis_loss`.
+    constrain_positive, constrain_negative, ignore_background, num_threads : optional
+        See `malis.malis_loss`.
+    data_format : {"channels_last", "channels_first"}, optional
+        By default ``keras.config.image_data_format()``.
+    reduction : optional
+        As in all losses of Keras: "sum_over_batch_size" is the mean over the samples.
+    name : str, optional
+        Name of the loss.
+    dtype : optional
+        What Keras computes in: it converts `y_true` and `y_pred` to this dtype. By default
+        ``keras.config.floatx()``, but at least float32; "float64" keeps float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When it is made for options, when it is called for tensors, as `malis_loss2d` does.
+
+    References
+    ----------
+    .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
+       segmentation. NIPS 2009.
+    .. [2] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
+       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import keras, malis, numpy as np
+    >>> from malis.malis_keras import MalisLoss
+    >>> nhood = malis.mknhood2d(2)
+    >>> model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(len(nhood), 3, padding="same")])
+    >>> model.compile("adam", loss=MalisLoss(nhood, from_logits=True))
+    >>> labels = np.random.default_rng(0).integers(0, 5, (4, 16, 16))
+    >>> history = model.fit(labels[..., None] / 5, labels, verbose=0)
+    >>> sorted(history.history)
+    ['loss']
+    """
+
+    def __init__(
+        self,
+        nhood: npt.ArrayLike | None = None,
+        *,
+        margin: float = 0.3,
+        pos_loss_weight: float = 0.5,
+        normalize: bool = True,
+        pointwise: str = "squared_hinge",
+        from_logits: bool = False,
+        constrain_positive: bool = True,
+        constrain_negative: bool = True,
+        ignore_background: bool = True,
+        num_threads: int | None = None,
+        data_format: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "malis_loss",
+        dtype: Any = None,
+    ) -> None:
+        if dtype is None and keras.config.floatx() in ("float16", "bfloat16"):
+            dtype = "float32"
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.nhood = None if nhood is None else as_tuples(nhood)
+        self.options = Options(
+            margin,
+            pos_loss_weight,
+            normalize,
+            pointwise,
+            from_logits,
+            constrain_positive,
+            constrain_negative,
+            ignore_background,
+            num_threads,
+        ).checked()
+        self.data_format = _data_format(data_format)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the loss of each sample.
+
+        Parameters
+        ----------
+        y_true : tensor, shape (B, *spatial) or (B, *spatial, 1)
+            Ground truth labels.
+        y_pred : tensor, shape (B, *spatial, K)
+            Affinities, or logits with `from_logits`.
+
+        Returns
+        -------
+        tensor, shape (B,)
+            The losses, before `reduction`.
+        """
+        return _losses_of_samples(None, y_true, y_pred, None, None, self.nhood, self.options, self.data_format)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the options, in types that JSON knows."""
+        return {
+            **super().get_config(),
+            "nhood": None if self.nhood is None else [list(offset) for offset in self.nhood],
+            **self.options._asdict(),
+            "data_format": self.data_format,
+            "dtype": self.dtype,
+        }
