@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 # Okabe and Ito: colours that everybody can tell apart. Black is the yardstick, grey the floor.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 STYLES: dict[str, dict[str, Any]] = {
-    "numpy.copyto": {"color": "#999999", "linestyle": ":", "marker": None},
+    "numpy.copy": {"color": "#999999", "linestyle": ":", "marker": None},
     "numpy.argsort": {"color": "black", "linestyle": "--", "marker": "x"},
     "malis.malis_loss": {"color": BLUE, "linewidth": 2.5, "marker": "o"},
     "malis.pairs": {"color": SKY, "marker": "s"},
@@ -55,7 +55,7 @@ def time_against_size(comparison: dict[str, Any], path: Path) -> None:
         ticks: set[int] = set()
         for candidate in yardsticks.CANDIDATES:
             points = comparison["seconds"][candidate.label]
-            yardstick = candidate.label in ("numpy.argsort", "numpy.copyto")
+            yardstick = candidate.label in ("numpy.argsort", "numpy.copy")
             if points and (candidate.group == group or yardstick):
                 sizes = sorted(points)
                 ticks.update(sizes)
@@ -93,7 +93,7 @@ def memory_per_edge(found: dict[str, Any], path: Path) -> None:
 
 def phases(scaling: dict[str, Any], path: Path) -> None:
     """What parts of a call take, as calls of their own: nothing is taken apart that users do not see."""
-    seconds, copy = scaling["seconds"], scaling["yardsticks"]["numpy.copyto"]
+    seconds, copy = scaling["seconds"], scaling["yardsticks"]["numpy.copy"]
     most = max(int(threads) for threads in seconds["malis_loss"])
     names = {
         "copy the affinities": copy,

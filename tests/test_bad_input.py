@@ -403,11 +403,13 @@ OTHERS = {
         *(TypeError, "sizeThreshold", "0.5"),
     ),
     "prune-floats": (lambda: malis.prune_and_renum(W), TypeError, "seg", "integer", "float64"),
-    "table-shapes": (lambda: malis.mk_cont_table([0, 1], [0, 1, 2]), ValueError, "(2,)", "(3,)"),
-    "table-empty": (lambda: malis.mk_cont_table([], []), ValueError, "at least one", "(0,)"),
-    "rand-shapes": (lambda: malis.rand_index([0, 1], [0, 1, 2]), ValueError, "(2,)", "(3,)"),
-    "rand-negative": (lambda: malis.rand_index([0, 1], [0, -1]), ValueError, "negative", "-1"),
-    "v_rand-fractions": (lambda: malis.compute_V_rand_N2([0, 1], [0, 0.5]), ValueError, "integer"),
+    "table-shapes": (lambda: malis.mk_cont_table([0, 1], [0, 1, 2]), ValueError, "seg2", "seg1", "(2,)", "(3,)"),
+    "table-empty": (lambda: malis.mk_cont_table([], []), ValueError, "seg1", "empty", "(0,)"),
+    "table-negative": (lambda: malis.mk_cont_table([0, 1], [0, -1]), ValueError, "seg2", "at least 0", "-1"),
+    "rand-shapes": (lambda: malis.rand_index([0, 1], [0, 1, 2]), ValueError, "segEst", "segTrue", "(2,)", "(3,)"),
+    "rand-negative": (lambda: malis.rand_index([0, 1], [0, -1]), ValueError, "segEst", "at least 0", "-1"),
+    "v_rand-shapes": (lambda: malis.compute_V_rand_N2([0], [0, 1]), ValueError, "segEst", "segTrue", "(1,)", "(2,)"),
+    "v_rand-fractions": (lambda: malis.compute_V_rand_N2([0, 1], [0, 0.5]), ValueError, "segEst", "integer"),
 }
 
 

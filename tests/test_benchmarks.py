@@ -32,7 +32,7 @@ CANDIDATES = {
     "skimage.measure.label": "skimage",
 }
 ALWAYS = {
-    "numpy.copyto", "numpy.argsort", "malis.malis_loss", "malis.pairs", "malis.pairs (2009)", "malis.affgraph_to_seg",
+    "numpy.copy", "numpy.argsort", "malis.malis_loss", "malis.pairs", "malis.pairs (2009)", "malis.affgraph_to_seg",
     "scipy minimum_spanning_tree", "scipy connected_components",
 }  # fmt: skip
 

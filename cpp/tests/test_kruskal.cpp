@@ -64,7 +64,7 @@ template <class T, class Index>
 void check_tree(const Graph& graph, const Volume* volume, const std::vector<T>& aff, KruskalScratch<T, Index>& scratch,
                 std::size_t joined, std::size_t most) {
     const detail::EveryEdge<T> visit{aff.data()};
-    const EdgeList<Index, std::uint64_t> list{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes};
+    const EdgeList<Index> list{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes};
     const auto expected = plain(graph, aff, joined, most);
     for (const int threads : {1, 3}) {
         const auto tree = [&](const auto& source) {

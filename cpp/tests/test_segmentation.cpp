@@ -58,7 +58,7 @@ void check_components(const Volume& volume, const Graph& graph, const std::vecto
     std::vector<std::int64_t> seg(volume.voxels());
     const Mask mask(new bool[graph.edges()]);
     for (std::size_t e = 0; e < graph.edges(); ++e) mask[e] = connected[e];
-    list_components(EdgeList<Index, std::uint64_t>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
+    list_components(EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
                     mask.get(), seg.data());
     for (auto& s : seg) --s;  // numbers from 1, by first node
     CHECK_SAME(seg, (std::vector<std::int64_t>(component.begin(), component.end())));
@@ -77,7 +77,7 @@ void check_watershed(const Volume& volume, const Graph& graph, const std::vector
         CHECK_SAME(seg, expected);
         seg = seed;
         watershed<T, Index>(
-            EdgeList<Index, std::uint64_t>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
+            EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
             aff.data(), volume.voxels(), seg.data(), threads);
         CHECK_SAME(seg, expected);
     }

@@ -319,7 +319,7 @@ def mk_cont_table(seg1: ArrayLike, seg2: ArrayLike) -> NDArray[np.float64]:
     >>> mk_cont_table([0, 1, 1], [2, 0, 2]).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
     """
-    table = metrics.contingency_table(seg1, seg2)
+    table = metrics.contingency_table(*_label_pair(seg1, seg2, "seg1", "seg2"))
     dense = np.zeros((int(table.true_labels[-1]) + 1, int(table.pred_labels[-1]) + 1))
     dense[table.true_labels[table.true_index], table.pred_labels[table.pred_index]] = table.counts
     return dense
@@ -356,7 +356,8 @@ def compute_V_rand_N2(segTrue: ArrayLike, segEst: ArrayLike) -> tuple[float, flo
     >>> compute_V_rand_N2([1, 1, 2, 2], [1, 1, 1, 1])
     (0.6666666666666666, 0.5, 1.0)
     """
-    scores = metrics.rand_scores(segTrue, segEst, background_is_segment=True)
+    labels = _label_pair(segTrue, segEst, "segTrue", "segEst")
+    scores = metrics.rand_scores(*labels, background_is_segment=True)
     # The TuragaLab package calls the two parts the other way round.
     return scores.f_score, scores.merge, scores.split
 
@@ -387,7 +388,7 @@ def rand_index(segTrue: ArrayLike, segEst: ArrayLike) -> tuple[float, float, flo
     >>> rand_index([1, 1, 2, 2, 0], [1, 1, 1, 2, 2])
     (0.5, 0.4, 0.5, 0.3333333333333333)
     """
-    table = metrics.contingency_table(segTrue, segEst)
+    table = metrics.contingency_table(*_label_pair(segTrue, segEst, "segTrue", "segEst"))
     foreground = table.true_labels[table.true_index] != 0
     true, est, counts = table.true_index[foreground], table.pred_index[foreground], table.counts[foreground]
     together = _pairs_within(counts)
@@ -400,6 +401,14 @@ def rand_index(segTrue: ArrayLike, segEst: ArrayLike) -> tuple[float, float, flo
         _ratio(together, together_true),
         _ratio(together, together_est),
     )
+
+
+def _label_pair(first: ArrayLike, second: ArrayLike, name1: str, name2: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Check two segmentations of one volume."""
+    labels1, labels2 = _checks.as_labels(first, name1), _checks.as_labels(second, name2)
+    if labels1.shape != labels2.shape:
+        raise ValueError(f"{name2} must have the shape of {name1}, {labels1.shape}, got {_checks.describe(labels2)}")
+    return labels1, labels2
 
 
 def _pairs_within(sizes: ArrayLike) -> float:

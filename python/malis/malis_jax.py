@@ -5,13 +5,15 @@ calls the C++ library directly, without Python, its lock, or a copy. On other pl
 cannot read, the same call goes through ``jax.pure_callback``.
 
 They work under ``jit``, ``grad``, ``value_and_grad`` and ``vmap`` (the mapped axis becomes part of the batch), and on
-several devices: a batch that is sharded over its first axis is evaluated where it lies.
+several devices: under ``shard_map`` and ``pmap`` every device evaluates its own samples. XLA's automatic partitioning
+cannot see that the samples of a custom call are independent; it gathers the batch first.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+import re
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +41,6 @@ __all__ = ["malis_loss", "malis_loss2d", "malis_loss3d"]
 
 _TARGET = "malis_loss"
 jax.ffi.register_ffi_target(_TARGET, _core.xla_loss_handler(), platform="cpu")
-if hasattr(jax.ffi, "register_ffi_target_as_batch_partitionable"):  # since 0.6
-    jax.ffi.register_ffi_target_as_batch_partitionable(_TARGET)
 
 
 class _Static(NamedTuple):
@@ -57,7 +57,8 @@ class _Static(NamedTuple):
 # ------------------------------------------------------------------------------------------------- the custom call
 def _results(aff: Any, seg: Any, static: _Static) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     batch = seg.shape[: seg.ndim - len(static.nhood[0])]
-    return jax.ShapeDtypeStruct(batch, aff.dtype), jax.ShapeDtypeStruct(aff.shape, aff.dtype)
+    struct: Any = jax.ShapeDtypeStruct
+    return struct(batch, aff.dtype), struct(aff.shape, aff.dtype)
 
 
 def _on_cpu(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
@@ -117,14 +118,36 @@ def _through_host(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
 def _losses_and_grad(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
     """Loss of every sample and its derivative, which has none itself."""
     if _only_cpu():
-        return _on_cpu(static, aff, seg, *masks)
-    return jax.lax.platform_dependent(
+        return _vary_as(aff, _on_cpu(static, aff, seg, *masks))
+    results = jax.lax.platform_dependent(
         aff,
         seg,
         *masks,
         cpu=functools.partial(_on_cpu, static),
         default=functools.partial(_through_host, static),
     )
+    return _vary_as(aff, results)
+
+
+def _vary_as(aff: Any, results: Any) -> Any:
+    """Tell `shard_map` that the results differ between the devices that the affinities differ between.
+
+    It knows that of every operation but foreign ones, and has no such types in older versions of JAX.
+    """
+    lax: Any = jax.lax
+
+    def axes_of(array: Any) -> tuple[str, ...]:
+        aval = jax.typeof(array) if hasattr(jax, "typeof") else None
+        return tuple(getattr(getattr(aval, "manual_axis_type", None), "varying", getattr(aval, "vma", ())))
+
+    def varying(result: Any) -> Any:
+        missing = tuple(axis for axis in axes if axis not in axes_of(result))
+        if not missing:
+            return result
+        return lax.pcast(result, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(result, missing)
+
+    axes = axes_of(aff)
+    return tuple(varying(result) for result in results) if axes else results
 
 
 def _no_second_derivative(static: _Static, *_: Any) -> Any:
@@ -149,12 +172,15 @@ def _evaluate(static: _Static, *arrays: Any) -> Any:
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return _losses_and_grad(static, *arrays)
     try:  # outside of compiled functions, what is wrong with the values becomes the usual error, here
-        return jax.block_until_ready(_compiled(static, *arrays))
+        results: Any = _compiled(static, *arrays)
+        for result in results:
+            result.block_until_ready()
+        return results
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        message = str(error).partition("INVALID_ARGUMENT: ")[2]
-        if message == "":
+        found = re.search(rf"\b({static.names.output}|{static.names.labels}) must .*", str(error))
+        if found is None:
             raise
-        raise ValueError(message.splitlines()[0]) from None
+        raise ValueError(found.group()) from None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -183,7 +209,7 @@ def _as_array(value: Any, name: str) -> Any:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must be an array of numbers, got {_checks.describe(array)}")
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not _has_64_bits():
         largest = np.iinfo(np.int32).max if array.dtype.kind == "i" else np.iinfo(np.uint32).max
         if array.size and array.max() > largest:
             raise ValueError(
@@ -191,6 +217,10 @@ def _as_array(value: Any, name: str) -> Any:
                 f"got {array.max()}"
             )
     return jnp.asarray(array)
+
+
+def _has_64_bits() -> bool:
+    return bool(jnp.zeros(0, int).dtype.itemsize == 8)
 
 
 def _seen(array: Any) -> Tensor:
@@ -351,7 +381,7 @@ def malis_loss(
         channels_last=False,
         names=Names("seg", "aff"),
     )
-    return losses[0] if single else losses
+    return cast(jax.Array, losses[0] if single else losses)
 
 
 def malis_loss2d(
@@ -466,7 +496,7 @@ def malis_loss2d(
         channels_last=_checks.as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last",
         names=Names(),
     )
-    return _reduced(losses, reduction)
+    return cast(jax.Array, _reduced(losses, reduction))
 
 
 def malis_loss3d(
@@ -560,4 +590,4 @@ def malis_loss3d(
         channels_last=_checks.as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last",
         names=Names(),
     )
-    return _reduced(losses, reduction)
+    return cast(jax.Array, _reduced(losses, reduction))

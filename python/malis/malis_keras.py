@@ -81,15 +81,15 @@ def _with_torch(
     _adapter.check_labels(seen(y_true), names.labels)
     labels = flat(y_true, names.labels).detach()
     if labels.is_floating_point() and not torch.compiler.is_compiling():
-        integers = labels.to(torch.int32)
-        if bool((integers == labels).all()):
-            labels = integers
         limit = LABEL_LIMITS[seen(y_true).dtype]
         if bool((labels >= limit).any() & labels.isfinite().all()):
             raise ValueError(
                 f"{names.labels} must hold labels below {limit}, as its floating point dtype rounds larger ones, "
                 f"got {labels.max().item():.0f}"
             )
+        integers = labels.to(torch.int32)
+        if bool((integers == labels).all()):  # in fewer passes than the core, which takes any float
+            labels = integers
     if edge_mask is not None:
         edge_mask = keras.ops.convert_to_tensor(edge_mask)
         _adapter.check_edge_mask(seen(edge_mask), "edge_mask", seen(y_pred), names.output)
@@ -118,7 +118,7 @@ def _data_format(data_format: str | None) -> str:
 
 
 # -------------------------------------------------------------------------------------------- what users call
-@keras.saving.register_keras_serializable(package="malis")
+@keras.saving.register_keras_serializable(package="malis")  # type: ignore[untyped-decorator,unused-ignore]
 def malis_loss2d(
     y_true: Any,
     y_pred: Any,
@@ -222,7 +222,7 @@ def malis_loss2d(
     return _losses_of_samples(2, y_true, y_pred, edge_mask, unlabelled_mask, offsets, options, layout)
 
 
-@keras.saving.register_keras_serializable(package="malis")
+@keras.saving.register_keras_serializable(package="malis")  # type: ignore[untyped-decorator,unused-ignore]
 def malis_loss3d(
     y_true: Any,
     y_pred: Any,

@@ -48,7 +48,7 @@ class Grid {
     // Whether index arithmetic on voxels, edges and the nodes of the passes fits into Index.
     static bool fits(std::uint64_t voxels, std::uint64_t offsets) {
         constexpr std::uint64_t limit = static_cast<Index>(-1);
-        return voxels <= limit / (offsets + 4) - 2;
+        return voxels <= limit / (offsets + 5) - 2;
     }
 
     Range range(const Step& step, Index z, Index y) const {

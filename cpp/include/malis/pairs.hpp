@@ -32,6 +32,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
@@ -357,21 +358,21 @@ class ConstrainedCount {
         // Small objects are tasks for one thread each, several in one; large ones are worked on by all threads. The
         // division does not depend on their number, so neither do sums of floating point numbers.
         constexpr Index large = Index{1} << 18;
-        std::vector<std::pair<Index, Index>> tasks;  // labels [first, second)
+        const std::vector<Index> order = object_order();
+        std::vector<std::pair<std::size_t, std::size_t>> tasks;  // order[first] .. order[second]
         std::vector<Index> large_objects;
-        Index begin = 1;
-        std::size_t load = 0;
-        for (Index l = 1; l < objects_.labels(); ++l) {
-            const bool alone = objects_.voxels[l] >= large;
-            if (alone) large_objects.push_back(l);
-            if (alone || load >= (std::size_t{1} << 14)) {
-                if (begin < l) tasks.push_back({begin, l});
-                begin = alone ? l + 1 : l;
+        std::size_t begin = 0, load = 0;
+        for (std::size_t i = 0; i < order.size(); ++i) {
+            const Index voxels = objects_.voxels[order[i]];
+            if (voxels >= large) large_objects.push_back(order[i]);
+            if (voxels >= large || load >= (std::size_t{1} << 14)) {
+                if (begin < i) tasks.push_back({begin, i});
+                begin = voxels >= large ? i + 1 : i;
                 load = 0;
             }
-            if (!alone) load += objects_.voxels[l] + 1;
+            if (voxels < large) load += voxels + 1;
         }
-        if (begin < objects_.labels()) tasks.push_back({begin, objects_.labels()});
+        if (begin < order.size()) tasks.push_back({begin, order.size()});
 
         regions_of_.assign(objects_.labels(), 0);
         work_.resize(static_cast<std::size_t>(std::max(1, threads_)));
@@ -381,9 +382,9 @@ class ConstrainedCount {
         };
         std::vector<Sum> sums(tasks.size() + large_objects.size());
         parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
-            for (Index l = tasks[task].first; l < tasks[task].second; ++l) {
-                if (l + 1 < tasks[task].second) prefetch(l + 1);
-                solve(l, work_[thread], 1, emit, sums[task].loss, sums[task].pairs);
+            for (std::size_t i = tasks[task].first; i < tasks[task].second; ++i) {
+                if (i + 1 < tasks[task].second) prefetch(order[i + 1]);
+                solve(order[i], work_[thread], 1, emit, sums[task].loss, sums[task].pairs);
             }
         });
         for (std::size_t i = 0; i < large_objects.size(); ++i) {
@@ -454,6 +455,20 @@ class ConstrainedCount {
             }
         }
     };
+
+    // The objects of at least one voxel. As they follow each other in the volume, so that neighbours find the rows that
+    // they share in cache; by label where there are too many small ones for an order to pay.
+    std::vector<Index> object_order() const {
+        std::vector<Index> order;
+        for (Index l = 1; l < objects_.labels(); ++l)
+            if (objects_.voxels[l] > 0) order.push_back(l);
+        if (order.size() < grid_.voxels / 64) {
+            std::sort(order.begin(), order.end(), [&](Index a, Index b) {
+                return objects_.runs[objects_.first_run[a]].v < objects_.runs[objects_.first_run[b]].v;
+            });
+        }
+        return order;
+    }
 
     // Asks for the memory of an object while another is solved: its rows are too short for the hardware to see a
     // pattern in them.
@@ -545,126 +560,136 @@ class ConstrainedCount {
         work_.clear();
     }
 
-    // Joins every background voxel to the neighbour across its strongest edge, and follows these to a region or, where
-    // two voxels have each other for that neighbour, to a patch of background; numbers the patches behind the regions.
-    // Afterwards regions_.node holds a basin for every voxel; returns the number of basins.
-    Index flow_background() {
-        const Index regions = static_cast<Index>(regions_.label.size());
-        Index* node = regions_.node.data();
-        const Index first = objects_.first_run[0], last = objects_.first_run[1];
-        if (first == last) return regions;
-        const Index* label = labels_.of.data();
-        // node < regions: a region; regions + v: leads to background voxel v; regions + voxels + p: patch p.
-        parallel_ranges(last - first, 512, threads_, [&](std::size_t begin, std::size_t end) {
-            // The ways out of a voxel, forward along the offsets and backward against them, that stay within the
-            // volume for its row, as long as x does.
-            struct Way {
-                Index distance, edge, x_begin, x_end;
+    // A way out of a voxel: forward along an offset or backward against it, for one row and the x that stay inside.
+    struct Way {
+        Index distance, edge, x_begin, x_end;
+    };
+
+    // The ways out of the voxels of a row, in the order of their edge index, which is the same for all its voxels.
+    void ways_of_row(Index z, Index y, std::vector<Way>& ways) const {
+        ways.clear();
+        for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
+            if (!grid_.steps[k].decides) continue;
+            const Index channel = static_cast<Index>(k) * grid_.voxels;
+            const auto forward = grid_.steps[k];
+            auto backward = forward;
+            backward.offset = {-forward.offset.z, -forward.offset.y, -forward.offset.x};
+            backward.distance = Index{0} - forward.distance;
+            const auto add = [&](const auto& step, Index edge) {
+                const auto x = grid_.range(step, z, y);
+                if (x.begin < x.end) ways.push_back({step.distance, edge, x.begin, x.end});
             };
-            std::vector<Way> ways;
-            Index of_z = 0, of_y = 0;
-            for (std::size_t r = begin; r < end; ++r) {
-                const Run<Index>& run = objects_.runs[first + r];
-                if (r == begin || run.z != of_z || run.y != of_y) {
-                    of_z = run.z;
-                    of_y = run.y;
-                    ways.clear();
-                    for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
-                        if (!grid_.steps[k].decides) continue;
-                        const Index channel = static_cast<Index>(k) * grid_.voxels;
-                        auto step = grid_.steps[k];
-                        auto x = grid_.range(step, of_z, of_y);
-                        if (x.begin < x.end) ways.push_back({step.distance, channel, x.begin, x.end});
-                        step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
-                        step.distance = Index{0} - step.distance;
-                        x = grid_.range(step, of_z, of_y);
-                        if (x.begin < x.end)
-                            ways.push_back({step.distance, channel + step.distance, x.begin, x.end});
-                    }
-                }
-                const Index row = (of_z * grid_.height + of_y) * grid_.width;
-                for (Index v = run.v; v < run.v + run.length; ++v) {
-                    Rank<T> rank = std::numeric_limits<Rank<T>>::max();
-                    Index edge = std::numeric_limits<Index>::max(), target = v;
-                    for (const Way& way : ways) {
-                        if (v - row < way.x_begin || v - row >= way.x_end) continue;
-                        const Index e = way.edge + v;
-                        const Rank<T> of_edge = to_rank(aff_[e]);
-                        const bool better = (of_edge < rank) | ((of_edge == rank) & (e < edge));
-                        rank = better ? of_edge : rank;
-                        edge = better ? e : edge;
-                        target = better ? v + way.distance : target;
-                    }
-                    node[v] = label[target] == 0 ? regions + target : node[target];
-                }
-            }
-        });
-        return regions + follow(regions, first, last);
+            // Backward, the edge belongs to the voxel at the other end.
+            const bool forward_first = forward.distance > static_cast<Index>(-1) / 2;  // leads to lower voxels
+            if (forward_first) add(forward, channel);
+            add(backward, channel + backward.distance);
+            if (!forward_first) add(forward, channel);
+        }
     }
 
-    // Replaces where background voxels lead to by where that ends; returns the number of patches.
-    //
-    //     node[v] < regions                 a region
-    //             < regions + voxels        leads on to voxel node[v] - regions
-    //             < regions + 2 voxels      the patch of voxel node[v] - regions - voxels; of v itself at its root
-    Index follow(Index regions, Index first, Index last) {
-        Index* node = regions_.node.data();
-        const Index patch = regions + grid_.voxels;
-        const auto leads_on = [&](Index to) { return to >= regions && to < patch; };
-        // Follows voxels of runs [begin, end) as far as they lead within [from, to).
-        const auto follow_within = [&](std::size_t begin, std::size_t end, Index from, Index to) {
-            for (std::size_t r = begin; r < end; ++r) {
+    // Joins every background voxel to the neighbour across its strongest edge, and follows these to a region or, where
+    // two voxels have each other for that neighbour, to a patch of background, numbered behind the regions. Afterwards
+    // regions_.node holds a basin for every voxel; returns a bound for the numbers of basins.
+    Index flow_background() {
+        const Index regions = static_cast<Index>(regions_.label.size());
+        const Index first = objects_.first_run[0], last = objects_.first_run[1];
+        if (first == last) return regions;
+        const std::size_t slabs =
+            std::min<std::size_t>(last - first, threads_ > 1 ? 2 * static_cast<std::size_t>(threads_) : 1);
+        // Slabs take numbers of patches in blocks; some at the end of a block stay unused.
+        constexpr Index block = 64;
+        // node < lead: a region or patch; else it leads on to voxel node - lead.
+        const Index lead = regions + grid_.voxels + block * static_cast<Index>(slabs);
+        const auto slab_run = [&](std::size_t s) {
+            return first + static_cast<Index>(static_cast<std::uint64_t>(last - first) * s / slabs);
+        };
+        const auto slab_voxel = [&](std::size_t s) {
+            return s == 0 ? Index{0} : s == slabs ? grid_.voxels : objects_.runs[slab_run(s)].v;
+        };
+        parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) { lead_on(slab_run(s), slab_run(s + 1), lead); });
+        std::atomic<Index> next{regions};
+        std::vector<Buffer<Index>> leaving(slabs);
+        parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) {
+            Index number = 0, left = 0;
+            const auto new_patch = [&] {
+                if (left == 0) {
+                    number = next.fetch_add(block, std::memory_order_relaxed);
+                    left = block;
+                }
+                --left;
+                return number++;
+            };
+            for (Index r = slab_run(s); r < slab_run(s + 1); ++r) {
                 const Run<Index>& run = objects_.runs[r];
                 for (Index v = run.v; v < run.v + run.length; ++v) {
-                    Index x = v;
-                    while (leads_on(node[x])) {
-                        const Index next = node[x] - regions;
-                        if (next < from || next >= to) break;
-                        // In a strict order the only cycles are two voxels that lead to each other, or one without
-                        // any edge.
-                        if (node[next] == regions + x) {
-                            node[next] = patch + next;
-                            node[x] = patch + next;
-                            break;
-                        }
-                        x = next;
-                    }
-                    const Index target = node[x];
-                    for (Index y = v; y != x;) {
-                        const Index next = node[y] - regions;
-                        node[y] = target;
-                        y = next;
-                    }
+                    follow(v, slab_voxel(s), slab_voxel(s + 1), lead, new_patch);
+                    if (regions_.node[v] >= lead) leaving[s].push_back(v);
                 }
             }
-        };
-        const std::size_t slabs = threads_ > 1 ? static_cast<std::size_t>(threads_) : 1;
-        const auto slab_begin = [&](std::size_t s) { return first + (last - first) * s / slabs; };
-        const auto slab_voxel = [&](std::size_t s) {
-            return s == 0 ? Index{0} : s == slabs ? grid_.voxels : objects_.runs[slab_begin(s)].v;
-        };
-        parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) {
-            follow_within(slab_begin(s), slab_begin(s + 1), slab_voxel(s), slab_voxel(s + 1));
         });
-        if (slabs > 1) follow_within(first, last, 0, grid_.voxels);  // the few that lead from slab to slab
-        Buffer<Index> roots;
-        for (Index r = first; r < last; ++r) {
-            const Run<Index>& run = objects_.runs[r];
-            for (Index v = run.v; v < run.v + run.length; ++v)
-                if (node[v] == patch + v) roots.push_back(v);
-        }
-        // Numbers of patches, at their roots beyond everything else until all others have read them.
-        const Index number = patch + grid_.voxels;
-        for (std::size_t i = 0; i < roots.size(); ++i) node[roots[i]] = number + static_cast<Index>(i);
-        parallel_ranges(last - first, 512, threads_, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t r = begin; r < end; ++r) {
-                const Run<Index>& run = objects_.runs[first + r];
-                for (Index v = run.v; v < run.v + run.length; ++v)
-                    if (node[v] >= patch && node[v] < number) node[v] = node[node[v] - patch] - number + regions;
+        Index patches = next.load();
+        for (const auto& voxels : leaving)
+            for (const Index v : voxels) follow(v, 0, grid_.voxels, lead, [&] { return patches++; });
+        return patches;
+    }
+
+    // Writes to background voxels where they lead: to the region there or, if it is background as well, to that voxel.
+    void lead_on(Index first, Index last, Index lead) {
+        Index* node = regions_.node.data();
+        const Index* label = labels_.of.data();
+        std::vector<Way> ways;
+        Buffer<T> strongest(grid_.width);
+        Buffer<Index> distance(grid_.width);
+        for (Index r = first; r < last;) {
+            const Index z = objects_.runs[r].z, y = objects_.runs[r].y;
+            const Index row = (z * grid_.height + y) * grid_.width;
+            Index stop = r;
+            while (stop < last && objects_.runs[stop].y == y && objects_.runs[stop].z == z) ++stop;
+            const Index from = objects_.runs[r].v - row;
+            const Index to = objects_.runs[stop - 1].v + objects_.runs[stop - 1].length - row;
+            ways_of_row(z, y, ways);
+            // All voxels from the first of the background to the last: a row at a time is cheaper than voxels at
+            // random. A voxel that has no way with an affinity above minus infinity leads to itself, as a patch.
+            std::fill(strongest.data() + from, strongest.data() + to, -std::numeric_limits<T>::infinity());
+            std::fill(distance.data() + from, distance.data() + to, Index{0});
+            for (const Way& way : ways) {
+                const Index begin = std::max(from, way.x_begin), end = std::min(to, way.x_end);
+                if (begin >= end) continue;
+                // An edge backward from x = 0 may lie before the first one; from `begin` on it does not.
+                const T* aff = aff_ + static_cast<Index>(way.edge + row + begin);
+                keep_stronger(aff, way.distance, strongest.data() + begin, distance.data() + begin, end - begin);
             }
-        });
-        for (const Index root : roots) node[root] -= number - regions;
-        return static_cast<Index>(roots.size());
+            for (; r < stop; ++r) {
+                const Run<Index>& run = objects_.runs[r];
+                for (Index v = run.v; v < run.v + run.length; ++v) {
+                    const Index target = v + distance[v - row];
+                    node[v] = label[target] == 0 ? lead + target : node[target];
+                }
+            }
+        }
+    }
+
+    // Follows where v leads as far as it stays within voxels [from, to), and lets all voxels on the way lead there.
+    template <class NewPatch>
+    void follow(Index v, Index from, Index to, Index lead, NewPatch&& new_patch) {
+        Index* node = regions_.node.data();
+        Index x = v;
+        while (node[x] >= lead) {
+            const Index next = node[x] - lead;
+            if (next < from || next >= to) break;
+            // In a strict order the only cycles are two voxels that lead to each other, or one without any edge.
+            if (node[next] == lead + x) {
+                node[x] = node[next] = new_patch();
+                break;
+            }
+            x = next;
+        }
+        const Index target = node[x];
+        while (v != x) {
+            const Index next = node[v] - lead;
+            node[v] = target;
+            v = next;
+        }
     }
 
     const Grid<Index>& grid_;

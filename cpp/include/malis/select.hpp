@@ -92,6 +92,31 @@ inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_
 
 #endif
 
+// best[i] = max(best[i], aff[i]), and of[i] = value where that changed it.
+template <class T, class Index>
+inline void keep_stronger(const T* aff, Index value, T* best, Index* of, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+        const bool stronger = aff[i] > best[i];
+        best[i] = stronger ? aff[i] : best[i];
+        of[i] = stronger ? value : of[i];
+    }
+}
+
+#if defined(MALIS_SSE2)
+inline void keep_stronger(const float* aff, std::uint32_t value, float* best, std::uint32_t* of, std::size_t count) {
+    const __m128i v = _mm_set1_epi32(static_cast<int>(value));
+    std::size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        const __m128 a = _mm_loadu_ps(aff + i), b = _mm_loadu_ps(best + i);
+        const __m128i stronger = _mm_castps_si128(_mm_cmpgt_ps(a, b));
+        _mm_storeu_ps(best + i, _mm_max_ps(a, b));
+        __m128i* to = reinterpret_cast<__m128i*>(of + i);
+        _mm_storeu_si128(to, _mm_or_si128(_mm_and_si128(stronger, v), _mm_andnot_si128(stronger, _mm_loadu_si128(to))));
+    }
+    keep_stronger<float, std::uint32_t>(aff + i, value, best + i, of + i, count - i);
+}
+#endif
+
 inline unsigned lowest_bit(std::uint64_t bits) {
 #if defined(_MSC_VER)
     unsigned long at;
