@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from malis import _checks
@@ -157,3 +158,21 @@ def check_edge_mask(mask: Tensor, name: str, output: Tensor, output_name: str) -
     check_mask(mask, name)
     if not _fits(mask.shape, output.shape):
         raise ValueError(f"{name} must have the shape of {output_name}, {tuple(output.shape)}, got {mask}")
+
+
+def as_integers(labels: _checks.Array, limit: int | None) -> _checks.Array:
+    """Take floats that hold small integers as int32, in fewer passes than the core, which takes any.
+
+    With a `limit`, labels from there on are an error: they were rounded when something turned them into floats.
+    """
+    if labels.dtype.kind != "f":
+        return labels
+    with np.errstate(invalid="ignore"):
+        integers = labels.astype(np.int32)
+    whole = np.array_equal(integers, labels)  # False for NaN and for what int32 cannot hold
+    largest = integers.max(initial=0) if whole else labels.max(initial=0)
+    if limit is not None and np.isfinite(largest) and largest >= limit:
+        raise ValueError(
+            f"seg must hold labels below {limit}, as its floating point dtype rounds larger ones, got {largest:.0f}"
+        )
+    return integers if whole else labels

@@ -81,15 +81,11 @@ def _with_torch(
     _adapter.check_labels(seen(y_true), names.labels)
     labels = flat(y_true, names.labels).detach()
     if labels.is_floating_point() and not torch.compiler.is_compiling():
-        limit = LABEL_LIMITS[seen(y_true).dtype]
-        if bool((labels >= limit).any() & labels.isfinite().all()):
-            raise ValueError(
-                f"{names.labels} must hold labels below {limit}, as its floating point dtype rounds larger ones, "
-                f"got {labels.max().item():.0f}"
-            )
-        integers = labels.to(torch.int32)
-        if bool((integers == labels).all()):  # in fewer passes than the core, which takes any float
-            labels = integers
+        array = (labels.float() if labels.element_size() == 2 else labels).numpy(force=True)
+        try:
+            labels = torch.from_numpy(_adapter.as_integers(array, LABEL_LIMITS[seen(y_true).dtype]))
+        except ValueError as error:
+            raise ValueError(names.of_core(str(error))) from None
     if edge_mask is not None:
         edge_mask = keras.ops.convert_to_tensor(edge_mask)
         _adapter.check_edge_mask(seen(edge_mask), "edge_mask", seen(y_pred), names.output)

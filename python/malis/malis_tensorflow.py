@@ -25,6 +25,7 @@ from malis._adapter import (
     Nhood,
     Options,
     Tensor,
+    as_integers,
     as_tuples,
     check_edge_mask,
     check_labels,
@@ -40,24 +41,6 @@ _Array = npt.NDArray[Any]
 
 
 # ----------------------------------------------------------------------------------------------- on NumPy arrays
-def _as_integers(labels: _Array, limit: int | None) -> _Array:
-    """Take floats that hold small integers as int32, in fewer passes than the core, which takes any.
-
-    With a `limit`, labels from there on are an error: they were rounded when something turned them into floats.
-    """
-    if labels.dtype.kind != "f":
-        return labels
-    with np.errstate(invalid="ignore"):
-        integers = labels.astype(np.int32)
-    whole = np.array_equal(integers, labels)  # False for NaN and for what int32 cannot hold
-    largest = integers.max(initial=0) if whole else labels.max(initial=0)
-    if limit is not None and np.isfinite(largest) and largest >= limit:
-        raise ValueError(
-            f"seg must hold labels below {limit}, as its floating point dtype rounds larger ones, got {largest:.0f}"
-        )
-    return integers if whole else labels
-
-
 def _evaluate_arrays(
     output: _Array,
     labels: _Array,
@@ -80,7 +63,7 @@ def _evaluate_arrays(
     try:
         loss, grad = malis_loss(
             output,
-            _as_integers(labels, label_limit),
+            as_integers(labels, label_limit),
             nhood,
             edge_mask=edge_mask,
             unlabelled_mask=unlabelled_mask,

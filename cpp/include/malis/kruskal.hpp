@@ -150,10 +150,10 @@ bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, Kru
 #if defined(__GNUC__)
     if (sets.nodes() > (std::size_t{1} << 16)) {
         constexpr std::ptrdiff_t ahead = 12;
-        const Index* roots = sets.roots();
+        const Index* parents = sets.parents();
         for (; end - r > ahead; ++r) {
-            __builtin_prefetch(roots + r[ahead].a);
-            __builtin_prefetch(roots + r[ahead].b);
+            __builtin_prefetch(parents + r[ahead].a);
+            __builtin_prefetch(parents + r[ahead].b);
             const Index a = sets.find(r->a);
             const Index b = sets.find(r->b);
             if (a != b && !on_merge(*r, a, b)) return false;
@@ -212,7 +212,7 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
         sets.sets() < 2) {
         return;
     }
-    detail::collect<detail::WeakCollector<T, Index>>(source, rest, threads, from_rank<T>(first), sets.roots());
+    detail::collect<detail::WeakCollector<T, Index>>(source, rest, threads, from_rank<T>(first), sets.roots(threads));
     while (!rest.empty()) {
         const R next = few(static_cast<double>(rest.size()), 3.5) ? all : threshold(detail::RecordSource<T, Index>(rest));
         if (next == all) {

@@ -184,7 +184,7 @@ struct Contraction {
 // One pass over the nodes of any graph, with label histograms.
 template <Pass pass, class T, class Index, class Graph>
 Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
-                                  const PairOptions& options) {
+                                  const PairOptions& options, bool want_positive, bool want_negative) {
     const std::size_t nodes = labels.of.size();
     const int threads = nodes < (std::size_t{1} << 15) ? 1 : options.threads;
     UnionFind<Index> sets;
@@ -197,13 +197,25 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
         for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
     }
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
-    std::uint64_t foreground = 0;
+    std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
     for (std::size_t i = 0; i < nodes; ++i) {
-        foreground += labels.of[i] != 0;
+        ++voxels[labels.of[i]];
         // What is contracted carries one label, so its root stands for all of it.
         const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
         if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
     }
+    // The pairs that are still to be decided: when none is left, neither is anything to count.
+    std::uint64_t foreground = 0, same = 0, positive = 0;
+    for (std::size_t l = 1; l < voxels.size(); ++l) {
+        const std::uint64_t n = voxels[l], pairs = n % 2 ? n * ((n - 1) / 2) : n > 0 ? n / 2 * (n - 1) : 0;
+        foreground += n;
+        same += pairs;
+        if (l != labels.unlabelled) positive += pairs;
+    }
+    const std::uint64_t all = foreground % 2    ? foreground * ((foreground - 1) / 2)
+                              : foreground > 0 ? foreground / 2 * (foreground - 1)
+                                               : 0;
+    std::uint64_t positive_left = want_positive ? positive : 0, negative_left = want_negative ? all - same : 0;
     Buffer<Decision<T, Index>> decisions;
     KruskalScratch<T, Index> scratch;
     const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
@@ -213,7 +225,9 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
                           const PairCount pairs = histograms.merge(into, into == a ? b : a);
                           if ((pairs.pos | pairs.neg) != 0 && !visit.unknown(r.edge, r.a, r.b))
                               decisions.push_back({r.rank, r.edge, pairs});
-                          return histograms.foreground(into) != foreground;
+                          if (want_positive) positive_left -= pairs.pos;
+                          if (want_negative) negative_left -= pairs.neg;
+                          return (positive_left | negative_left) != 0;
                       });
     return decisions;
 }
@@ -228,16 +242,17 @@ double count_on_graph(const Graph& graph, const T* aff, const Labels<Index>& lab
     double loss = 0;
     if (want_positive && options.constrain_positive) {
         loss += detail::emit_positive<T, Index>(
-            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options), sink);
+            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false), sink);
         want_positive = false;
     }
     if (want_negative && options.constrain_negative) {
         loss += detail::emit_negative<T, Index>(
-            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options), sink);
+            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true), sink);
         want_negative = false;
     }
     if (want_positive || want_negative) {
-        const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options);
+        const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options, want_positive,
+                                                                              want_negative);
         if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
         if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
     }
@@ -507,7 +522,7 @@ class ConstrainedCount {
         });
         if (sets.sets() == 1) return;
         regions_of_[l] = static_cast<Index>(sets.sets());
-        const Index* root = sets.roots();
+        const Index* root = sets.roots(threads);
         work.number.reset(n);
         const std::size_t at = work.split_region.size();
         work.split.push_back({l, at});

@@ -1,12 +1,15 @@
-// Disjoint sets that always know their roots: union relabels the smaller set.
+// Disjoint sets, joined by size, in one of two ways.
+//
+// Up to `relabelled` nodes, in cache, every node knows its root: find is one load, and link relabels the smaller set.
 //
 //     root   per node: its set                          find(x) is one load, without a loop
 //     next   per node: a ring through its set           link(a, b) walks the ring of the smaller set once
 //     size   per root
 //
-// A path-compressing forest does less work on paper, but its find is a loop of unpredictable length, and in Kruskal's
+// A forest with path halving does less work on paper, but its find is a loop of unpredictable length, and in Kruskal's
 // algorithm on affinities nearly every mispredicted branch is one of these. Here a node is relabelled at most log2(n)
-// times, in practice two or three times, and looked up for nothing: other threads may read roots() between merges.
+// times, in practice two or three times. Beyond the cache, where a ring is a chain of misses, it is the other way
+// round: there the forest is kept, and link is one store.
 #pragma once
 
 #include <cstddef>
@@ -20,36 +23,54 @@ namespace malis {
 template <class Index>
 class UnionFind {
   public:
+    static constexpr std::size_t relabelled = std::size_t{1} << 17;
+
     // n singletons. Reuses its memory, so that one object serves many small problems.
     void reset(std::size_t n, int threads = 1) {
+        relabel_ = n <= relabelled;
         root_.reset(n);
-        next_.reset(n);
+        if (relabel_) next_.reset(n);
         size_.reset(n);
         sets_ = n;
         parallel_ranges(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 root_[i] = static_cast<Index>(i);
-                next_[i] = static_cast<Index>(i);
                 size_[i] = 1;
             }
+            for (std::size_t i = begin; relabel_ && i < end; ++i) next_[i] = static_cast<Index>(i);
         });
     }
 
     std::size_t nodes() const { return root_.size(); }
     std::size_t sets() const { return sets_; }
     Index size(Index root) const { return size_[root]; }
-    Index find(Index x) const { return root_[x]; }
-    const Index* roots() const { return root_.data(); }
+
+    Index find(Index x) {
+        if (relabel_) return root_[x];
+        while (root_[x] != x) {
+            const Index up = root_[root_[x]];
+            root_[x] = up;
+            x = up;
+        }
+        return x;
+    }
+
+    // Where a find begins: for prefetching.
+    const Index* parents() const { return root_.data(); }
 
     // Joins two different roots and returns the one that remains: the larger, or `a` where they are equal.
     Index link(Index a, Index b) {
         if (size_[a] < size_[b]) std::swap(a, b);
-        Index x = b;
-        do {
-            root_[x] = a;
-            x = next_[x];
-        } while (x != b);
-        std::swap(next_[a], next_[b]);
+        if (relabel_) {
+            Index x = b;
+            do {
+                root_[x] = a;
+                x = next_[x];
+            } while (x != b);
+            std::swap(next_[a], next_[b]);
+        } else {
+            root_[b] = a;
+        }
         size_[a] += size_[b];
         --sets_;
         return a;
@@ -63,7 +84,26 @@ class UnionFind {
         return true;
     }
 
+    // The root of every node, to be read by several threads until the next link.
+    const Index* roots(int threads = 1) {
+        if (!relabel_) {
+            // Lookups of different threads must not write: paths are short, as sets are joined by size.
+            next_.reset(nodes());
+            parallel_ranges(nodes(), std::size_t{1} << 15, threads, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t i = begin; i < end; ++i) {
+                    Index x = root_[i];
+                    while (root_[x] != x) x = root_[x];
+                    next_[i] = x;
+                }
+            });
+            std::swap(root_, next_);
+            next_.release();
+        }
+        return root_.data();
+    }
+
   private:
+    bool relabel_ = true;
     Buffer<Index> root_;
     Buffer<Index> next_;
     Buffer<Index> size_;
