@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets import BasicUNet
 from tqdm import tqdm
 
 import malis
@@ -24,44 +25,51 @@ from malis.malis_torch import MalisLoss
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the example; returns the threshold and the scores of the test images."""
-    args = parser(__doc__.split("\n")[0]).parse_args(argv)
+    options = parser(__doc__.split("\n")[0])
+    args = options.parse_args(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
         malis.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = load(args.data, args.validation, args.test, args.images)
     task = task_of(args.loss)
+    try:
+        data = load(args.data, args.validation, args.test, args.images)
+        batches = iter(Batches(data.train, args.batch, args.crop, args.seed))
+    except (OSError, ValueError) as error:
+        options.error(str(error))
     print(
         f"{data.name}: {len(data.train)} images to train on, {len(data.validation)} to validate, "
         f"{len(data.test)} to test; loss {args.loss}"
     )
 
     c = args.channels
-    model = UNet(
+    model = BasicUNet(
         spatial_dims=2,
         in_channels=data.train.images[0].shape[0],
         out_channels=task.channels,
-        channels=(c, 2 * c, 4 * c, 8 * c),
-        strides=(2, 2, 2),
-        num_res_units=1,
+        features=(c, c, 2 * c, 4 * c, 8 * c, c),
         norm="batch",
+        upsample="nontrainable",  # transposed convolutions leave a checkerboard in the affinities
     ).to(device)
+
+    def cross_entropy(logits: torch.Tensor, labels: npt.NDArray[np.int32]) -> torch.Tensor:
+        target = torch.from_numpy(task.target(labels)).to(device)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, target, known.expand_as(target))
 
     warmup = round(args.steps * args.warmup) if args.loss == "malis" else args.steps
     malis_loss = MalisLoss(margin=args.margin, from_logits=True)
     known = torch.from_numpy(task.known((args.crop, args.crop))).to(device)
-    batches = iter(Batches(data.train, args.batch, args.crop, args.seed))
     start = time.perf_counter()
     seconds_in_malis = 0.0
     running: float | None = None
     model.train()
     # Each phase has its own optimiser: gradients of MALIS are of another size, and Adam has to forget the old one.
-    for phase, steps in (("cross entropy", warmup), ("MALIS", args.steps - warmup)):
+    for phase, steps, lr in (("cross entropy", warmup, args.lr), ("MALIS", args.steps - warmup, args.lr / 2)):
         if steps == 0:
             continue
-        optimizer = torch.optim.Adam(model.parameters(), args.lr)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=max(2, steps), pct_start=0.2)
+        optimizer = torch.optim.Adam(model.parameters(), lr)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(2, steps), pct_start=0.2)
         progress = tqdm(itertools.islice(batches, steps), total=steps, desc=phase, unit="step", mininterval=0.5)
         for image, labels in progress:
             logits = model(torch.from_numpy(image).to(device))
@@ -69,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 began = time.perf_counter()
                 loss = malis_loss(torch.from_numpy(labels), logits)
                 seconds_in_malis += time.perf_counter() - began
+                if args.mix > 0:
+                    loss = loss + args.mix * cross_entropy(logits, labels)
             else:
-                target = torch.from_numpy(task.target(labels)).to(device)
-                weight = known.expand_as(target)
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, weight)
+                loss = cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -86,8 +94,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     model.eval()
 
     def predict(image: Image) -> Probabilities:
-        # The U-Net halves its input three times.
-        pad = [(0, 0), *((0, -n % 8) for n in image.shape[1:])]
+        # The U-Net halves its input four times.
+        pad = [(0, 0), *((0, -n % 16) for n in image.shape[1:])]
         padded = torch.from_numpy(np.pad(image, pad, mode="reflect"))[None].to(device)
         with torch.no_grad():
             probabilities = torch.sigmoid(model(padded))[0].cpu().numpy()

@@ -12,9 +12,10 @@ import sys
 import textwrap
 from pathlib import Path
 
-import malis
 import numpy as np
 import pytest
+
+import malis
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -78,9 +79,7 @@ def core(seg: torch.Tensor, output: torch.Tensor, nhood, **options) -> tuple[tor
             output[b].detach().numpy(),
             seg[b].numpy(),
             nhood,
-            **{
-                name: value[b].numpy() if torch.is_tensor(value) else value for name, value in options.items()
-            },
+            **{name: value[b].numpy() if torch.is_tensor(value) else value for name, value in options.items()},
         )
         for b in range(len(output))
     ]
@@ -374,9 +373,7 @@ def test_gradcheck_with_masks() -> None:
     seg, output = case(2, batch=1)
     edge_mask, unlabelled = masks(2, batch=1)
     loss = MalisLoss()
-    assert torch.autograd.gradcheck(
-        lambda out: loss(seg, out, edge_mask, unlabelled), output.requires_grad_()
-    )
+    assert torch.autograd.gradcheck(lambda out: loss(seg, out, edge_mask, unlabelled), output.requires_grad_())
 
 
 def test_a_second_derivative_is_an_error() -> None:
@@ -566,8 +563,7 @@ def test_vmap(in_dims: tuple[int | None, int | None]) -> None:
     segs = torch.stack([labels(3, SHAPES[2], seed) for seed in range(4)])
     outputs = torch.stack([tie_free((3, 2, *SHAPES[2]), seed) for seed in range(4)])
     arguments = [
-        stack[0] if dim is None else stack.movedim(0, dim)
-        for stack, dim in zip((segs, outputs), in_dims, strict=True)
+        stack[0] if dim is None else stack.movedim(0, dim) for stack, dim in zip((segs, outputs), in_dims, strict=True)
     ]
     losses = torch.func.vmap(lambda s, o: malis_loss2d(s, o, reduction="none"), in_dims)(*arguments)
     for i in range(4):
@@ -695,9 +691,7 @@ def test_in_forked_data_loader_workers() -> None:
             assert torch.equal(result[0], value) and torch.equal(result[1], grad)
         print("done")
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=300
-    )
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=300)
     assert run.stdout.strip() == "done", run.stderr
 
 
@@ -726,9 +720,7 @@ def test_training_lowers_the_loss(ndim: int, from_logits: bool) -> None:
 # ----------------------------------------------------------------------------------------------------- module
 @pytest.fixture
 def module() -> MalisLoss:
-    return MalisLoss(
-        [[-1, 0], [0, -2]], margin=0.2, pointwise="cross_entropy", reduction="sum", num_threads=2
-    )
+    return MalisLoss([[-1, 0], [0, -2]], margin=0.2, pointwise="cross_entropy", reduction="sum", num_threads=2)
 
 
 def test_module_survives_pickling_and_copies(module: MalisLoss) -> None:

@@ -66,9 +66,7 @@ class _Options(NamedTuple):
 
 # ----------------------------------------------------------------------------------------------- the operator
 # Data that goes through the host cannot be part of a CUDA graph: PyTorch cuts the graph if it knows the tag.
-_TAGS: dict[str, Any] = (
-    {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
-)
+_TAGS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 
 
 def _compute_dtype(output: Tensor) -> torch.dtype:
@@ -223,27 +221,20 @@ def _check_output(output: Tensor, ndim: int | None, nhood: Nhood | None) -> Nhoo
         ndim = len(nhood[0])
     if ndim is None:
         if not 3 <= output.dim() <= 5:
-            raise ValueError(
-                f"output must have shape (B, K, *spatial) with 1 to 3 axes, got {_describe(output)}"
-            )
+            raise ValueError(f"output must have shape (B, K, *spatial) with 1 to 3 axes, got {_describe(output)}")
         ndim = output.dim() - 2
     if nhood is None:
         nhood = _NEAREST[ndim]
     if len(nhood[0]) != ndim:
-        raise ValueError(
-            f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}"
-        )
+        raise ValueError(f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}")
     if output.dim() != ndim + 2:
         axes = ("L", "H, W", "D, H, W")[ndim - 1]
         raise ValueError(f"output must have shape (B, K, {axes}), got {_describe(output)}")
     if output.dtype not in FLOATS:
-        raise TypeError(
-            f"output must have dtype float16, bfloat16, float32 or float64, got {_describe(output)}"
-        )
+        raise TypeError(f"output must have dtype float16, bfloat16, float32 or float64, got {_describe(output)}")
     if output.shape[1] != len(nhood):
         raise ValueError(
-            f"output must have one channel for each of the {len(nhood)} offsets of nhood, "
-            f"got {_describe(output)}"
+            f"output must have one channel for each of the {len(nhood)} offsets of nhood, got {_describe(output)}"
         )
     if output.numel() == 0:
         raise ValueError(f"output must not be empty, got {_describe(output)}")
@@ -652,9 +643,7 @@ class MalisLoss(torch.nn.Module):
             The loss, a scalar or of shape (B,).
         """
         options = _Options(*[getattr(self, name) for name in _Options._fields])
-        return _evaluate(
-            None, seg_gt, output, edge_mask, unlabelled_mask, self.nhood, options, self.reduction
-        )
+        return _evaluate(None, seg_gt, output, edge_mask, unlabelled_mask, self.nhood, options, self.reduction)
 
     def extra_repr(self) -> str:
         """List the options for ``print``."""
