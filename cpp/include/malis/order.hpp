@@ -124,6 +124,7 @@ template <class T, class Index>
 void sort_small(Record<T, Index>* from, std::size_t n, Record<T, Index>* to, Buffer<std::uint32_t>& counts,
                 int depth = 0) {
     using R = Record<T, Index>;
+    if (n == 0) return;
     const auto copy = [n](const R* a, R* b) { std::memcpy(static_cast<void*>(b), a, n * sizeof(R)); };
     const R* const end = from + n;
     if (n <= insertion_limit) {
