@@ -185,6 +185,8 @@ class Batches:
 
     def __init__(self, data: Split, batch: int, crop: int, seed: int) -> None:
         smallest = min(min(i.shape[1:]) for i in data.images)
+        if crop < 32:
+            raise ValueError(f"crop must be at least 32, got {crop}: the U-Net halves it four times")
         if crop > smallest:
             raise ValueError(f"crop must be at most the size of the images, {smallest}, got {crop}")
         self.data, self.batch, self.crop = data, batch, crop
