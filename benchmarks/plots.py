@@ -69,7 +69,9 @@ def time_against_size(comparison: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.set_title(titles[group])
         axes.set_xlabel("voxels, 3 edges each")
-        axes.legend(frameon=False, fontsize=7.5)
+        axes.legend(frameon=False, fontsize=7.5, loc="upper left")
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(low, 12 * high)  # room for the legends
     panels[0].set_ylabel("time")
     figure.tight_layout()
     figure.savefig(path)
@@ -134,6 +136,7 @@ def speed_up(scaling: dict[str, Any], path: Path) -> None:
         axes.plot(sorted(points), faster, color=colour, marker=marker, label=name)
     axes.plot([1, most], [1, most], color="black", linestyle="--", linewidth=1, label="ideal")
     axes.set_xticks(range(1, most + 1))
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("threads")
     axes.set_ylabel(f"speed-up at {scaling['size']}³")
     axes.grid(alpha=0.3)
