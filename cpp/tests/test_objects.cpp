@@ -94,23 +94,54 @@ void check_objects(const Volume& volume, const std::vector<std::int32_t>& seg, b
     CHECK_EQUAL(objects.labels(), labels.count + 1);
     CHECK_EQUAL(objects.first_run.size(), static_cast<std::size_t>(labels.count) + 2);
     // Voxels of a label are numbered in the order of the volume.
-    std::vector<Index> seen(objects.labels(), 0);
+    std::vector<Index> seen(objects.labels(), 0), local(seg.size());
     std::size_t wrong = 0;
-    for (std::size_t v = 0; v < seg.size(); ++v) wrong += objects.local[v] != seen[labels.of[v]]++;
-    CHECK_EQUAL(wrong, std::size_t{0});
+    for (std::size_t v = 0; v < seg.size(); ++v) local[v] = seen[labels.of[v]]++;
     CHECK_SAME(objects.voxels, seen);
     // The runs of a label are all its voxels, in the order of the volume; each lies in one row.
     for (Index l = 0; l < objects.labels(); ++l) {
         Index voxels = 0;
         for (Index r = objects.first_run[l]; r < objects.first_run[l + 1]; ++r) {
             const Run<Index>& run = objects.runs[r];
-            wrong += run.length == 0 || objects.local[run.v] != voxels;
-            wrong += run.v / grid.width != run.z * grid.height + run.y ||
+            wrong += run.length == 0 || run.first != voxels || local[run.v] != voxels;
+            wrong += run.x != run.v % grid.width || run.y != run.v / grid.width % grid.height ||
                      (run.v + run.length - 1) / grid.width != run.v / grid.width;
             for (Index i = 0; i < run.length; ++i) wrong += labels.of[run.v + i] != l;
             voxels += run.length;
         }
         wrong += voxels != objects.voxels[l];
+    }
+    CHECK_EQUAL(wrong, std::size_t{0});
+    // The stretches of all labels are all edges between voxels of the same label, each once, in order.
+    struct Edge {
+        Index label, a, b;
+    };
+    std::map<Index, Edge> expected, found;
+    for (std::size_t k = 0; k < volume.nhood.size(); ++k) {
+        if (!grid.steps[k].decides) continue;
+        for (Index v = 0; v < grid.voxels; ++v) {
+            const Index row = v / grid.width, x = v % grid.width;
+            const auto range = grid.range(grid.steps[k], row / grid.height, row % grid.height);
+            if (x < range.begin || x >= range.end) continue;
+            const Index u = v + grid.steps[k].distance;
+            if (labels.of[v] == labels.of[u])
+                expected[static_cast<Index>(k) * grid.voxels + v] = {labels.of[v], local[v], local[u]};
+        }
+    }
+    Buffer<Stretch<Index>> stretches;
+    for (Index l = 0; l < objects.labels(); ++l) {
+        find_stretches(grid, objects, l, stretches);
+        Index next = 0;
+        for (const Stretch<Index>& s : stretches) {
+            wrong += s.count == 0 || s.edge < next;
+            next = s.edge + s.count;
+            for (Index i = 0; i < s.count; ++i) found[s.edge + i] = {l, s.a + i, s.b + i};
+        }
+    }
+    CHECK_EQUAL(found.size(), expected.size());
+    for (const auto& [edge, e] : expected) {
+        const auto at = found.find(edge);
+        wrong += at == found.end() || at->second.label != e.label || at->second.a != e.a || at->second.b != e.b;
     }
     CHECK_EQUAL(wrong, std::size_t{0});
 }
@@ -128,11 +159,14 @@ MALIS_TEST(labels_of_all_types) {
     all_numbers<std::int64_t>();
 }
 
-MALIS_TEST(runs_and_local_numbers) {
+MALIS_TEST(runs_and_stretches) {
     Random random(5);
     for (const std::array<std::size_t, 3> shape :
          {std::array<std::size_t, 3>{1, 1, 1}, {1, 1, 90}, {1, 50, 1}, {1, 13, 17}, {5, 6, 7}, {40, 43, 47}}) {
-        const Volume volume{shape, nearest_neighbours()};
+        Volume volume{shape, nearest_neighbours()};
+        // Longer than some of the volumes, in all directions, and one that joins a voxel to itself.
+        volume.nhood.insert(volume.nhood.end(),
+                            {{0, 0, 0}, {0, 1, 2}, {1, -3, 2}, {-2, 0, 16}, {0, 12, -5}, {5, 0, 0}, {-4, -5, -6}});
         for (const Seg kind : all_segs) {
             const auto seg = make_seg(volume, kind, random);
             for (const int threads : {1, 3}) {

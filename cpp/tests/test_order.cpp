@@ -94,7 +94,7 @@ template <class T, class Index>
 void sorts_like_stable_sort(std::size_t n, bool all) {
     using R = Record<T, Index>;
     Buffer<R> scratch;
-    Buffer<std::uint32_t> counts;
+    SortScratch<T> keys;
     std::size_t which = 0;
     for (const auto& [name, value] : distributions<T>()) {
         if (!all && which++ % 3 != 0) continue;
@@ -112,7 +112,7 @@ void sorts_like_stable_sort(std::size_t n, bool all) {
             context = std::string(name) + ", " + std::to_string(n) + " records, " + std::to_string(threads) + " threads";
             Buffer<R> records(n);
             std::copy(unsorted.begin(), unsorted.end(), records.begin());
-            sort_records<T, Index>(records, scratch, counts, threads);
+            sort_records<T, Index>(records, scratch, keys, threads);
             bool equal = records.size() == n;
             for (std::size_t i = 0; equal && i < n; ++i)
                 equal = records[i].rank == expected[i].rank && records[i].edge == expected[i].edge &&

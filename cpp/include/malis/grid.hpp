@@ -53,8 +53,14 @@ class Grid {
 
     Range range(const Step& step, Index z, Index y) const {
         if (!inside(z, step.offset.z, depth) || !inside(y, step.offset.y, height)) return {0, 0};
+        return across(step);
+    }
+
+    // The range of rows for which the other axes stay in the volume; empty where that is so for no row.
+    Range across(const Step& step) const {
+        if (!shorter(step.offset.z, depth) || !shorter(step.offset.y, height) || !shorter(step.offset.x, width))
+            return {0, 0};
         const std::int64_t x = step.offset.x, w = static_cast<std::int64_t>(width);
-        if (x >= w || -x >= w) return {0, 0};
         return {static_cast<Index>(x < 0 ? -x : 0), static_cast<Index>(x > 0 ? w - x : w)};
     }
 
@@ -64,6 +70,10 @@ class Grid {
     std::vector<Step> steps;
 
   private:
+    static bool shorter(std::int64_t offset, Index size) {
+        const std::int64_t s = static_cast<std::int64_t>(size);
+        return offset < s && -offset < s;
+    }
     static bool inside(Index at, std::int64_t offset, Index size) {
         const std::int64_t to = static_cast<std::int64_t>(at) + offset;
         return to >= 0 && to < static_cast<std::int64_t>(size);

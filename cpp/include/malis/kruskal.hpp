@@ -13,7 +13,8 @@
 // A source offers
 //     chunks()                 pieces that can be scanned independently, in the order of edge indices
 //     scan(chunk, collect)     calls collect.reserve(m), then collect(affinity, edge, a, b) for at most m edges, those
-//                              whose affinity passes collect.strength and collect.threshold (select.hpp)
+//                              whose affinity passes collect.strength and collect.threshold (select.hpp); or, where
+//                              nodes count up along with edges, collect.stretch()
 //     sample(take)             calls take(rank) for a part of the edges; returns the factor from that part to all
 #pragma once
 
@@ -34,7 +35,7 @@ template <class T, class Index>
 struct KruskalScratch {
     Buffer<Record<T, Index>> records, rest, sorted;
     Buffer<Rank<T>> samples;
-    Buffer<std::uint32_t> counts;
+    SortScratch<T> keys;
     // The threshold of the previous problem: where one object follows the other it fits most of them, and sampling
     // would cost more than the objects. 0 when there is none.
     Rank<T> hint = 0;
@@ -62,8 +63,28 @@ class StrongCollector {
     void operator()(T affinity, Index edge, Index a, Index b) {
         to_.data()[size_++] = {to_rank(affinity), edge, a, b};
     }
+    // All that pass among `count` edges edge + i between a + i and b + i; `aff` is where their affinities begin.
+    void stretch(const T* aff, const T* aff_end, Index edge, Index a, Index b, Index count) {
+        stretch_of(aff, edge, a, b, count, [=](Index block, std::size_t n) {
+            return select_passing<strength>(aff + block, aff_end, threshold, n);
+        });
+    }
 
   protected:
+    template <class Select>
+    void stretch_of(const T* aff, Index edge, Index a, Index b, Index count, Select select) {
+        reserve(count);
+        Record<T, Index>* to = to_.data() + size_;
+        for (Index block = 0; block < count; block += 64) {
+            std::uint64_t selected = select(block, std::min<Index>(64, count - block));
+            for (; selected != 0; selected &= selected - 1) {
+                const Index i = block + static_cast<Index>(lowest_bit(selected));
+                *to++ = {to_rank(aff[i]), edge + i, a + i, b + i};
+            }
+        }
+        size_ = static_cast<std::size_t>(to - to_.data());
+    }
+
     Buffer<Record<T, Index>>& to_;
     std::size_t size_;
 };
@@ -81,6 +102,12 @@ class WeakCollector : public StrongCollector<T, Index> {
         // more than a store.
         this->to_.data()[this->size_] = {to_rank(affinity), edge, a, b};
         this->size_ += root_[a] != root_[b];
+    }
+    void stretch(const T* aff, const T* aff_end, Index edge, Index a, Index b, Index count) {
+        this->stretch_of(aff, edge, a, b, count, [=](Index block, std::size_t n) {
+            return select_different<strength>(root_ + a + block, root_ + b + block, aff + block, aff_end,
+                                              this->threshold, n);
+        });
     }
 
   private:
@@ -144,7 +171,7 @@ class RecordSource {
 template <class T, class Index, class OnMerge>
 bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
                   int threads, OnMerge& on_merge) {
-    sort_records<T, Index>(records, scratch.sorted, scratch.counts, threads);
+    sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads);
     const Record<T, Index>* r = records.begin();
     const Record<T, Index>* const end = records.end();
 #if defined(__GNUC__)
@@ -170,16 +197,18 @@ bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, Kru
 
 }  // namespace detail
 
+// How many of the strongest edges are sorted at first, for each node: most of the tree should be among them. More would
+// be sorted in vain, fewer would leave more to filter. A lattice is like a random graph in that about one will do;
+// more are needed where many edges join the same two nodes.
+constexpr double lattice_edges = 1.1, parallel_edges = 3;
+
 // Takes the edges of `source` in order; for each that joins two sets, on_merge(record, root_a, root_b) has to join
 // them (sets.link) and returns whether to go on.
 template <class T, class Index, class Source, class OnMerge>
 void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
-             OnMerge&& on_merge) {
+             double edges_per_node, OnMerge&& on_merge) {
     using R = Rank<T>;
     constexpr R all = std::numeric_limits<R>::max();
-    // In a random graph, and in a lattice alike, most of the tree is found among the strongest edges, about one for
-    // each node; more of them would be sorted in vain, fewer would leave more to filter.
-    constexpr double edges_per_node = 1.1;
     auto& records = scratch.records;
     auto& rest = scratch.rest;
 

@@ -62,6 +62,39 @@ struct Record {
     Index b;
 };
 
+// What is moved while records are sorted: a rank and the place of its record. Where both fit, they are one number.
+template <class T>
+struct Key {
+    Key() = default;
+    Key(Rank<T> rank, std::uint32_t at) : rank_(rank), at_(at) {}
+    Rank<T> rank() const { return rank_; }
+    std::uint32_t at() const { return at_; }
+    bool operator<(const Key& other) const {
+        return rank_ < other.rank_ || (rank_ == other.rank_ && at_ < other.at_);
+    }
+
+  private:
+    Rank<T> rank_;
+    std::uint32_t at_;
+};
+template <>
+struct Key<float> {
+    Key() = default;
+    Key(std::uint32_t rank, std::uint32_t at) : both_(static_cast<std::uint64_t>(rank) << 32 | at) {}
+    std::uint32_t rank() const { return static_cast<std::uint32_t>(both_ >> 32); }
+    std::uint32_t at() const { return static_cast<std::uint32_t>(both_); }
+    bool operator<(const Key& other) const { return both_ < other.both_; }
+
+  private:
+    std::uint64_t both_;
+};
+
+template <class T>
+struct SortScratch {
+    Buffer<Key<T>> keys;
+    Buffer<std::uint32_t> counts;
+};
+
 namespace detail {
 
 // Bucket of a rank among `buckets`, monotone in the rank. Within a few powers of two a shift of the rank will do;
@@ -103,52 +136,62 @@ class Buckets {
     bool by_shift_, usable_;
 };
 
-template <class R>
-inline void insertion_sort(R* begin, R* end) {
-    for (R* i = begin + 1; i < end; ++i) {
-        if (!(i->rank < (i - 1)->rank)) continue;
-        const R moved = *i;
-        R* j = i;
-        do {
-            *j = *(j - 1);
-            --j;
-        } while (j > begin && moved.rank < (j - 1)->rank);
+// For keys that are nearly in order.
+template <class K>
+inline void insertion_sort(K* begin, K* end) {
+    for (K* i = begin + 1; i < end; ++i) {
+        const K moved = *i;
+        K* j = i;
+        for (; j > begin && moved < *(j - 1); --j) *j = *(j - 1);
         *j = moved;
     }
 }
 
 constexpr std::size_t insertion_limit = 24;
 
-// Sorts n records stably from one place to another; `from` serves as scratch.
+// Records and keys as what sort_keys reads.
 template <class T, class Index>
-void sort_small(Record<T, Index>* from, std::size_t n, Record<T, Index>* to, Buffer<std::uint32_t>& counts,
-                int depth = 0) {
-    using R = Record<T, Index>;
-    if (n == 0) return;
-    const auto copy = [n](const R* a, R* b) { std::memcpy(static_cast<void*>(b), a, n * sizeof(R)); };
-    const R* const end = from + n;
+struct RecordItems {
+    const Record<T, Index>* records;
+    Rank<T> rank(std::size_t i) const { return records[i].rank; }
+    Key<T> key(std::size_t i) const { return {records[i].rank, static_cast<std::uint32_t>(i)}; }
+};
+template <class T>
+struct KeyItems {
+    const Key<T>* keys;
+    Rank<T> rank(std::size_t i) const { return keys[i].rank(); }
+    Key<T> key(std::size_t i) const { return keys[i]; }
+};
+
+// Sorts the keys of n items to `to`, behind which there is room for them once more.
+template <class T, class Items>
+void sort_keys(Items items, std::size_t n, Key<T>* to, Buffer<std::uint32_t>& counts, int depth = 0) {
+    const auto copy = [&] {
+        for (std::size_t i = 0; i < n; ++i) to[i] = items.key(i);
+    };
     if (n <= insertion_limit) {
-        copy(from, to);
+        copy();
         insertion_sort(to, to + n);
         return;
     }
-    Rank<T> lowest = from->rank, highest = from->rank, previous = from->rank;
+    Rank<T> lowest = items.rank(0), highest = lowest, previous = lowest;
     bool sorted = true;
-    for (const R* r = from; r != end; ++r) {
-        lowest = std::min(lowest, r->rank);
-        highest = std::max(highest, r->rank);
-        sorted &= previous <= r->rank;
-        previous = r->rank;
+    for (std::size_t i = 0; i < n; ++i) {
+        const Rank<T> r = items.rank(i);
+        lowest = std::min(lowest, r);
+        highest = std::max(highest, r);
+        sorted &= previous <= r;
+        previous = r;
     }
     if (sorted) {
-        copy(from, to);
+        copy();
         return;
     }
-    const std::size_t buckets = std::min<std::size_t>(std::max<std::size_t>(n / 2, 16), std::size_t{1} << 12);
+    const std::size_t buckets = std::min<std::size_t>(std::max<std::size_t>(n, 16), std::size_t{1} << 13);
     const Buckets<T> bucket_of(lowest, highest, buckets);
-    if (!bucket_of.usable() || depth > 3 || n > std::numeric_limits<std::uint32_t>::max()) {
-        copy(from, to);
-        std::stable_sort(to, to + n, [](const R& x, const R& y) { return x.rank < y.rank; });
+    if (!bucket_of.usable() || depth > 3) {
+        copy();
+        std::sort(to, to + n);
         return;
     }
     const std::size_t base = counts.size();  // a deeper call counts behind this one
@@ -157,42 +200,54 @@ void sort_small(Record<T, Index>* from, std::size_t n, Record<T, Index>* to, Buf
     std::memset(first, 0, (buckets + 1) * sizeof *first);
     std::uint32_t largest = 0;
     bucket_of.visit([&](auto bucket) {
-        for (const R* r = from; r != end; ++r) ++first[bucket(r->rank) + 1];
+        for (std::size_t i = 0; i < n; ++i) ++first[bucket(items.rank(i)) + 1];
         for (std::size_t i = 0; i < buckets; ++i) {
             largest = std::max(largest, first[i + 1]);
             first[i + 1] += first[i];
         }
-        for (const R* r = from; r != end; ++r) to[first[bucket(r->rank)]++] = *r;
+        for (std::size_t i = 0; i < n; ++i) to[first[bucket(items.rank(i))]++] = items.key(i);
     });
-    if (largest <= insertion_limit) {
-        insertion_sort(to, to + n);  // every record is within its bucket: a short way to go
-    } else {
+    if (largest > insertion_limit) {
         std::uint32_t start = 0;
         for (std::size_t i = 0; i < buckets; ++i) {
-            const std::uint32_t stop = counts[base + i];
-            if (stop - start > insertion_limit) {
-                sort_small<T, Index>(to + start, stop - start, from + start, counts, depth + 1);
-                std::memcpy(static_cast<void*>(to + start), from + start, (stop - start) * sizeof(R));
-            } else {
-                insertion_sort(to + start, to + stop);
+            const std::uint32_t stop = counts[base + i], size = stop - start;
+            if (size > insertion_limit) {
+                // Sorted to the room behind, of which half remains for a deeper call: no bucket holds all keys.
+                Key<T>* const room = to + n;
+                sort_keys<T>(KeyItems<T>{to + start}, size, room, counts, depth + 1);
+                std::memcpy(static_cast<void*>(to + start), room, size * sizeof *to);
             }
             start = stop;
         }
     }
     counts.resize(base);
+    insertion_sort(to, to + n);  // every key is within its bucket: a short way to go
+}
+
+// Sorts n records stably from one place to another.
+template <class T, class Index>
+void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* to, SortScratch<T>& scratch) {
+    if (n > std::numeric_limits<std::uint32_t>::max()) {
+        std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
+        std::stable_sort(to, to + n, [](const auto& x, const auto& y) { return x.rank < y.rank; });
+        return;
+    }
+    scratch.keys.reset(6 * n);
+    sort_keys<T>(RecordItems<T, Index>{from}, n, scratch.keys.data(), scratch.counts);
+    for (std::size_t i = 0; i < n; ++i) to[i] = from[scratch.keys[i].at()];
 }
 
 }  // namespace detail
 
 // Sorts records stably by rank, on several threads where there are many. `scratch` is resized as needed.
 template <class T, class Index>
-void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& scratch, Buffer<std::uint32_t>& counts,
+void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& scratch, SortScratch<T>& keys,
                   int threads) {
     using R = Record<T, Index>;
     const std::size_t n = records.size();
     scratch.reset(n);
     if (n < (std::size_t{1} << 15)) {
-        detail::sort_small<T, Index>(records.data(), n, scratch.data(), counts);
+        detail::sort_small<T, Index>(records.data(), n, scratch.data(), keys);
         std::swap(records, scratch);
         return;
     }
@@ -251,11 +306,11 @@ void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& s
         });
     });
     const std::size_t tasks = std::min<std::size_t>(buckets, 64);
-    std::vector<Buffer<std::uint32_t>> thread_counts(pieces);
+    std::vector<SortScratch<T>> of_thread(pieces);
     parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
         for (std::size_t i = buckets * task / tasks; i < buckets * (task + 1) / tasks; ++i) {
             detail::sort_small<T, Index>(scratch.data() + first[i], first[i + 1] - first[i], records.data() + first[i],
-                                         thread_counts[thread]);
+                                         of_thread[thread]);
         }
     });
 }

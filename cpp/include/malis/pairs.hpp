@@ -219,7 +219,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     Buffer<Decision<T, Index>> decisions;
     KruskalScratch<T, Index> scratch;
     const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
-    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
+    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads, lattice_edges,
                       [&](const Record<T, Index>& r, Index a, Index b) {
                           const Index into = sets.link(a, b);
                           const PairCount pairs = histograms.merge(into, into == a ? b : a);
@@ -265,72 +265,38 @@ namespace detail {
 template <class T, class Index>
 class ObjectScan {
   public:
-    ObjectScan(const Grid<Index>& grid, const T* aff, const Index* label, const Objects<Index>& objects, Index object,
-               int threads)
-        : grid_(grid), aff_(aff), aff_end_(aff + grid.edges()), label_(label), local_(objects.local.data()),
-          object_(object),
-          voxels_(objects.voxels[object]), begin_(objects.runs.data() + objects.first_run[object]),
-          runs_(objects.first_run[object + 1] - objects.first_run[object]),
-          pieces_(threads > 1 ? std::min<std::size_t>(runs_, 4 * static_cast<std::size_t>(threads)) : 1) {}
+    ObjectScan(const Grid<Index>& grid, const T* aff, const Buffer<Stretch<Index>>& stretches, int threads)
+        : aff_(aff), aff_end_(aff + grid.edges()), stretches_(stretches),
+          chunks_(threads > 1 ? std::min<std::size_t>(stretches.size(), 4 * static_cast<std::size_t>(threads)) : 1) {}
 
-    std::size_t chunks() const { return grid_.steps.size() * pieces_; }
+    std::size_t chunks() const { return chunks_; }
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        const std::size_t k = chunk / pieces_, piece = chunk % pieces_;
-        if (!grid_.steps[k].decides) return;
-        const Run<Index>* end = begin_ + runs_ * (piece + 1) / pieces_;
-        for (const Run<Index>* run = begin_ + runs_ * piece / pieces_; run != end; ++run) scan_run(k, *run, collect);
+        const Stretch<Index>* end = stretches_.data() + stretches_.size() * (chunk + 1) / chunks_;
+        for (const Stretch<Index>* s = stretches_.data() + stretches_.size() * chunk / chunks_; s != end; ++s)
+            collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
     }
 
     template <class Take>
     double sample(Take take) const {
         Sampler<T, Take> sampler{take};
-        std::size_t sampled = 0;
-        const std::size_t wanted = std::min<std::size_t>(runs_, 12 + 1024 * runs_ / (voxels_ + 1));
+        std::size_t edges = 0, sampled = 0;
+        for (const Stretch<Index>& s : stretches_) edges += s.count;
+        const std::size_t wanted = std::min(stretches_.size(), 36 + 3072 * stretches_.size() / (edges + 1));
         for (std::size_t i = 0; i < wanted; ++i) {
-            const Run<Index>& run = begin_[(2 * i + 1) * runs_ / (2 * wanted)];
-            for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
-                if (grid_.steps[k].decides) scan_run(k, run, sampler);
-            }
-            sampled += run.length;
+            const Stretch<Index>& s = stretches_[(2 * i + 1) * stretches_.size() / (2 * wanted)];
+            sampler.stretch(aff_ + s.edge, aff_end_, s.edge, s.a, s.b, s.count);
+            sampled += s.count;
         }
-        return static_cast<double>(voxels_) / static_cast<double>(sampled);
+        return static_cast<double>(edges) / static_cast<double>(std::max<std::size_t>(1, sampled));
     }
 
   private:
-    template <class Collect>
-    void scan_run(std::size_t k, const Run<Index>& run, Collect& collect) const {
-        const auto& step = grid_.steps[k];
-        const auto range = grid_.range(step, run.z, run.y);
-        const Index row = (run.z * grid_.height + run.y) * grid_.width;
-        const Index x0 = run.v - row;
-        const Index begin = std::max(x0, range.begin), end = std::min(x0 + run.length, range.end);
-        if (begin >= end) return;
-        const Index count = end - begin, v = row + begin, u = v + step.distance;
-        const Index edge = static_cast<Index>(k) * grid_.voxels + v;
-        collect.reserve(count);
-        const Index first = local_[v];
-        for (Index block = 0; block < count; block += 64) {
-            const T* aff = aff_ + edge + block;
-            std::uint64_t selected =
-                select_equal<Collect::strength>(label_ + static_cast<Index>(u + block), object_, aff, aff_end_,
-                                                collect.threshold, std::min<Index>(64, count - block));
-            for (; selected != 0; selected &= selected - 1) {
-                const Index i = static_cast<Index>(lowest_bit(selected));
-                collect(aff[i], edge + block + i, first + block + i, local_[static_cast<Index>(u + block + i)]);
-            }
-        }
-    }
-
-    const Grid<Index>& grid_;
     const T* aff_;
     const T* aff_end_;
-    const Index* label_;
-    const Index* local_;
-    Index object_, voxels_;
-    const Run<Index>* begin_;
-    std::size_t runs_, pieces_;
+    const Buffer<Stretch<Index>>& stretches_;
+    std::size_t chunks_;
 };
 
 // The components of the objects: what the positive pass leaves and the negative pass begins with.
@@ -344,6 +310,7 @@ struct Regions {
 // What a thread keeps from object to object.
 template <class T, class Index>
 struct ObjectWork {
+    Buffer<Stretch<Index>> stretches, next;  // of the object at hand and of the next one
     KruskalScratch<T, Index> scratch;
     UnionFind<Index> sets;
     Buffer<Index> number;
@@ -397,13 +364,17 @@ class ConstrainedCount {
         };
         std::vector<Sum> sums(tasks.size() + large_objects.size());
         parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
+            ObjectWork<T, Index>& work = work_[thread];
             for (std::size_t i = tasks[task].first; i < tasks[task].second; ++i) {
-                if (i + 1 < tasks[task].second) prefetch(order[i + 1]);
-                solve(order[i], work_[thread], 1, emit, sums[task].loss, sums[task].pairs);
+                if (i == tasks[task].first) prepare(order[i], work.stretches);
+                if (i + 1 < tasks[task].second) prepare(order[i + 1], work.next);
+                solve(order[i], work, 1, emit, sums[task].loss, sums[task].pairs);
+                std::swap(work.stretches, work.next);
             }
         });
         for (std::size_t i = 0; i < large_objects.size(); ++i) {
             Sum& sum = sums[tasks.size() + i];
+            find_stretches(grid_, objects_, large_objects[i], work_[0].stretches);
             solve(large_objects[i], work_[0], threads_, emit, sum.loss, sum.pairs);
         }
         double loss = 0;
@@ -413,6 +384,8 @@ class ConstrainedCount {
             pairs += sum.pairs;
         }
         for (auto& work : work_) {
+            work.stretches = {};
+            work.next = {};
             work.scratch = {};
             work.sets = {};
         }
@@ -441,7 +414,7 @@ class ConstrainedCount {
         Buffer<Decision<T, Index>> decisions;
         const BasinVisit visit{aff_, aff_ + grid_.edges(), regions_.node.data()};
         kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
-                          [&](const Record<T, Index>& r, Index a, Index b) {
+                          parallel_edges, [&](const Record<T, Index>& r, Index a, Index b) {
                               const Index into = sets.link(a, b);
                               const PairCount pairs = histograms.merge(into, into == a ? b : a);
                               if (pairs.neg != 0) decisions.push_back({r.rank, r.edge, pairs});
@@ -485,23 +458,15 @@ class ConstrainedCount {
         return order;
     }
 
-    // Asks for the memory of an object while another is solved: its rows are too short for the hardware to see a
-    // pattern in them.
-    void prefetch(Index l) const {
+    // Finds the edges of the next object, and asks for their affinities, which are read sixteen at a time, while the
+    // object at hand is solved: rows are too short for the hardware to see a pattern in them.
+    void prepare(Index l, Buffer<Stretch<Index>>& stretches) const {
+        find_stretches(grid_, objects_, l, stretches);
 #if defined(__GNUC__)
-        if (objects_.voxels[l] > (Index{1} << 14)) return;
-        for (Index r = objects_.first_run[l]; r < objects_.first_run[l + 1]; ++r) {
-            const Run<Index>& run = objects_.runs[r];
-            const Index last = run.v + run.length - 1;
-            __builtin_prefetch(&labels_.of[run.v]);
-            __builtin_prefetch(&labels_.of[last]);
-            __builtin_prefetch(&objects_.local[run.v]);
-            __builtin_prefetch(&objects_.local[last]);
-            for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
-                const T* of_channel = aff_ + static_cast<Index>(k) * grid_.voxels;
-                __builtin_prefetch(of_channel + run.v);
-                __builtin_prefetch(of_channel + last);
-            }
+        if (stretches.size() > (std::size_t{1} << 12)) return;
+        for (const Stretch<Index>& s : stretches) {
+            __builtin_prefetch(aff_ + s.edge);
+            __builtin_prefetch(aff_ + std::min<Index>(s.edge + 15, grid_.edges() - 1));
         }
 #endif
     }
@@ -512,8 +477,9 @@ class ConstrainedCount {
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
         sets.reset(n, threads);
-        const ObjectScan<T, Index> source(grid_, aff_, labels_.of.data(), objects_, l, threads);
-        kruskal<T, Index>(source, sets, work.scratch, threads, [&](const Record<T, Index>& r, Index a, Index b) {
+        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+        kruskal<T, Index>(source, sets, work.scratch, threads, lattice_edges,
+                          [&](const Record<T, Index>& r, Index a, Index b) {
             const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
             sets.link(a, b);
             if (emit) loss += sink_.positive(r.rank, r.edge, pairs);
@@ -549,17 +515,16 @@ class ConstrainedCount {
             for (Index i = 0; i < regions_of_[l]; ++i) regions_.label[base[l] + i] = l;
             if (regions_of_[l] == 1) regions_.voxels[base[l]] = objects_.voxels[l];
         }
-        // The local numbers have served their purpose, so they make way in place; those of objects of several regions
-        // first, while they are still there.
-        regions_.node = std::move(objects_.local);
+        regions_.node.reset(grid_.voxels);
         Index* node = regions_.node.data();
         for (const auto& work : work_) {
             for (const auto& [l, at] : work.split) {
                 for (Index r = objects_.first_run[l]; r < objects_.first_run[l + 1]; ++r) {
                     const Run<Index>& run = objects_.runs[r];
-                    for (Index v = run.v; v < run.v + run.length; ++v) {
-                        node[v] = base[l] + work.split_region[at + node[v]];
-                        ++regions_.voxels[node[v]];
+                    const Index* region = work.split_region.data() + at + run.first;
+                    for (Index i = 0; i < run.length; ++i) {
+                        node[run.v + i] = base[l] + region[i];
+                        ++regions_.voxels[base[l] + region[i]];
                     }
                 }
             }
@@ -656,13 +621,12 @@ class ConstrainedCount {
         Buffer<T> strongest(grid_.width);
         Buffer<Index> distance(grid_.width);
         for (Index r = first; r < last;) {
-            const Index z = objects_.runs[r].z, y = objects_.runs[r].y;
-            const Index row = (z * grid_.height + y) * grid_.width;
+            const Index row = objects_.runs[r].v - objects_.runs[r].x, y = objects_.runs[r].y;
             Index stop = r;
-            while (stop < last && objects_.runs[stop].y == y && objects_.runs[stop].z == z) ++stop;
-            const Index from = objects_.runs[r].v - row;
-            const Index to = objects_.runs[stop - 1].v + objects_.runs[stop - 1].length - row;
-            ways_of_row(z, y, ways);
+            while (stop < last && objects_.runs[stop].v - row < grid_.width) ++stop;
+            const Index from = objects_.runs[r].x;
+            const Index to = objects_.runs[stop - 1].x + objects_.runs[stop - 1].length;
+            ways_of_row(row / grid_.width / grid_.height, y, ways);
             // All voxels from the first of the background to the last: a row at a time is cheaper than voxels at
             // random. A voxel that has no way with an affinity above minus infinity leads to itself, as a patch.
             std::fill(strongest.data() + from, strongest.data() + to, -std::numeric_limits<T>::infinity());

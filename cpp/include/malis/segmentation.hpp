@@ -200,7 +200,7 @@ void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, 
     basins.reset(nodes, threads);
     KruskalScratch<T, Index> scratch;
     const detail::EveryEdge<T> visit{aff};
-    kruskal<T, Index>(detail::every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+    kruskal<T, Index>(detail::every_edge<T, Index>(graph, visit, threads), sets, scratch, threads, lattice_edges,
                       [&](const Record<T, Index>& r, Index root_a, Index root_b) {
                           sets.link(root_a, root_b);
                           const Index a = basins.find(r.a), b = basins.find(r.b);

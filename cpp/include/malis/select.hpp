@@ -1,7 +1,7 @@
 // Which of up to 64 edges in a row a scan selects, as bits: the one loop that sees every edge of a volume.
 //
-// An edge is selected by its nodes (equal to a label, or different from each other) and by its affinity, against a
-// threshold. Edges that are not selected then cost a bit each, not a branch.
+// An edge is selected by its affinity, against a threshold, and where asked by its nodes, which have to differ. Edges
+// that are not selected then cost a bit each, not a branch.
 #pragma once
 
 #include <cstddef>
@@ -25,18 +25,16 @@ inline bool passes(T affinity, T threshold) {
     return strength == Strength::strong ? affinity >= threshold : affinity < threshold;
 }
 
-// Bit i: node[i] == label and aff[i] passes. Labels and nodes may be read up to 15 items beyond `count` (Buffer sees to
-// that), affinities as far as `aff_end`.
-template <Strength strength, class T, class Index>
-inline std::uint64_t select_equal(const Index* node, Index label, const T* aff, const T*, T threshold,
-                                  std::size_t count) {
+// Bit i: aff[i] passes. Affinities may be read as far as `aff_end`.
+template <Strength strength, class T>
+inline std::uint64_t select_passing(const T* aff, const T*, T threshold, std::size_t count) {
     std::uint64_t bits = 0;
     for (std::size_t i = 0; i < count; ++i)
-        bits |= static_cast<std::uint64_t>((node[i] == label) & passes<strength>(aff[i], threshold)) << i;
+        bits |= static_cast<std::uint64_t>(passes<strength>(aff[i], threshold)) << i;
     return bits;
 }
 
-// Bit i: a[i] != b[i] and aff[i] passes.
+// Bit i: a[i] != b[i] and aff[i] passes. Nodes may be read up to 15 items beyond `count` (Buffer sees to that).
 template <Strength strength, class T, class Index>
 inline std::uint64_t select_different(const Index* a, const Index* b, const T* aff, const T*, T threshold,
                                       std::size_t count) {
@@ -69,14 +67,10 @@ inline std::uint64_t select16(std::size_t count, Select4 select4) {
 }
 
 template <Strength strength>
-inline std::uint64_t select_equal(const std::uint32_t* node, std::uint32_t label, const float* aff,
-                                  const float* aff_end, float threshold, std::size_t count) {
-    if (aff_end - aff < 64) return select_equal<strength, float, std::uint32_t>(node, label, aff, aff_end, threshold, count);
-    const __m128i l = _mm_set1_epi32(static_cast<int>(label));
+inline std::uint64_t select_passing(const float* aff, const float* aff_end, float threshold, std::size_t count) {
+    if (aff_end - aff < 64) return select_passing<strength, float>(aff, aff_end, threshold, count);
     const __m128 t = _mm_set1_ps(threshold);
-    return select16(count, [&](std::size_t i) {
-        return _mm_and_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(load4(node + i), l)), passes4<strength>(aff + i, t));
-    });
+    return select16(count, [&](std::size_t i) { return passes4<strength>(aff + i, t); });
 }
 
 template <Strength strength>
@@ -90,6 +84,23 @@ inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_
     });
 }
 
+#endif
+
+// Bit i: p[i] != p[i + 1], for i < count <= 64. May be read up to 15 items beyond (Buffer sees to that).
+template <class Index>
+inline std::uint64_t select_changes(const Index* p, std::size_t count) {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>(p[i] != p[i + 1]) << i;
+    return bits;
+}
+
+#if defined(MALIS_SSE2)
+inline std::uint64_t select_changes(const std::uint32_t* p, std::size_t count) {
+    const std::uint64_t inside = count < 64 ? (std::uint64_t{1} << count) - 1 : ~std::uint64_t{0};
+    return ~select16(count, [&](std::size_t i) {
+        return _mm_castsi128_ps(_mm_cmpeq_epi32(load4(p + i), load4(p + i + 1)));
+    }) & inside;
+}
 #endif
 
 // best[i] = max(best[i], aff[i]), and of[i] = value where that changed it.

@@ -21,6 +21,10 @@ struct Sampler {
     void operator()(T affinity, Index, Index, Index) {
         take(to_rank(affinity));
     }
+    template <class Index>
+    void stretch(const T* aff, const T*, Index, Index, Index, Index count) {
+        for (Index i = 0; i < count; ++i) take(to_rank(aff[i]));
+    }
 };
 
 }  // namespace malis

@@ -12,6 +12,7 @@
 // round: there the forest is kept, and link is one store.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 
@@ -60,18 +61,27 @@ class UnionFind {
 
     // Joins two different roots and returns the one that remains: the larger, or `a` where they are equal.
     Index link(Index a, Index b) {
-        if (size_[a] < size_[b]) std::swap(a, b);
+        // Which is larger is as good as random: no branch.
+        const Index size_a = size_[a], size_b = size_[b];
+        const Index change = (a ^ b) & (Index{0} - static_cast<Index>(size_a < size_b));
+        a ^= change;
+        b ^= change;
         if (relabel_) {
-            Index x = b;
-            do {
+            // Most sets are of one or two nodes: two are relabelled whether they are two or the same.
+            const Index next = next_[b];
+            root_[b] = a;
+            root_[next] = a;
+            Index x = next_[next];
+            for (Index left = std::min(size_a, size_b); left > 2; --left) {
                 root_[x] = a;
                 x = next_[x];
-            } while (x != b);
-            std::swap(next_[a], next_[b]);
+            }
+            next_[b] = next_[a];
+            next_[a] = next;
         } else {
             root_[b] = a;
         }
-        size_[a] += size_[b];
+        size_[a] = size_a + size_b;
         --sets_;
         return a;
     }
