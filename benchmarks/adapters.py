@@ -14,13 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import checks
 import data
 import numpy as np
-from timing import alternate, median
+from timing import alternate, as_time, median
 
 import malis
 
@@ -52,13 +51,20 @@ class Measured:
     def ratio(self) -> float:
         return self.seconds / self.numpy_seconds
 
-    def cells(self, quick: bool, as_time: Callable[[float], str]) -> list[str]:
+    def cells(self, quick: bool) -> list[str]:
         met = "-" if quick else "yes" if self.ratio <= LIMIT else "**no**"
         times = [as_time(self.seconds), as_time(self.numpy_seconds)]
-        return [self.framework, self.layout.replace("_", " "), self.problem, *times, f"{self.ratio:.3g}", met]
+        return [title(self.framework), self.layout.replace("_", " "), self.problem, *times, f"{self.ratio:.3g}", met]
 
 
 HEADER = ["adapter", "layout", "input", "median", "median of the NumPy call", "ratio", f"at most {LIMIT}"]
+
+
+def title(framework: str) -> str:
+    """Name an adapter as its users know it."""
+    names = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+    library, _, backend = framework.partition("-")
+    return f"Keras on {names[backend]}" if backend else names[library]
 
 
 # ------------------------------------------------------------------------------------- one call of each framework
@@ -139,6 +145,7 @@ def calls(framework: str, seg: np.ndarray, aff: np.ndarray) -> dict[str, Call]:
 
 # ---------------------------------------------------------------------------------------------------- measuring
 def _measure(framework: str, size: int, image: int, threads: int, repetitions: int) -> list[Measured]:
+    """Check what the adapter returns, then time it in turn with the NumPy call."""
     malis.set_num_threads(threads)
     results = []
     for problem, shape, samples in ((f"{size}^3", (size,) * 3, 1), (f"8 x {image}^2", (image,) * 2, 8)):
@@ -146,7 +153,9 @@ def _measure(framework: str, size: int, image: int, threads: int, repetitions: i
         seg, aff = (np.stack([volume[i] for volume in volumes]) for i in (0, 1))
         nhood = volumes[0][2]
         expected = malis.malis_loss(aff, seg, nhood)
-        functions: dict[str, Callable[[], Any]] = {"numpy": lambda aff=aff, seg=seg, nhood=nhood: malis.malis_loss(aff, seg, nhood)}
+        functions: dict[str, Callable[[], Any]] = {
+            "numpy": lambda aff=aff, seg=seg, nhood=nhood: malis.malis_loss(aff, seg, nhood)
+        }
         for layout, call in calls(framework, seg, aff).items():
             loss, grad = (np.asarray(result) for result in call())
             grad = np.moveaxis(grad, -1, 1) if layout == "channels_last" else grad
@@ -164,8 +173,10 @@ def _measure(framework: str, size: int, image: int, threads: int, repetitions: i
     return results
 
 
-def measure(framework: str, size: int, image: int, threads: int, repetitions: int) -> list[Measured]:
-    """Measure one framework in a fresh process."""
+def measure(
+    framework: str, size: int, image: int, threads: int, repetitions: int
+) -> tuple[list[Measured], dict[str, str]]:
+    """Measure one framework in a fresh process, which also tells its version."""
     arguments = [str(n) for n in (size, image, threads, repetitions)]
     command = [sys.executable, __file__, framework, *arguments]
     environment = {**os.environ, **QUIET, **FRAMEWORKS[framework][1]}
@@ -174,7 +185,8 @@ def measure(framework: str, size: int, image: int, threads: int, repetitions: in
         raise checks.WrongResult(run.stderr.strip().splitlines()[-1])
     if run.returncode != 0:
         raise RuntimeError(f"measuring {framework} failed:\n{run.stderr}")
-    return [Measured(**result) for result in json.loads(run.stdout.splitlines()[-1])]
+    printed = json.loads(run.stdout.splitlines()[-1])
+    return [Measured(**result) for result in printed["measured"]], printed["versions"]
 
 
 if __name__ == "__main__":
@@ -183,4 +195,5 @@ if __name__ == "__main__":
     except checks.WrongResult as error:
         print(error, file=sys.stderr)
         sys.exit(3)
-    print(json.dumps([asdict(result) for result in found]))
+    versions = {name: sys.modules[name].__version__ for name in FRAMEWORKS[sys.argv[1]][0]}
+    print(json.dumps({"measured": [asdict(result) for result in found], "versions": versions}))

@@ -95,7 +95,7 @@ class Settings(NamedTuple):
         layout = _checks.as_choice(arguments["data_format"], "data_format", DATA_FORMATS)
         return cls(ndim, nhood, Options.of(arguments), layout == "channels_last", names)
 
-    @property
+    # A method, as Dynamo did not know properties of named tuples in PyTorch 2.4.
     def channel_axis(self) -> int:
         """Axis of the channels in affinities."""
         return -1 if self.channels_last else 1
@@ -140,7 +140,7 @@ class Settings(NamedTuple):
             raise ValueError(f"{name} must have shape {axes}, got {output}")
         if output.dtype not in FLOATS:
             raise TypeError(f"{name} must have dtype float16, bfloat16, float32 or float64, got {output}")
-        if output.shape[self.channel_axis] not in (None, len(nhood)):
+        if output.shape[self.channel_axis()] not in (None, len(nhood)):
             raise ValueError(
                 f"{name} must have one channel for each of the {len(nhood)} offsets of nhood, got {output}"
             )

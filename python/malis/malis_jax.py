@@ -225,9 +225,9 @@ def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: A
     ]
     checked = settings.check(_seen(output), _seen(labels), *[None if mask is None else _seen(mask) for mask in masks])
     if checked.labels_have_channel:
-        labels = jnp.squeeze(labels, settings.channel_axis)
+        labels = jnp.squeeze(labels, settings.channel_axis())
     if checked.mask_has_channel:
-        masks[1] = jnp.squeeze(masks[1], settings.channel_axis)
+        masks[1] = jnp.squeeze(masks[1], settings.channel_axis())
     if labels.dtype in (jnp.float16, jnp.bfloat16):
         labels = labels.astype(jnp.float32)
     # 16 bits become 32, and so does their derivative, until the upstream gradient is multiplied in.

@@ -103,7 +103,7 @@ def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: A
         None if unlabelled_mask is None else _seen(unlabelled_mask, "unlabelled_mask"),
     )
     if checked.labels_have_channel:
-        labels = tf.squeeze(labels, settings.channel_axis)
+        labels = tf.squeeze(labels, settings.channel_axis())
     if labels.dtype.is_floating and labels.dtype.size == 2:
         labels = tf.cast(labels, tf.float32)  # NumPy has no bfloat16
     tensors = [tf.stop_gradient(labels)]
@@ -111,7 +111,7 @@ def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: A
         tensors.append(edge_mask)
     if unlabelled_mask is not None:
         tensors.append(
-            tf.squeeze(unlabelled_mask, settings.channel_axis) if checked.mask_has_channel else unlabelled_mask
+            tf.squeeze(unlabelled_mask, settings.channel_axis()) if checked.mask_has_channel else unlabelled_mask
         )
 
     # float64 stays; 16 bits become 32, and so does their derivative, until the upstream gradient is multiplied in.

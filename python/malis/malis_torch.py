@@ -18,7 +18,7 @@ from torch import Tensor
 from malis import _adapter, _checks
 from malis._adapter import REDUCTIONS, Names, Nhood, Settings, as_tuples, check_limit
 from malis._options import Options
-from malis.loss import malis_loss
+from malis.loss import malis_loss, malis_loss_channels_last
 
 __all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
 
@@ -30,6 +30,11 @@ _TAGS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch
 
 def _compute_dtype(output: Tensor) -> torch.dtype:
     return torch.float64 if output.dtype == torch.float64 else torch.float32
+
+
+def _has_channels_last(output: Tensor) -> bool:
+    """Whether `output` lies in memory with the channels last, as ``torch.channels_last`` and Keras have it."""
+    return not output.is_contiguous() and output.movedim(1, -1).is_contiguous()
 
 
 def _as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
@@ -65,8 +70,12 @@ def _loss(
     comes with the upstream gradient, could save them.
     """
     dtype = _compute_dtype(output)
+    channels_last = _has_channels_last(output)
+    if channels_last:
+        output = output.movedim(1, -1)
+        edge_mask = None if edge_mask is None else edge_mask.movedim(1, -1)
     try:
-        loss, grad = malis_loss(
+        loss, grad = (malis_loss_channels_last if channels_last else malis_loss)(
             _as_numpy(output.to(dtype)),
             _labels_as_numpy(seg_gt),
             np.asarray(nhood, dtype=np.int64).reshape(-1, output.dim() - 2),
@@ -77,13 +86,16 @@ def _loss(
     except ValueError as error:
         raise ValueError(Names().of_core(str(error))) from None
     losses = torch.from_numpy(np.asarray(loss)).to(dtype)  # before the device: some have no float64
-    return losses.to(output.device), torch.from_numpy(grad).to(output.device)
+    slopes = torch.from_numpy(grad)
+    return losses.to(output.device), (slopes.movedim(-1, 1) if channels_last else slopes).to(output.device)
 
 
 @_loss.register_fake
 def _(output: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     dtype = _compute_dtype(output)
-    return output.new_empty(output.shape[:1], dtype=dtype), output.new_empty(output.shape, dtype=dtype)
+    last = _has_channels_last(output)
+    grad = output.new_empty(output.movedim(1, -1).shape if last else output.shape, dtype=dtype)
+    return output.new_empty(output.shape[:1], dtype=dtype), grad.movedim(-1, 1) if last else grad
 
 
 class _ChainRule(torch.autograd.Function):
@@ -180,9 +192,9 @@ def losses_of_samples(
     )
     labels = labels.detach()
     if checked.labels_have_channel:
-        labels = labels.squeeze(settings.channel_axis)
+        labels = labels.squeeze(settings.channel_axis())
     if unlabelled_mask is not None and checked.mask_has_channel:
-        unlabelled_mask = unlabelled_mask.squeeze(settings.channel_axis)
+        unlabelled_mask = unlabelled_mask.squeeze(settings.channel_axis())
     if settings.channels_last:
         output = output.movedim(-1, 1)
         edge_mask = None if edge_mask is None else edge_mask.movedim(-1, 1)
@@ -212,12 +224,11 @@ def _evaluate(
     output: Tensor,
     edge_mask: Tensor | None,
     unlabelled_mask: Tensor | None,
-    *,
     nhood: npt.ArrayLike | None,
+    options: Options,
     reduction: str,
-    **options: Any,
 ) -> Tensor:
-    """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
+    """`malis_loss2d` and `malis_loss3d`."""
     if torch.compiler.is_compiling():
         # NumPy cannot be traced. The operator checks the options, too, when it runs.
         if nhood is not None and not isinstance(nhood, (tuple, list)):
@@ -226,9 +237,10 @@ def _evaluate(
                 "into an array; the module MalisLoss takes any"
             )
         offsets = None if nhood is None else tuple(tuple(offset) for offset in cast(Nhood, nhood))
-        settings = Settings(ndim, offsets, Options(**options), channels_last=False, names=Names())
     else:
-        settings = Settings.of(ndim, Names(), {"nhood": nhood, "data_format": "channels_first", **options})
+        offsets = None if nhood is None else as_tuples(nhood)
+        options = options.checked()
+    settings = Settings(ndim, offsets, options, channels_last=False, names=Names())
     return _reduced(losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask), reduction)
 
 
@@ -334,7 +346,18 @@ def malis_loss2d(
     >>> output.grad.shape
     torch.Size([1, 2, 2, 4])
     """
-    return _evaluate(2, **locals())
+    options = Options(
+        margin,
+        pos_loss_weight,
+        normalize,
+        pointwise,
+        from_logits,
+        constrain_positive,
+        constrain_negative,
+        ignore_background,
+        num_threads,
+    )
+    return _evaluate(2, seg_gt, output, edge_mask, unlabelled_mask, nhood, options, reduction)
 
 
 def malis_loss3d(
@@ -408,7 +431,18 @@ def malis_loss3d(
     >>> malis_loss3d(seg_gt, torch.full((2, 3, 4, 8, 8), 0.5), reduction="none")
     tensor([0.0400, 0.0400])
     """
-    return _evaluate(3, **locals())
+    options = Options(
+        margin,
+        pos_loss_weight,
+        normalize,
+        pointwise,
+        from_logits,
+        constrain_positive,
+        constrain_negative,
+        ignore_background,
+        num_threads,
+    )
+    return _evaluate(3, seg_gt, output, edge_mask, unlabelled_mask, nhood, options, reduction)
 
 
 class MalisLoss(torch.nn.Module):
