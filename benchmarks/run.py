@@ -2,12 +2,13 @@
 
     python benchmarks/run.py                      the table of targets, the comparison, plots in build/benchmarks
     python benchmarks/run.py --quick              small sizes: does everything run, are all results right?
-    python benchmarks/run.py --rows pairs batch --sizes    two rows of the table, no comparison
+    python benchmarks/run.py --rows pairs batch --sizes --adapters    two rows of the table and nothing else
+    python benchmarks/run.py --rows --sizes --adapters torch jax      two of the adapters and nothing else
     python benchmarks/run.py --docs               rewrite the tables and plots of docs/benchmarks.md and README.md
 
 Every function runs in turn with its yardstick, in one process, and the table shows ratios of medians. Results are
 checked before times are taken; a wrong one ends the run. Install what is compared with:
-``pip install "malis-loss[benchmarks,torch]"``.
+``pip install "malis-loss[benchmarks,torch,tensorflow,keras,jax]"``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import adapters
 import checks
 import data
 import memory
@@ -499,6 +501,26 @@ def thread_scaling(n: int, most: int, repetitions: int) -> dict[str, Any]:
     }
 
 
+# ---------------------------------------------------------------------------------------------- the adapters
+def compare_adapters(
+    frameworks: Sequence[str], sizes: Sizes, threads: int, repetitions: int
+) -> tuple[list[adapters.Measured], dict[str, str], dict[str, str]]:
+    """Time the adapters against the NumPy call; also the versions of their frameworks, and what is missing."""
+    found: list[adapters.Measured] = []
+    versions: dict[str, str] = {}
+    missing = {}
+    for framework in frameworks:
+        needed = [name for name in adapters.FRAMEWORKS[framework][0] if not installed(name)]
+        if needed:
+            missing[adapters.title(framework)] = f"{needed[0]} is not installed"
+            continue
+        log(f"adapter: {framework}")
+        measured, used = adapters.measure(framework, sizes.small, sizes.image, threads, repetitions)
+        found += measured
+        versions |= used
+    return found, versions, missing
+
+
 # --------------------------------------------------------------------------------------------------- output
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [list(header), ["---"] * len(header), *[list(line) for line in lines]]
@@ -544,14 +566,18 @@ def arguments() -> argparse.Namespace:
         "--rows", nargs="*", choices=[*keys, "worst"], metavar="ROW", help="only these: " + ", ".join(keys)
     )
     parser.add_argument("--sizes", nargs="*", type=int, metavar="N", help="sides of the volumes of the comparison")
+    frameworks = list(adapters.FRAMEWORKS)
+    parser.add_argument(
+        "--adapters", nargs="*", choices=frameworks, metavar="ADAPTER", help="only these: " + ", ".join(frameworks)
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of malis (2)")
     parser.add_argument("--repetitions", type=int, help="times every function is called (9; quick: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to a file")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where plots are saved (build/benchmarks)")
     parser.add_argument("--docs", action="store_true", help="rewrite tables and plots of the documentation")
     options = parser.parse_args()
-    if options.docs and (options.quick or options.rows is not None or options.sizes is not None):
-        parser.error("--docs takes a whole run: without --quick, --rows and --sizes")
+    if options.docs and (options.quick or options.rows or options.sizes or options.adapters):
+        parser.error("--docs takes whole tables: without --quick, and --rows, --sizes and --adapters name nothing")
     if options.threads < 1 or (options.repetitions is not None and options.repetitions < 1):
         parser.error("--threads and --repetitions must be at least 1")
     if options.sizes is not None and min(options.sizes, default=16) < 16:
@@ -560,6 +586,8 @@ def arguments() -> argparse.Namespace:
         options.rows = keys
     elif "worst" in options.rows:
         options.rows += [key for key in keys if key.startswith("worst_")]
+    if options.adapters is None:
+        options.adapters = frameworks
     if options.sizes is None:
         options.sizes = [16, 24] if options.quick else [32, 64, 128, 256, 384]
     if options.repetitions is None:
@@ -583,6 +611,7 @@ def main() -> int:
             results["comparison"] = compare(options.sizes, max(1, options.repetitions // 2))
             results["memory"] = compare_memory(sizes.small, options.threads, options.quick)
             results["scaling"] = thread_scaling(sizes.small, options.threads, options.repetitions)
+        measured, versions, no_adapter = compare_adapters(options.adapters, sizes, options.threads, options.repetitions)
     except checks.WrongResult as error:
         log(f"wrong result, so there is nothing to report: {error}")
         return 1
@@ -593,11 +622,15 @@ def main() -> int:
         return 1
     results["rows"] = [{**asdict(row), "met": row.met} for row in rows]
     results["lines"] = table.lines
+    results["adapters"] = [{**asdict(m), "ratio": m.ratio} for m in measured]
+    results["missing_adapters"] = no_adapter
 
     where = machine_text(facts, options.threads, options.repetitions)
     if options.quick:
         print("Small sizes, few repetitions: the times below say nothing.\n")
-    blocks = {"machine": where}
+    blocks = {}
+    if rows or options.sizes:
+        blocks["machine"] = where
     if rows:
         blocks["targets"] = target_table(rows, options.quick)
         blocks["remarks"] = "\n".join(f"- {line}" for line in table.lines)
@@ -605,6 +638,12 @@ def main() -> int:
         blocks["comparison"] = comparison_table(results["comparison"])
         missing = results["comparison"]["missing"]
         blocks["missing"] = "\n".join(f"- {name} is left out: {why}" for name, why in missing.items())
+    if measured:
+        where = machine_text({**facts, **versions}, options.threads, options.repetitions)
+        lines = [m.cells(options.quick) for m in measured]
+        blocks["adapters"] = f"{where}\n\n{markdown(adapters.HEADER, lines)}"
+    if no_adapter:
+        blocks["missing adapters"] = "\n".join(f"- {name} is left out: {why}" for name, why in no_adapter.items())
     print("\n\n".join(block for block in blocks.values() if block))
 
     if options.sizes:

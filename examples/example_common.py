@@ -1,12 +1,15 @@
-"""What the examples share, whatever the framework: data, targets, thresholds, scores, the table and the figure.
+"""What the examples share, whatever the framework: data, targets, phases of training, scores, the table and the figure.
 
-A framework's example only builds a network, trains it on `Batches`, and predicts probabilities of shape (C, H, W).
+A framework's example is a function `train` for `run`: it builds a U-Net, trains it on `Batches` phase by phase, and
+returns the network as a function from an image (C, H, W) to logits (channels of the task, H, W).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from scipy.special import expit
 from skimage.io import imread
 from skimage.measure import label
+from tqdm import tqdm
 
 import malis
 from malis import metrics
@@ -24,6 +29,7 @@ from malis import metrics
 Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
 Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
 Probabilities = npt.NDArray[np.float32]  # (channels of the task, H, W)
+Network = Callable[[Image], npt.NDArray[np.float32]]  # logits (channels of the task, H, W); H and W multiples of 16
 
 LOSSES = ("malis", "affinity-bce", "cross-entropy")
 NHOOD = malis.mknhood2d(1)
@@ -181,7 +187,7 @@ def load(source: str, validation: int | None = None, test: int | None = None, im
 
 
 class Batches:
-    """Endless random crops, mirrored and transposed: images (B, C, crop, crop), labels (B, crop, crop)."""
+    """Random crops without an end, mirrored and transposed: images (B, C, crop, crop), labels (B, crop, crop)."""
 
     def __init__(self, data: Split, batch: int, crop: int, seed: int) -> None:
         smallest = min(min(i.shape[1:]) for i in data.images)
@@ -192,8 +198,9 @@ class Batches:
         self.data, self.batch, self.crop = data, batch, crop
         self.rng = np.random.default_rng(seed)
 
-    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
-        while True:
+    def take(self, steps: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
+        """Yield the next batches."""
+        for _ in range(steps):
             samples = [self._sample() for _ in range(self.batch)]
             yield np.stack([i for i, _ in samples]), np.stack([s for _, s in samples])
 
@@ -258,6 +265,77 @@ def task_of(loss: str) -> Task:
             _mask_segment,
         )
     return Task(len(NHOOD), _affinity_target, _affinity_known, _affinity_segment)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The network and its training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def unet_features(channels: int) -> tuple[int, ...]:
+    """Return the channels of the five levels of the U-Net, and those before its last convolution."""
+    return (channels, channels, 2 * channels, 4 * channels, 8 * channels, channels)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training, with an optimiser of its own.
+
+    Gradients of MALIS are of another size than those of a cross entropy, and Adam has to forget the old one.
+    """
+
+    name: str
+    steps: int
+    lr: float  # the highest learning rate
+    malis: float  # weight of the MALIS loss
+    cross_entropy: float  # weight of the cross entropy of `Task.target` where `Task.known`
+
+    def learning_rate(self, step: int) -> float:
+        """One cycle: for a fifth of the steps up from `lr` / 25, then down to nearly 0, both along a cosine."""
+        top, last = 0.2 * self.steps - 1, max(1, self.steps - 1)
+        lowest, share = (self.lr / 25, step / top) if step < top else (self.lr / 25e4, (last - step) / (last - top))
+        return lowest + (self.lr - lowest) * (1 - math.cos(math.pi * share)) / 2
+
+
+def phases(args: argparse.Namespace) -> list[Phase]:
+    """Return the phases of the training: for MALIS, cross entropy warms the network up, and a little of it stays."""
+    warmup = round(args.steps * args.warmup) if args.loss == "malis" else args.steps
+    parts = [
+        Phase("cross entropy", warmup, args.lr, malis=0, cross_entropy=1),
+        Phase("MALIS", args.steps - warmup, args.lr / 2, malis=1, cross_entropy=args.mix),
+    ]
+    return [part for part in parts if part.steps > 0]
+
+
+class Progress:
+    """A bar that shows where a phase is, and the running mean of its loss."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.bar = tqdm(total=phase.steps, desc=phase.name, unit="step", mininterval=0.5)
+        self.mean: float | None = None
+
+    def step(self, loss: float) -> None:
+        """Go on by one step, and take its loss into the mean."""
+        self.show(loss if self.mean is None else 0.95 * self.mean + 0.05 * loss)
+
+    def show(self, mean: float) -> None:
+        """Go on by one step, with a mean that the framework keeps."""
+        self.mean = mean
+        self.bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        self.bar.update()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def probabilities(network: Network, image: Image) -> Probabilities:
+    """Predict an image of any size: the U-Net halves its input four times."""
+    height, width = image.shape[1:]
+    padded = np.pad(image, [(0, 0), (0, -height % 16), (0, -width % 16)], mode="reflect")
+    return np.ascontiguousarray(expit(network(padded))[:, :height, :width], dtype=np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -393,3 +471,30 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
     p.add_argument("--output", type=Path, default=Path("example_output") / "example.png", help="the figure")
     return p
+
+
+Train = Callable[[argparse.Namespace, Task, int, Batches], Network]  # options, task, channels of an image, batches
+
+
+def run(description: str, train: Train, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Load the data, train, score and draw; returns the threshold, the scores of the test images, and the seconds."""
+    options = parser(description)
+    args = options.parse_args(argv)
+    if args.threads is not None:
+        malis.set_num_threads(args.threads)
+    task = task_of(args.loss)
+    try:
+        data = load(args.data, args.validation, args.test, args.images)
+        batches = Batches(data.train, args.batch, args.crop, args.seed)
+    except (OSError, ValueError) as error:
+        options.error(str(error))
+    print(
+        f"{data.name}: {len(data.train)} images to train on, {len(data.validation)} to validate, "
+        f"{len(data.test)} to test; loss {args.loss}"
+    )
+    start = time.perf_counter()
+    network = train(args, task, data.train.images[0].shape[0], batches)
+    seconds = time.perf_counter() - start
+    print(f"trained {args.steps} steps in {seconds:.0f} s")
+    result = report(args.loss, data, task, lambda image: probabilities(network, image), args.output)
+    return {**result, "seconds": seconds}

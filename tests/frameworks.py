@@ -22,6 +22,12 @@ FRAMEWORKS = {
     "keras-torch": (["keras", "torch"], {"KERAS_BACKEND": "torch"}),
     "keras-jax": (["keras", "jax"], {"KERAS_BACKEND": "jax"}),
 }
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 CURRENT = os.environ.get("MALIS_TEST_FRAMEWORK")
 
 NEAREST = {2: malis.mknhood2d(), 3: malis.mknhood3d()}
@@ -41,12 +47,6 @@ def run_in_own_process(file: str, framework: str) -> None:
     """Run the tests of a file in a process that imports one framework alone."""
     modules, environment = FRAMEWORKS[framework]
     require(modules)
-    quiet = {
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "JAX_PLATFORMS": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
     command = [
         sys.executable,
         "-m",
@@ -67,7 +67,7 @@ def run_in_own_process(file: str, framework: str) -> None:
         check=False,
         timeout=600,
         cwd=Path(file).parents[1],
-        env={**os.environ, **quiet, **environment, "MALIS_TEST_FRAMEWORK": framework},
+        env={**os.environ, **QUIET, **environment, "MALIS_TEST_FRAMEWORK": framework},
     )
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     assert " passed" in result.stdout

@@ -24,6 +24,14 @@ ROWS = {
     "components", "seg_to_affgraph", "worst_one_object", "worst_random_labels", "worst_all_affinities_equal",
     "worst_no_background", "worst_pure_noise_affinities", "worst_background_only", "worst_12_long_range_offsets",
 }  # fmt: skip
+ADAPTERS = {
+    "torch": ["torch"],
+    "tensorflow": ["tensorflow"],
+    "jax": ["jax"],
+    "keras-tensorflow": ["keras", "tensorflow"],
+    "keras-torch": ["keras", "torch"],
+    "keras-jax": ["keras", "jax"],
+}
 # What a row or a candidate of the comparison needs beyond NumPy and SciPy.
 NEEDS = {"torch": "torch", "components": "cc3d"}
 CANDIDATES = {
@@ -91,6 +99,21 @@ def test_quick_run(tmp_path):
     for candidate, package in CANDIDATES.items():
         assert (candidate in checked) == installed(package)
 
+    adapters = {(m["framework"], m["layout"]): [] for m in results["adapters"]}
+    for m in results["adapters"]:
+        adapters[m["framework"], m["layout"]].append(m["problem"])
+        assert m["ratio"] == pytest.approx(m["seconds"] / m["numpy_seconds"])
+        assert m["ratio"] > 0
+    there = {name for name, packages in ADAPTERS.items() if all(map(installed, packages))}
+    assert {framework for framework, _ in adapters} == there
+    assert len(results["missing_adapters"]) == len(ADAPTERS) - len(there)
+    assert all(problems == ["32^3", "8 x 64^2"] for problems in adapters.values())
+    for framework in there - {"torch"}:
+        assert (framework, "channels_last") in adapters
+    assert finished.stdout.count("Keras on") == 2 * sum(name.startswith("keras") for name in there) + sum(
+        name.startswith("Keras") for name in results["missing_adapters"]
+    )
+
     if installed("matplotlib"):
         pictures = {path.stem for path in tmp_path.glob("*.png")}
         assert {"benchmark_time", "benchmark_phases", "benchmark_threads"} <= pictures
@@ -98,12 +121,16 @@ def test_quick_run(tmp_path):
 
 def test_rows_can_be_chosen(tmp_path):
     finished = run(
-        str(FOLDER / "run.py"), "--quick", "--rows", "pairs", "--sizes", "--json", str(tmp_path / "pairs.json")
+        str(FOLDER / "run.py"),
+        "--quick",
+        *("--rows", "pairs", "--sizes", "--adapters", "torch"),
+        *("--json", str(tmp_path / "pairs.json")),
     )
     assert finished.returncode == 0, finished.stderr
     results = json.loads((tmp_path / "pairs.json").read_text())
     assert [row["key"] for row in results["rows"]] == ["pairs"]
     assert "comparison" not in results
+    assert {m["framework"] for m in results["adapters"]} == ({"torch"} if installed("torch") else set())
 
 
 def test_documentation_is_rewritten_between_markers(load, tmp_path):
@@ -118,7 +145,7 @@ def test_documentation_is_rewritten_between_markers(load, tmp_path):
 @pytest.mark.parametrize("page", ["docs/benchmarks.md"])
 def test_documentation_has_the_markers(page):
     text = (FOLDER.parent / page).read_text()
-    for block in ("machine", "targets", "remarks", "comparison", "missing"):
+    for block in ("machine", "targets", "remarks", "comparison", "missing", "adapters"):
         assert text.count(f"<!-- benchmark:{block} -->\n") == text.count(f"<!-- end of benchmark:{block} -->\n") == 1
 
 
@@ -215,3 +242,31 @@ def test_guard_says_what_it_cannot_count(load, monkeypatch, capsys):
     assert "no C++ compiler 'no-such-compiler'" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["instructions.py", "--strict"])
     assert guard.main() == 2
+
+
+# ---------------------------------------------------------------------------------------------- the adapters
+def test_wrong_adapters_are_noticed(load, monkeypatch):
+    pytest.importorskip("torch")
+    adapters, checks = load("adapters"), load("checks")
+    make = adapters.CALLS["torch"]
+
+    def wrong(change):
+        def made(*args):
+            call = make(*args)
+            return lambda: change(*call())
+
+        return made
+
+    assert [m.layout for m in adapters._measure("torch", 16, 16, 1, 1)] == ["channels_first"] * 2
+    monkeypatch.setitem(adapters.CALLS, "torch", wrong(lambda loss, grad: (1.001 * loss, grad)))
+    with pytest.raises(checks.WrongResult, match=r"torch: loss .*, malis_loss"):
+        adapters._measure("torch", 16, 16, 1, 1)
+    monkeypatch.setitem(adapters.CALLS, "torch", wrong(lambda loss, grad: (loss, grad.flip(1))))
+    with pytest.raises(checks.WrongResult, match="another gradient"):
+        adapters._measure("torch", 16, 16, 1, 1)
+
+
+def test_docs_take_whole_tables():
+    finished = run(str(FOLDER / "run.py"), "--docs", "--adapters", "torch")
+    assert finished.returncode == 2
+    assert "--docs takes whole tables" in finished.stderr

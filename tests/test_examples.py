@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from skimage.io import imsave
 from skimage.measure import label
 
 import malis
+from frameworks import FRAMEWORKS, QUIET, require
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIZE = 64
@@ -196,10 +198,9 @@ def test_isbi_images(shared_data):
 def test_batches_keep_image_and_labels_together(drawn):
     # The mask itself as image: after mirroring, transposing and scaling it must still fit the labels.
     masks = [(labels > 0).astype(np.float32)[np.newaxis] for labels in drawn[1]]
-    batches = iter(common.Batches(common.Split(masks, drawn[1]), batch=5, crop=40, seed=1))
+    batches = common.Batches(common.Split(masks, drawn[1]), batch=5, crop=40, seed=1)
     seen = set()
-    for _ in range(5):
-        images, labels = next(batches)
+    for images, labels in [*batches.take(3), *batches.take(2)]:
         assert images.shape == (5, 1, 40, 40)
         assert labels.shape == (5, 40, 40)
         assert images.dtype == np.float32
@@ -214,7 +215,7 @@ def test_batches_keep_image_and_labels_together(drawn):
 
 def test_batches_are_reproducible(drawn):
     split = common.Split([common.normalized(image) for image in drawn[0]], drawn[1])
-    first, again, other = (next(iter(common.Batches(split, 2, 32, seed))) for seed in (5, 5, 6))
+    first, again, other = (next(common.Batches(split, 2, 32, seed).take(1)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
@@ -274,6 +275,65 @@ def test_shuffled_colours():
     np.testing.assert_array_equal(colours[0, 0], 0)
     np.testing.assert_array_equal(colours[0, 2], colours[1, 1])
     assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 4
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def options(*args):
+    return common.parser("").parse_args(args)
+
+
+def test_phases_of_malis():
+    warmup, malis_phase = common.phases(options("--steps", "100", "--warmup", "0.3", "--lr", "1e-2", "--mix", "0.2"))
+    assert (warmup.steps, malis_phase.steps) == (30, 70)
+    assert (warmup.malis, warmup.cross_entropy) == (0, 1)
+    assert (malis_phase.malis, malis_phase.cross_entropy) == (1, 0.2)
+    (only,) = common.phases(options("--warmup", "0"))
+    assert only.malis == 1
+    (only,) = common.phases(options("--loss", "cross-entropy", "--steps", "7"))
+    assert (only.steps, only.malis, only.cross_entropy) == (7, 0, 1)
+
+
+@pytest.mark.parametrize("steps", [10, 25, 100])
+def test_learning_rates_are_one_cycle(steps):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.2, cycle_momentum=False)
+    expected = []
+    for _ in range(steps):
+        expected.append(cycle.get_last_lr()[0])
+        optimizer.step()
+        if len(expected) < steps:
+            cycle.step()
+    phase = common.Phase("", steps, 3e-3, 1, 0)
+    np.testing.assert_allclose([phase.learning_rate(step) for step in range(steps)], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6])
+def test_learning_rates_of_few_steps(steps):
+    phase = common.Phase("", steps, 1.0, 1, 0)
+    rates = [phase.learning_rate(step) for step in range(steps + 1)]  # one more is asked for after the last step
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert max(rates) > 0.5
+
+
+@pytest.mark.parametrize("size", [(16, 32), (17, 31), (40, 50)])
+def test_images_of_any_size_are_padded(size):
+    seen = []
+
+    def network(image):
+        seen.append(image.shape)
+        return np.stack([image[0], -image[0]])
+
+    image = np.random.default_rng(0).standard_normal((1, *size)).astype(np.float32)
+    predicted = common.probabilities(network, image)
+    assert all(n % 16 == 0 for n in seen[0][1:])
+    assert predicted.shape == (2, *size)
+    assert predicted.dtype == np.float32
+    assert predicted.flags.c_contiguous
+    np.testing.assert_allclose(predicted[0], 1 / (1 + np.exp(-image[0])), rtol=1e-5)
+    np.testing.assert_allclose(predicted.sum(0), 1, rtol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------- whole runs
@@ -352,9 +412,52 @@ def test_bad_options_exit_with_one_line(args, message, run_example, capsys):
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_command_line_help():
-    command = [sys.executable, str(EXAMPLES / "pytorch_example.py"), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def run_by_itself(framework, *args, cwd):
+    """Run the example of a framework, or of a backend of Keras, in a process of its own."""
+    modules, environment = FRAMEWORKS[framework]
+    require([*modules, "flax", "optax"] if framework == "jax" else modules)
+    name = {"torch": "pytorch"}.get(framework, framework.partition("-")[0])
+    command = [sys.executable, str(EXAMPLES / f"{name}_example.py"), *args]
+    environment = {**os.environ, **QUIET, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=600)
+
+
+@pytest.mark.parametrize(
+    ("framework", "kind", "loss"),
+    [
+        ("jax", "hdf5", "malis"),
+        ("jax", "folder", "cross-entropy"),
+        ("keras-tensorflow", "folder", "malis"),
+        ("keras-torch", "hdf5", "malis"),
+        ("keras-torch", "folder", "affinity-bce"),
+        ("keras-jax", "folder", "malis"),
+    ],
+)
+def test_whole_run_of_other_frameworks(framework, kind, loss, folder, hdf5, tmp_path):
+    figure = tmp_path / "new" / "figure.png"
+    source = {"folder": folder, "hdf5": hdf5}[kind]
+    args = [*TINY, "--test", "2", "--loss", loss, "--data", str(source), "--output", str(figure)]
+    result = run_by_itself(framework, *args, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["image", "object", "score", "object", "recall", "Rand", "F-score", "Rand", "split", "Rand", "merge"] in rows
+    scores = {row[0]: np.array(row[1:], float) for row in rows if len(row) == 6 and row[0] in ("0", "1", "mean")}
+    np.testing.assert_allclose(scores["mean"], (scores["0"] + scores["1"]) / 2, atol=1e-3)
+    assert matplotlib.image.imread(figure)[..., :3].std() > 0.05  # something is drawn
+    assert "loss=0." in result.stderr
+    assert ("MALIS" in result.stderr) == (loss == "malis")
+
+    # A network of the size of MONAI's.
+    nets = pytest.importorskip("monai.networks.nets")
+    features, channels = common.unet_features(4), common.task_of(loss).channels
+    monai = nets.BasicUNet(2, 2 if kind == "hdf5" else 1, channels, features, norm="batch", upsample="nontrainable")
+    assert f"U-Net with {sum(p.numel() for p in monai.parameters()):,} parameters" in result.stdout
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax", "keras-torch"])
+def test_command_line_help(framework, tmp_path):
+    result = run_by_itself(framework, "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for option in ("--loss", "--data", "--steps", "--warmup", "--output"):
         assert option in result.stdout

@@ -134,7 +134,7 @@ def test_no_python_in_the_loop(monkeypatch):
     text = compiled.lower(seg, aff).as_text()
     assert "@malis_loss" in text
     assert "callback" not in text
-    for name in ("_losses", "_evaluate", "losses_of_samples"):
+    for name in ("_losses", "_evaluate", "_call", "losses_of_samples"):
         monkeypatch.setattr(malis_jax, name, None)
     assert compiled(seg, aff) == expected
 
@@ -153,6 +153,12 @@ def test_through_the_host_as_on_other_platforms():
             np.testing.assert_array_equal(one, two)
     mapped = jax.vmap(lambda a: malis_jax._through_host(static, a, seg, edges, voxels)[0])(aff[None])
     np.testing.assert_array_equal(mapped[0], on_cpu[0])
+    last = [np.moveaxis(a, 1, -1) for a in (aff, edges)]
+    for call in (malis_jax._on_cpu, malis_jax._through_host):
+        static = static._replace(channels_last=True)
+        losses, grad = jax.jit(call, static_argnums=0)(static, last[0], seg, last[1], voxels)
+        np.testing.assert_array_equal(losses, on_cpu[0])
+        np.testing.assert_array_equal(np.moveaxis(grad, -1, 1), on_cpu[1])
 
 
 SEVERAL_DEVICES = """

@@ -20,6 +20,7 @@ import malis
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from malis import malis_torch  # noqa: E402
+from malis.loss import malis_loss_channels_last  # noqa: E402
 from malis.malis_torch import MalisLoss, malis_loss2d, malis_loss3d  # noqa: E402
 
 FUNCTIONS = {2: malis_loss2d, 3: malis_loss3d}
@@ -307,6 +308,28 @@ def test_layouts(ndim: int) -> None:
         assert torch.equal(out.grad, expected[1])
 
 
+@ndims
+@pytest.mark.parametrize("masked", [False, True])
+def test_channels_last_are_not_copied(ndim: int, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def spy(aff, *args, **options):
+        seen.append(aff)
+        return malis_loss_channels_last(aff, *args, **options)
+
+    monkeypatch.setattr(malis_torch, "malis_loss_channels_last", spy)
+    seg, output = case(ndim)
+    both = masks(ndim) if masked else ()
+    expected = value_and_grad(lambda out: MalisLoss()(seg, out, *both), output)
+    last = output.to(memory_format={2: torch.channels_last, 3: torch.channels_last_3d}[ndim]).requires_grad_()
+    loss = MalisLoss()(seg, last, *both)
+    loss.backward()
+    assert [array.ctypes.data for array in seen] == [last.data_ptr()]
+    assert last.grad.stride() == last.stride()
+    assert torch.equal(loss.detach(), expected[0])
+    assert torch.equal(last.grad, expected[1])
+
+
 def test_expanded_labels() -> None:
     seg, output = case(2)
     same = seg[:1].expand(3, *SHAPES[2])
@@ -438,12 +461,13 @@ def test_gradient_of_the_operator_itself() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_fake_kernel_agrees_with_the_real_one(dtype: torch.dtype) -> None:
-    output, seg, *rest = arguments(3, False, dtype, False)
-    real = torch.ops.malis.loss(output, seg, *rest)
-    fake = torch.ops.malis.loss(output.to("meta"), seg.to("meta"), *rest)
-    for a, b in zip(real, fake, strict=True):
-        assert b.device.type == "meta"
-        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+    contiguous, seg, *rest = arguments(3, False, dtype, False)
+    for output in (contiguous, contiguous.to(memory_format=torch.channels_last_3d)):
+        real = torch.ops.malis.loss(output, seg, *rest)
+        fake = torch.ops.malis.loss(output.to("meta"), seg.to("meta"), *rest)
+        for a, b in zip(real, fake, strict=True):
+            assert b.device.type == "meta"
+            assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
 
 
 @pytest.fixture
@@ -503,12 +527,14 @@ def test_compile_with_inductor() -> None:
 
     seg, _ = case(2)
     image = torch.rand(3, 1, *SHAPES[2], dtype=torch.float64)
-    expected = step(seg, image)
-    (expected_grad,) = torch.autograd.grad(expected, network.weight)
-    result = torch.compile(step, fullgraph=True)(seg, image)
-    (grad,) = torch.autograd.grad(result, network.weight)
-    torch.testing.assert_close(result, expected)
-    torch.testing.assert_close(grad, expected_grad)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        network, image = network.to(memory_format=memory_format), image.to(memory_format=memory_format)
+        expected = step(seg, image)
+        (expected_grad,) = torch.autograd.grad(expected, network.weight)
+        result = torch.compile(step, fullgraph=True)(seg, image)
+        (grad,) = torch.autograd.grad(result, network.weight)
+        torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(grad, expected_grad)
 
 
 @pytest.mark.usefixtures("fresh_compiler")

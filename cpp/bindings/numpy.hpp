@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -42,6 +43,18 @@ inline void check_shape(const py::array& array, const char* name, const std::vec
 
 inline std::vector<py::ssize_t> shape_of(const py::array& array) {
     return {array.shape(), array.shape() + array.ndim()};
+}
+
+// A new array, aligned as TensorFlow wants the memory that it takes over without a copy.
+template <class T>
+py::array_t<T> make_array(const std::vector<py::ssize_t>& shape) {
+    std::size_t size = 1;
+    for (const py::ssize_t n : shape) size *= static_cast<std::size_t>(n);
+    auto memory = std::make_unique<Buffer<T>>(size);
+    T* const data = memory->data();
+    const py::capsule owner(memory.get(), [](void* buffer) { delete static_cast<Buffer<T>*>(buffer); });
+    memory.release();
+    return py::array_t<T>(shape, data, owner);
 }
 
 // A pointer to the data of a boolean mask, or null.

@@ -8,12 +8,12 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
                         const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask, double margin,
                         double pos_loss_weight, bool normalize, const std::string& pointwise, bool from_logits,
                         bool constrain_positive, bool constrain_negative, bool ignore_background,
-                        std::optional<int> threads) {
+                        std::optional<int> threads, bool channels_last) {
     const Volume volume = make_volume(seg, 1, nhood);
     auto shape = shape_of(seg);
     PairOptions options;
     options.unlabelled_mask = mask_data(unlabelled_mask, "unlabelled_mask", shape);
-    shape.insert(shape.begin() + 1, nhood.shape(0));
+    shape.insert(channels_last ? shape.end() : shape.begin() + 1, nhood.shape(0));
     check_shape(aff, "aff", shape);
     options.edge_mask = mask_data(edge_mask, "edge_mask", shape);
     options.constrain_positive = constrain_positive;
@@ -35,15 +35,32 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
         return visit_labels(seg, "seg", [&](const auto* labels) {
             using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
             py::array_t<double> losses(static_cast<py::ssize_t>(samples));
-            py::array_t<T> grad(shape);
+            py::array_t<T> grad = make_array<T>(shape);
             double* losses_data = losses.mutable_data();
             T* grad_data = grad.mutable_data();
             {
                 const py::gil_scoped_release release;
-                malis_loss_batch(volume, samples, affinities, labels, options, loss, losses_data, grad_data);
+                malis_loss_batch(volume, samples, affinities, labels, options, loss, losses_data, grad_data,
+                                 channels_last ? Layout::channels_last : Layout::channels_first);
             }
             return py::tuple(py::make_tuple(losses, grad));
         });
+    });
+}
+
+// 32-bit integers, or None where a value is no such integer.
+std::optional<py::array_t<std::int32_t>> whole_numbers(const py::array& values, std::optional<int> threads) {
+    const int count = threads_or_default(threads);
+    return visit_affinities(values, "values", [&](const auto* data) {
+        py::array_t<std::int32_t> integers = make_array<std::int32_t>(shape_of(values));
+        std::int32_t* const to = integers.mutable_data();
+        const std::size_t size = static_cast<std::size_t>(values.size());
+        Integers found;
+        {
+            const py::gil_scoped_release release;
+            found = to_integers(data, size, to, count);
+        }
+        return found.whole ? std::make_optional(integers) : std::nullopt;
     });
 }
 
@@ -53,7 +70,8 @@ void register_loss(py::module_& m) {
     m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("edge_mask"),
           py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"), py::arg("normalize"),
           py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"), py::arg("constrain_negative"),
-          py::arg("ignore_background"), py::arg("num_threads"));
+          py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"));
+    m.def("whole_numbers", &whole_numbers, py::arg("values"), py::arg("num_threads"));
 }
 
 }  // namespace malis::bindings

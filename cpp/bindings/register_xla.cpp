@@ -88,8 +88,20 @@ std::vector<std::int64_t> as_integers(const xla::Buffer& buffer, std::int64_t li
     return labels;
 }
 
+// Nearly all labels are small integers: these are converted in one parallel pass.
+template <class T, class F>
+void visit_floats(const xla::Buffer& buffer, std::int64_t limit, int threads, F&& f) {
+    Buffer<std::int32_t> integers(size_of(buffer));
+    const Integers found = to_integers(static_cast<const T*>(buffer.data), integers.size(), integers.data(), threads);
+    if (found.whole && (limit <= 0 || found.largest < limit)) {
+        f(static_cast<const std::int32_t*>(integers.data()));
+    } else {
+        f(static_cast<const std::int64_t*>(as_integers<T>(buffer, limit).data()));
+    }
+}
+
 template <class F>
-auto visit_labels(const xla::Buffer& buffer, std::int64_t limit, F&& f) {
+void visit_labels(const xla::Buffer& buffer, std::int64_t limit, int threads, F&& f) {
     switch (buffer.dtype) {
         case xla::DataType::pred:
         case xla::DataType::u8:
@@ -109,9 +121,9 @@ auto visit_labels(const xla::Buffer& buffer, std::int64_t limit, F&& f) {
         case xla::DataType::s64:
             return f(static_cast<const std::int64_t*>(buffer.data));
         case xla::DataType::f32:
-            return f(static_cast<const std::int64_t*>(as_integers<float>(buffer, limit).data()));
+            return visit_floats<float>(buffer, limit, threads, f);
         case xla::DataType::f64:
-            return f(static_cast<const std::int64_t*>(as_integers<double>(buffer, limit).data()));
+            return visit_floats<double>(buffer, limit, threads, f);
     }
     throw std::logic_error("seg has a dtype that is not taken");
 }
@@ -167,9 +179,10 @@ void evaluate(const xla::CallFrame& frame) {
         attributes.string("pointwise") == "cross_entropy" ? Pointwise::cross_entropy : Pointwise::squared_hinge;
 
     std::vector<double> values(samples);
-    visit_labels(seg, attributes.integer("label_limit"), [&](const auto* labels) {
+    const Layout layout = attributes.flag("channels_last") ? Layout::channels_last : Layout::channels_first;
+    visit_labels(seg, attributes.integer("label_limit"), options.threads, [&](const auto* labels) {
         malis_loss_batch(volume, samples, static_cast<const T*>(aff.data), labels, options, loss, values.data(),
-                         static_cast<T*>(grad.data));
+                         static_cast<T*>(grad.data), layout);
     });
     std::copy(values.begin(), values.end(), static_cast<T*>(losses.data));
 }

@@ -1,15 +1,15 @@
-"""What the adapters of TensorFlow, Keras and JAX share: options, and checks of shapes that may be unknown in part."""
+"""What the adapters share: settings, and checks of tensors whose shapes may be unknown in part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from malis import _checks
-from malis.loss import POINTWISE
+from malis._options import Options
 from malis.nhood import mknhood2d, mknhood3d
 
 Nhood = tuple[tuple[int, ...], ...]
@@ -31,49 +31,25 @@ def as_tuples(nhood: npt.ArrayLike) -> Nhood:
 _NEAREST: dict[int, Nhood] = {1: ((-1,),), 2: as_tuples(mknhood2d()), 3: as_tuples(mknhood3d())}
 
 
-class Options(NamedTuple):
-    """The options of `malis.malis_loss` that are no arrays."""
-
-    margin: float = 0.3
-    pos_loss_weight: float = 0.5
-    normalize: bool = True
-    pointwise: str = "squared_hinge"
-    from_logits: bool = False
-    constrain_positive: bool = True
-    constrain_negative: bool = True
-    ignore_background: bool = True
-    num_threads: int | None = None
-
-    def checked(self) -> Options:
-        """Check every option, and return them in their plain types."""
-        weight = _checks.as_real(self.pos_loss_weight, "pos_loss_weight")
-        if not 0 <= weight <= 1:
-            raise ValueError(f"pos_loss_weight must be within 0 and 1, got {self.pos_loss_weight!r}")
-        return Options(
-            _checks.as_real(self.margin, "margin"),
-            weight,
-            _checks.as_flag(self.normalize, "normalize"),
-            _checks.as_choice(self.pointwise, "pointwise", POINTWISE),
-            _checks.as_flag(self.from_logits, "from_logits"),
-            _checks.as_flag(self.constrain_positive, "constrain_positive"),
-            _checks.as_flag(self.constrain_negative, "constrain_negative"),
-            _checks.as_flag(self.ignore_background, "ignore_background"),
-            _checks.as_threads(self.num_threads),
-        )
-
-
 class Names(NamedTuple):
     """What the user calls the labels and the affinities."""
 
     labels: str = "seg_gt"
     output: str = "output"
 
-    def of_core(self, message: str) -> str:
-        """Put these names into a message of the core, which calls its arrays seg and aff."""
-        for core_name, name in (("aff ", self.output), ("seg ", self.labels)):
-            if message.startswith(core_name):
-                return f"{name} {message[len(core_name) :]}"
+    def renamed(self, message: str, others: Names) -> str:
+        """Put these names into a message that begins with one of the others."""
+        for other, name in zip(others, self, strict=True):
+            if message.startswith(other + " "):
+                return name + message[len(other) :]
         return message
+
+    def of_core(self, message: str) -> str:
+        """Put these names into a message of the core."""
+        return self.renamed(message, CORE_NAMES)
+
+
+CORE_NAMES = Names("seg", "aff")
 
 
 class Tensor(NamedTuple):
@@ -81,9 +57,10 @@ class Tensor(NamedTuple):
 
     shape: Shape
     dtype: str
+    prefix: str = ""  # what the framework writes before the names of dtypes
 
     def __str__(self) -> str:
-        return f"a tensor of shape {tuple(self.shape)} and dtype {self.dtype}"
+        return f"a tensor of shape {tuple(self.shape)} and dtype {self.prefix}{self.dtype}"
 
 
 def _fits(shape: Shape, expected: Shape) -> bool:
@@ -92,87 +69,109 @@ def _fits(shape: Shape, expected: Shape) -> bool:
     )
 
 
-def with_channel(shape: Shape, channels: int | None, channels_last: bool) -> Shape:
-    """Shape ``(B, *spatial)`` with an axis for channels."""
-    return (*shape, channels) if channels_last else (shape[0], channels, *shape[1:])
+class Checked(NamedTuple):
+    """What an adapter has to know about tensors that go together."""
+
+    nhood: Nhood
+    labels_have_channel: bool
+    mask_has_channel: bool
+    label_limit: int | None  # labels from there on were rounded
 
 
-def check_output(output: Tensor, name: str, ndim: int | None, nhood: Nhood | None, channels_last: bool) -> Nhood:
-    """Check affinities on their own and return the neighbourhood that their channels stand for."""
-    if ndim is None and nhood is not None:
-        ndim = len(nhood[0])
-    if ndim is None:
-        if not 3 <= len(output.shape) <= 5:
-            axes = "(B, *spatial, K)" if channels_last else "(B, K, *spatial)"
-            raise ValueError(f"{name} must have shape {axes} with 1 to 3 axes, got {output}")
-        ndim = len(output.shape) - 2
-    if nhood is None:
-        nhood = _NEAREST[ndim]
-    if len(nhood[0]) != ndim:
-        raise ValueError(f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}")
-    if len(output.shape) != ndim + 2:
-        spatial = ("L", "H, W", "D, H, W")[ndim - 1]
-        axes = f"(B, {spatial}, K)" if channels_last else f"(B, K, {spatial})"
-        raise ValueError(f"{name} must have shape {axes}, got {output}")
-    if output.dtype not in FLOATS:
-        raise TypeError(f"{name} must have dtype float16, bfloat16, float32 or float64, got {output}")
-    if output.shape[-1 if channels_last else 1] not in (None, len(nhood)):
-        raise ValueError(f"{name} must have one channel for each of the {len(nhood)} offsets of nhood, got {output}")
-    if 0 in output.shape:
-        raise ValueError(f"{name} must not be empty, got {output}")
-    return nhood
+class Settings(NamedTuple):
+    """What an adapter is told besides the tensors."""
+
+    ndim: int | None  # None: that of the neighbourhood, or of the output
+    nhood: Nhood | None  # None: the nearest neighbours
+    options: Options
+    channels_last: bool
+    names: Names
+    rounded_labels: bool = False  # floating point labels were made from integers, so large ones are an error
+
+    @classmethod
+    def of(cls, ndim: int | None, names: Names, arguments: Mapping[str, Any]) -> Settings:
+        """Take the settings out of a function's arguments, and check them."""
+        nhood = None if arguments["nhood"] is None else as_tuples(arguments["nhood"])
+        layout = _checks.as_choice(arguments["data_format"], "data_format", DATA_FORMATS)
+        return cls(ndim, nhood, Options.of(arguments), layout == "channels_last", names)
+
+    # A method, as Dynamo did not know properties of named tuples in PyTorch 2.4.
+    def channel_axis(self) -> int:
+        """Axis of the channels in affinities."""
+        return -1 if self.channels_last else 1
+
+    def check(
+        self, output: Tensor, labels: Tensor, edge_mask: Tensor | None, unlabelled_mask: Tensor | None
+    ) -> Checked:
+        """Check shapes and dtypes. The core checks the values."""
+        nhood = self._check_output(output)
+        if labels.dtype not in (*FLOATS, "bool") and not labels.dtype.startswith(("int", "uint")):
+            raise TypeError(f"{self.names.labels} must hold integer labels, got {labels}")
+        labels_have_channel = self._has_channel(labels, self.names.labels, output)
+        if edge_mask is not None:
+            _check_mask(edge_mask, "edge_mask")
+            if not _fits(edge_mask.shape, output.shape):
+                expected = f"the shape of {self.names.output}, {tuple(output.shape)}"
+                raise ValueError(f"edge_mask must have {expected}, got {edge_mask}")
+        mask_has_channel = False
+        if unlabelled_mask is not None:
+            _check_mask(unlabelled_mask, "unlabelled_mask")
+            mask_has_channel = self._has_channel(unlabelled_mask, "unlabelled_mask", output)
+        limit = LABEL_LIMITS.get(labels.dtype) if self.rounded_labels else None
+        return Checked(nhood, labels_have_channel, mask_has_channel, limit)
+
+    def _check_output(self, output: Tensor) -> Nhood:
+        """Check affinities on their own and return the neighbourhood that their channels stand for."""
+        name, ndim, nhood = self.names.output, self.ndim, self.nhood
+        if ndim is None and nhood is not None:
+            ndim = len(nhood[0])
+        if ndim is None:
+            if not 3 <= len(output.shape) <= 5:
+                axes = "(B, *spatial, K)" if self.channels_last else "(B, K, *spatial)"
+                raise ValueError(f"{name} must have shape {axes} with 1 to 3 axes, got {output}")
+            ndim = len(output.shape) - 2
+        if nhood is None:
+            nhood = _NEAREST[ndim]
+        if len(nhood[0]) != ndim:
+            raise ValueError(f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}")
+        if len(output.shape) != ndim + 2:
+            spatial = ("L", "H, W", "D, H, W")[ndim - 1]
+            axes = f"(B, {spatial}, K)" if self.channels_last else f"(B, K, {spatial})"
+            raise ValueError(f"{name} must have shape {axes}, got {output}")
+        if output.dtype not in FLOATS:
+            raise TypeError(f"{name} must have dtype float16, bfloat16, float32 or float64, got {output}")
+        if output.shape[self.channel_axis()] not in (None, len(nhood)):
+            raise ValueError(
+                f"{name} must have one channel for each of the {len(nhood)} offsets of nhood, got {output}"
+            )
+        if 0 in output.shape:
+            raise ValueError(f"{name} must not be empty, got {output}")
+        return nhood
+
+    def _has_channel(self, voxels: Tensor, name: str, output: Tensor) -> bool:
+        """Check labels or a mask of voxels against the affinities and tell whether they have an axis for a channel."""
+        batch, *others = output.shape
+        spatial = others[:-1] if self.channels_last else others[1:]
+        without = (batch, *spatial)
+        single = (batch, *spatial, 1) if self.channels_last else (batch, 1, *spatial)
+        for channel, expected in ((False, without), (True, single)):
+            if _fits(voxels.shape, expected):
+                return channel
+        raise ValueError(
+            f"{name} must have shape {without} or {single} for an {self.names.output} of shape "
+            f"{tuple(output.shape)}, got {voxels}"
+        )
 
 
-def spatial_of(output: Tensor, channels_last: bool) -> Shape:
-    """Shape ``(B, *spatial)`` of affinities."""
-    return output.shape[:-1] if channels_last else (output.shape[0], *output.shape[2:])
-
-
-def has_channel(voxels: Tensor, name: str, output: Tensor, output_name: str, channels_last: bool) -> bool:
-    """Check labels or a mask of voxels against the affinities and tell whether they have an axis for a channel."""
-    shape = spatial_of(output, channels_last)
-    single = with_channel(shape, 1, channels_last)
-    for channel, expected in ((False, shape), (True, single)):
-        if _fits(voxels.shape, expected):
-            return channel
-    raise ValueError(
-        f"{name} must have shape {tuple(shape)} or {tuple(single)} for an {output_name} of shape "
-        f"{tuple(output.shape)}, got {voxels}"
-    )
-
-
-def check_labels(labels: Tensor, name: str) -> None:
-    """Check the dtype of labels."""
-    if labels.dtype not in (*FLOATS, "bool") and not labels.dtype.startswith(("int", "uint")):
-        raise TypeError(f"{name} must hold integer labels, got {labels}")
-
-
-def check_mask(mask: Tensor, name: str) -> None:
-    """Check the dtype of a mask."""
+def _check_mask(mask: Tensor, name: str) -> None:
     if mask.dtype != "bool":
-        raise TypeError(f"{name} must have dtype bool, got {mask}")
+        raise TypeError(f"{name} must have dtype {mask.prefix}bool, got {mask}")
 
 
-def check_edge_mask(mask: Tensor, name: str, output: Tensor, output_name: str) -> None:
-    """Check a mask of edges against the affinities."""
-    check_mask(mask, name)
-    if not _fits(mask.shape, output.shape):
-        raise ValueError(f"{name} must have the shape of {output_name}, {tuple(output.shape)}, got {mask}")
-
-
-def as_integers(labels: _checks.Array, limit: int | None) -> _checks.Array:
-    """Take floats that hold small integers as int32, in fewer passes than the core, which takes any.
-
-    With a `limit`, labels from there on are an error: they were rounded when something turned them into floats.
-    """
-    if labels.dtype.kind != "f":
-        return labels
-    with np.errstate(invalid="ignore"):
-        integers = labels.astype(np.int32)
-    whole = np.array_equal(integers, labels)  # False for NaN and for what int32 cannot hold
-    largest = integers.max(initial=0) if whole else labels.max(initial=0)
+def check_limit(labels: _checks.Array, limit: int | None) -> None:
+    """Check that labels are below `limit`: larger ones were rounded when something turned them into floats."""
+    largest = 0 if limit is None else labels.max(initial=0)
     if limit is not None and np.isfinite(largest) and largest >= limit:
         raise ValueError(
             f"seg must hold labels below {limit}, as its floating point dtype rounds larger ones, got {largest:.0f}"
         )
-    return integers if whole else labels

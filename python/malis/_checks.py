@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from malis import _core
+
 Array = npt.NDArray[Any]
 
 
@@ -57,11 +59,15 @@ def contiguous(array: Array) -> Array:
     return np.require(array, requirements=["C", "A"])
 
 
-def as_labels(array: npt.ArrayLike, name: str) -> Array:
+def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -> Array:
     """Check labels: any integer dtype or bool as they are, floats where they hold integers; at least 0."""
     seg = np.asarray(array)
     if seg.size == 0:
         raise ValueError(f"{name} must not be empty, got {describe(seg)}")
+    # Frameworks hand over floats, and nearly all hold 32-bit integers: one pass tells, and converts them.
+    small = _core.whole_numbers(contiguous(seg), num_threads) if seg.dtype in (np.float32, np.float64) else None
+    if small is not None:
+        seg = small
     if seg.dtype.kind == "f":
         if not np.all(np.isfinite(seg)) or not np.all(seg == np.rint(seg)):
             raise ValueError(f"{name} must hold integer labels, got fractions or non-finite values in {describe(seg)}")

@@ -37,7 +37,9 @@ def malis_loss(
     constrain_negative: bool,
     ignore_background: bool,
     num_threads: int | None,
+    channels_last: bool,
 ) -> tuple[npt.NDArray[np.float64], _Array]: ...
+def whole_numbers(values: _Array, num_threads: int | None) -> npt.NDArray[np.int32] | None: ...
 def edge_pair_counts(
     node1: _Array,
     node2: _Array,

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, _core
-
-POINTWISE = ("squared_hinge", "cross_entropy")
+from malis._options import Options
 
 
 class PairCounts(NamedTuple):
@@ -212,8 +211,9 @@ def malis_loss(
     >>> grad.round(2)
     array([[ 0. ,  0. ,  0. ,  0. , -0.1]])
     """
+    options = Options.of(locals())
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", options.num_threads)
     affinities = _checks.as_affinities(aff, "aff")
     batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2
     if batched:
@@ -225,34 +225,37 @@ def malis_loss(
         _checks.check_volume(affinities[0], labels[0], "seg", offsets)
     else:
         _checks.check_volume(affinities, labels, "seg", offsets)
-    weight = _checks.as_real(pos_loss_weight, "pos_loss_weight")
-    if not 0 <= weight <= 1:
-        raise ValueError(f"pos_loss_weight must be within 0 and 1, got {pos_loss_weight!r}")
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     if not batched:
         affinities, labels = affinities[np.newaxis], labels[np.newaxis]
         edges = None if edges is None else edges[np.newaxis]
         unlabelled = None if unlabelled is None else unlabelled[np.newaxis]
-    loss, grad = _core.malis_loss(
-        affinities,
-        labels,
-        offsets,
-        edges,
-        unlabelled,
-        _checks.as_real(margin, "margin"),
-        weight,
-        _checks.as_flag(normalize, "normalize"),
-        _checks.as_choice(pointwise, "pointwise", POINTWISE),
-        _checks.as_flag(from_logits, "from_logits"),
-        _checks.as_flag(constrain_positive, "constrain_positive"),
-        _checks.as_flag(constrain_negative, "constrain_negative"),
-        _checks.as_flag(ignore_background, "ignore_background"),
-        _checks.as_threads(num_threads),
-    )
+    loss, grad = _core.malis_loss(affinities, labels, offsets, edges, unlabelled, *options, channels_last=False)
     if np.asarray(aff).dtype == np.float16:
         grad = grad.astype(np.float16)
     return MalisLoss(loss, grad) if batched else MalisLoss(float(loss[0]), grad[0])
+
+
+def malis_loss_channels_last(
+    aff: npt.NDArray[Any],
+    seg: npt.NDArray[Any],
+    nhood: npt.ArrayLike,
+    *,
+    edge_mask: npt.NDArray[np.bool_] | None = None,
+    unlabelled_mask: npt.NDArray[np.bool_] | None = None,
+    **options: Any,
+) -> MalisLoss:
+    """`malis_loss` of a batch in the layout ``(B, *shape, K)``, as networks of Keras and Flax have it.
+
+    For the adapters, which have checked the shapes: the core moves the channels faster than any of the frameworks.
+    """
+    checked = Options.of(options)
+    affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)
+    edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
+    unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
+    offsets = _checks.as_nhood(nhood)
+    return MalisLoss(*_core.malis_loss(affinities, labels, offsets, edges, unlabelled, *checked, channels_last=True))
 
 
 def malis_weights(

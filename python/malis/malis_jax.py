@@ -21,21 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, _core, loss
-from malis._adapter import (
-    DATA_FORMATS,
-    LABEL_LIMITS,
-    REDUCTIONS,
-    Names,
-    Nhood,
-    Options,
-    Tensor,
-    as_tuples,
-    check_edge_mask,
-    check_labels,
-    check_mask,
-    check_output,
-    has_channel,
-)
+from malis._adapter import CORE_NAMES, REDUCTIONS, Names, Nhood, Settings, Tensor, as_tuples
+from malis._options import Options
 
 __all__ = ["malis_loss", "malis_loss2d", "malis_loss3d"]
 
@@ -52,6 +39,7 @@ class _Static(NamedTuple):
     label_limit: int  # labels from there on were rounded; 0: none
     edge_mask: bool
     unlabelled_mask: bool
+    channels_last: bool = False
 
 
 # ------------------------------------------------------------------------------------------------- the custom call
@@ -70,6 +58,7 @@ def _on_cpu(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
         *masks,
         ndim=np.int64(len(static.nhood[0])),
         nhood=np.asarray(static.nhood, np.int64).ravel(),
+        channels_last=static.channels_last,
         edge_mask=static.edge_mask,
         unlabelled_mask=static.unlabelled_mask,
         margin=np.float64(options.margin),
@@ -99,7 +88,7 @@ def _through_host(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
                 "rounds larger ones"
             )
         try:
-            losses, grad = loss.malis_loss(
+            losses, grad = (loss.malis_loss_channels_last if static.channels_last else loss.malis_loss)(
                 flat[0],
                 flat[1],
                 static.nhood,
@@ -168,7 +157,7 @@ def _only_cpu() -> bool:
 _compiled = jax.jit(_losses_and_grad, static_argnums=0)
 
 
-def _evaluate(static: _Static, *arrays: Any) -> Any:
+def _call(static: _Static, *arrays: Any) -> Any:
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         return _losses_and_grad(static, *arrays)
     try:  # outside of compiled functions, what is wrong with the values becomes the usual error, here
@@ -185,11 +174,11 @@ def _evaluate(static: _Static, *arrays: Any) -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _losses(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
-    return _evaluate(static, aff, seg, *masks)[0]
+    return _call(static, aff, seg, *masks)[0]
 
 
 def _forward(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
-    losses, grad = _evaluate(static, aff, seg, *masks)
+    losses, grad = _call(static, aff, seg, *masks)
     return losses, grad
 
 
@@ -227,56 +216,44 @@ def _seen(array: Any) -> Tensor:
     return Tensor(tuple(array.shape), jnp.dtype(array.dtype).name)
 
 
-def losses_of_samples(
-    labels: Any,
-    output: Any,
-    edge_mask: Any,
-    unlabelled_mask: Any,
-    *,
-    ndim: int | None,
-    nhood: Nhood | None,
-    options: Options,
-    channels_last: bool,
-    names: Names,
-    rounded_labels: bool = False,
-) -> Any:
-    """Check shapes and dtypes and compute the loss of every sample, shape (B,). The library checks the values.
-
-    `rounded_labels`: floating point labels were made from integers, so large ones are an error.
-    """
-    output, labels = _as_array(output, names.output), _as_array(labels, names.labels)
-    seen = _seen(output)
-    nhood = check_output(seen, names.output, ndim, nhood, channels_last)
-
-    def flat(voxels: Any, name: str) -> Any:
-        channel = has_channel(_seen(voxels), name, seen, names.output, channels_last)
-        return jnp.squeeze(voxels, -1 if channels_last else 1) if channel else voxels
-
-    check_labels(_seen(labels), names.labels)
-    limit = LABEL_LIMITS.get(_seen(labels).dtype, 0) if rounded_labels else 0
-    labels = jax.lax.stop_gradient(flat(labels, names.labels))
+def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
+    """Check the arrays and compute the loss of every sample, shape (B,)."""
+    labels, output = _as_array(labels, settings.names.labels), _as_array(output, settings.names.output)
+    masks: list[Any] = [
+        None if mask is None else _as_array(mask, name)
+        for mask, name in ((edge_mask, "edge_mask"), (unlabelled_mask, "unlabelled_mask"))
+    ]
+    checked = settings.check(_seen(output), _seen(labels), *[None if mask is None else _seen(mask) for mask in masks])
+    if checked.labels_have_channel:
+        labels = jnp.squeeze(labels, settings.channel_axis())
+    if checked.mask_has_channel:
+        masks[1] = jnp.squeeze(masks[1], settings.channel_axis())
     if labels.dtype in (jnp.float16, jnp.bfloat16):
         labels = labels.astype(jnp.float32)
-    masks = []
-    if edge_mask is not None:
-        edge_mask = _as_array(edge_mask, "edge_mask")
-        check_edge_mask(_seen(edge_mask), "edge_mask", seen, names.output)
-        masks.append(jnp.moveaxis(edge_mask, -1, 1) if channels_last else edge_mask)
-    if unlabelled_mask is not None:
-        unlabelled_mask = _as_array(unlabelled_mask, "unlabelled_mask")
-        check_mask(_seen(unlabelled_mask), "unlabelled_mask")
-        masks.append(flat(unlabelled_mask, "unlabelled_mask"))
     # 16 bits become 32, and so does their derivative, until the upstream gradient is multiplied in.
     aff = output if output.dtype == jnp.float64 else output.astype(jnp.float32)
-    aff = jnp.moveaxis(aff, -1, 1) if channels_last else aff
-    static = _Static(nhood, options, names, limit, edge_mask is not None, unlabelled_mask is not None)
-    return _losses(static, aff, labels, *masks)
+    static = _Static(
+        checked.nhood,
+        settings.options,
+        settings.names,
+        checked.label_limit or 0,
+        masks[0] is not None,
+        masks[1] is not None,
+        settings.channels_last,
+    )
+    return _losses(static, aff, jax.lax.stop_gradient(labels), *[mask for mask in masks if mask is not None])
 
 
-def _reduced(losses: Any, reduction: str) -> Any:
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+def _evaluate(
+    ndim: int, seg_gt: Any, output: Any, edge_mask: Any, unlabelled_mask: Any, *, reduction: str, **others: Any
+) -> jax.Array:
+    """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
+    settings = Settings.of(ndim, Names(), others)
+    _checks.as_choice(reduction, "reduction", REDUCTIONS)
+    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask)
+    if reduction != "none":
+        losses = losses.mean() if reduction == "mean" else losses.sum()
+    return cast(jax.Array, losses)
 
 
 # ------------------------------------------------------------------------------------------------- what users call
@@ -354,17 +331,7 @@ def malis_loss(
     >>> np.asarray(grad).round(2).tolist() == [[0, 0, 0, 0, np.float32(-0.1)]]
     True
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
+    options = Options.of(locals())
     offsets = as_tuples(nhood)
     ndim = len(offsets[0])
     affinities, labels = _as_array(aff, "aff"), _as_array(seg, "seg")
@@ -373,14 +340,8 @@ def malis_loss(
     if single:
         _checks.check_volume(affinities, labels, "seg", np.asarray(offsets))
         arrays = [None if a is None else jnp.expand_dims(_as_array(a, "a mask"), 0) for a in arrays]
-    losses = losses_of_samples(
-        *arrays,
-        ndim=ndim,
-        nhood=offsets,
-        options=options,
-        channels_last=False,
-        names=Names("seg", "aff"),
-    )
+    settings = Settings(ndim, offsets, options, channels_last=False, names=CORE_NAMES)
+    losses = losses_of_samples(settings, *arrays)
     return cast(jax.Array, losses[0] if single else losses)
 
 
@@ -473,30 +434,7 @@ def malis_loss2d(
     >>> grad.shape
     (1, 2, 2, 4)
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
-    _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    losses = losses_of_samples(
-        seg_gt,
-        output,
-        edge_mask,
-        unlabelled_mask,
-        ndim=2,
-        nhood=None if nhood is None else as_tuples(nhood),
-        options=options,
-        channels_last=_checks.as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last",
-        names=Names(),
-    )
-    return cast(jax.Array, _reduced(losses, reduction))
+    return _evaluate(2, **locals())
 
 
 def malis_loss3d(
@@ -567,27 +505,4 @@ def malis_loss3d(
     >>> malis_loss3d(seg_gt, jnp.full((2, 3, 4, 8, 8), 0.5), reduction="none").round(4).tolist()
     [0.03999999910593033, 0.03999999910593033]
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
-    _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    losses = losses_of_samples(
-        seg_gt,
-        output,
-        edge_mask,
-        unlabelled_mask,
-        ndim=3,
-        nhood=None if nhood is None else as_tuples(nhood),
-        options=options,
-        channels_last=_checks.as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last",
-        names=Names(),
-    )
-    return cast(jax.Array, _reduced(losses, reduction))
+    return _evaluate(3, **locals())

@@ -11,106 +11,39 @@ and loss scaling mean what they say. They are registered as serialisable: where 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy.typing as npt
 
-from malis import _checks
-from malis._adapter import DATA_FORMATS, LABEL_LIMITS, Names, Nhood, Options, as_tuples
+from malis._adapter import Names, Settings
 
 __all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
 
-_NAMES = Names("y_true", "y_pred")
-_ADAPTERS = {"tensorflow": "malis.malis_tensorflow", "jax": "malis.malis_jax"}
+_BACKENDS = ("tensorflow", "torch", "jax")
 
 
-def _losses_of_samples(
-    ndim: int | None,
-    y_true: Any,
-    y_pred: Any,
-    edge_mask: Any,
-    unlabelled_mask: Any,
-    nhood: Nhood | None,
-    options: Options,
-    data_format: str,
-) -> Any:
+def _settings(ndim: int | None, arguments: Mapping[str, Any]) -> Settings:
+    layout = arguments["data_format"]
+    layout = keras.config.image_data_format() if layout is None else layout
+    settings = Settings.of(ndim, Names("y_true", "y_pred"), {**arguments, "data_format": layout})
+    return settings._replace(rounded_labels=True)  # Keras turns labels into its float dtype before a loss sees them
+
+
+def _losses_of_samples(settings: Settings, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
     backend = keras.backend.backend()
-    arguments: dict[str, Any] = {
-        "ndim": ndim,
-        "nhood": nhood,
-        "options": options,
-        "channels_last": data_format == "channels_last",
-        "names": _NAMES,
-    }
-    if backend == "torch":
-        return _with_torch(y_true, y_pred, edge_mask, unlabelled_mask, **arguments)
-    if backend not in _ADAPTERS:
-        raise NotImplementedError(
-            f"the MALIS loss runs on the Keras backends tensorflow, torch and jax, got {backend!r}"
-        )
-    adapter = importlib.import_module(_ADAPTERS[backend])
-    # Keras turns labels into its float dtype before a loss sees them.
-    return adapter.losses_of_samples(y_true, y_pred, edge_mask, unlabelled_mask, **arguments, rounded_labels=True)
+    if backend not in _BACKENDS:
+        raise NotImplementedError(f"the MALIS loss runs on the Keras backends {', '.join(_BACKENDS)}, got {backend!r}")
+    tensors = [y_true, y_pred, edge_mask, unlabelled_mask]
+    if backend == "torch":  # the other adapters take arrays as well
+        tensors = [None if tensor is None else keras.ops.convert_to_tensor(tensor) for tensor in tensors]
+    return importlib.import_module(f"malis.malis_{backend}").losses_of_samples(settings, *tensors)
 
 
-def _with_torch(
-    y_true: Any,
-    y_pred: Any,
-    edge_mask: Any,
-    unlabelled_mask: Any,
-    ndim: int | None,
-    nhood: Nhood | None,
-    options: Options,
-    channels_last: bool,
-    names: Names,
-) -> Any:
-    import torch
-
-    from malis import _adapter, malis_torch
-
-    def seen(tensor: torch.Tensor) -> _adapter.Tensor:
-        return _adapter.Tensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-
-    def flat(voxels: torch.Tensor, name: str) -> torch.Tensor:
-        channel = _adapter.has_channel(seen(voxels), name, seen(y_pred), names.output, channels_last)
-        return voxels.squeeze(-1 if channels_last else 1) if channel else voxels
-
-    y_pred, y_true = keras.ops.convert_to_tensor(y_pred), keras.ops.convert_to_tensor(y_true)
-    nhood = _adapter.check_output(seen(y_pred), names.output, ndim, nhood, channels_last)
-    _adapter.check_labels(seen(y_true), names.labels)
-    labels = flat(y_true, names.labels).detach()
-    if labels.is_floating_point() and not torch.compiler.is_compiling():
-        array = (labels.float() if labels.element_size() == 2 else labels).numpy(force=True)
-        try:
-            labels = torch.from_numpy(_adapter.as_integers(array, LABEL_LIMITS[seen(y_true).dtype]))
-        except ValueError as error:
-            raise ValueError(names.of_core(str(error))) from None
-    if edge_mask is not None:
-        edge_mask = keras.ops.convert_to_tensor(edge_mask)
-        _adapter.check_edge_mask(seen(edge_mask), "edge_mask", seen(y_pred), names.output)
-    if unlabelled_mask is not None:
-        unlabelled_mask = keras.ops.convert_to_tensor(unlabelled_mask)
-        _adapter.check_mask(seen(unlabelled_mask), "unlabelled_mask")
-        unlabelled_mask = flat(unlabelled_mask, "unlabelled_mask")
-    if channels_last:
-        y_pred = y_pred.movedim(-1, 1)
-        edge_mask = None if edge_mask is None else edge_mask.movedim(-1, 1)
-    loss = malis_torch.MalisLoss(nhood, **options._asdict(), reduction="none")
-    try:
-        return loss(labels, y_pred, edge_mask, unlabelled_mask)
-    except ValueError as error:
-        message = str(error)
-        for name, shown in (("output ", names.output), ("seg_gt ", names.labels)):
-            if message.startswith(name):
-                message = f"{shown} {message[len(name) :]}"
-        raise ValueError(message) from None
-
-
-def _data_format(data_format: str | None) -> str:
-    if data_format is None:
-        return str(keras.config.image_data_format())
-    return _checks.as_choice(data_format, "data_format", DATA_FORMATS)
+def _evaluate(ndim: int, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any, **others: Any) -> Any:
+    """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
+    return _losses_of_samples(_settings(ndim, others), y_true, y_pred, edge_mask, unlabelled_mask)
 
 
 # -------------------------------------------------------------------------------------------- what users call
@@ -202,20 +135,7 @@ def malis_loss2d(
     >>> tuple(losses.shape), round(float(losses[0]), 4)
     ((1,), 0.08)
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
-    offsets = None if nhood is None else as_tuples(nhood)
-    layout = _data_format(data_format)
-    return _losses_of_samples(2, y_true, y_pred, edge_mask, unlabelled_mask, offsets, options, layout)
+    return _evaluate(2, **locals())
 
 
 @keras.saving.register_keras_serializable(package="malis")  # type: ignore[untyped-decorator,unused-ignore]
@@ -287,20 +207,7 @@ def malis_loss3d(
     >>> [round(float(loss), 4) for loss in losses]
     [0.04, 0.04]
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
-    offsets = None if nhood is None else as_tuples(nhood)
-    layout = _data_format(data_format)
-    return _losses_of_samples(3, y_true, y_pred, edge_mask, unlabelled_mask, offsets, options, layout)
+    return _evaluate(3, **locals())
 
 
 @keras.saving.register_keras_serializable(package="malis")
@@ -377,22 +284,10 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
         name: str | None = "malis_loss",
         dtype: Any = None,
     ) -> None:
+        self._settings = _settings(None, locals())
         if dtype is None and keras.config.floatx() in ("float16", "bfloat16"):
             dtype = "float32"
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.nhood = None if nhood is None else as_tuples(nhood)
-        self.options = Options(
-            margin,
-            pos_loss_weight,
-            normalize,
-            pointwise,
-            from_logits,
-            constrain_positive,
-            constrain_negative,
-            ignore_background,
-            num_threads,
-        ).checked()
-        self.data_format = _data_format(data_format)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the loss of each sample.
@@ -409,14 +304,14 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
         tensor, shape (B,)
             The losses, before `reduction`.
         """
-        return _losses_of_samples(None, y_true, y_pred, None, None, self.nhood, self.options, self.data_format)
+        return _losses_of_samples(self._settings, y_true, y_pred, None, None)
 
     def get_config(self) -> dict[str, Any]:
         """Return the options, in types that JSON knows."""
         return {
             **super().get_config(),
-            "nhood": None if self.nhood is None else [list(offset) for offset in self.nhood],
-            **self.options._asdict(),
-            "data_format": self.data_format,
+            "nhood": None if self._settings.nhood is None else [list(offset) for offset in self._settings.nhood],
+            **self._settings.options._asdict(),
+            "data_format": "channels_last" if self._settings.channels_last else "channels_first",
             "dtype": self.dtype,
         }

@@ -17,23 +17,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from malis import _checks
-from malis._adapter import (
-    DATA_FORMATS,
-    LABEL_LIMITS,
-    REDUCTIONS,
-    Names,
-    Nhood,
-    Options,
-    Tensor,
-    as_integers,
-    as_tuples,
-    check_edge_mask,
-    check_labels,
-    check_mask,
-    check_output,
-    has_channel,
-)
-from malis.loss import malis_loss
+from malis._adapter import REDUCTIONS, Checked, Names, Settings, Tensor, check_limit
+from malis.loss import malis_loss, malis_loss_channels_last
 
 __all__ = ["malis_loss2d", "malis_loss3d"]
 
@@ -42,39 +27,28 @@ _Array = npt.NDArray[Any]
 
 # ----------------------------------------------------------------------------------------------- on NumPy arrays
 def _evaluate_arrays(
+    settings: Settings,
+    checked: Checked,
     output: _Array,
     labels: _Array,
     edge_mask: _Array | None,
     unlabelled_mask: _Array | None,
-    nhood: Nhood,
-    options: Options,
-    channels_last: bool,
-    names: Names,
-    label_limit: int | None,
 ) -> tuple[_Array, _Array]:
     """Loss of every sample, in the dtype of `output`, and its derivative, in the layout of `output`."""
     if output.shape[0] == 0:  # a replica may get no sample of the last batch
         return np.zeros(0, output.dtype), np.zeros_like(output)
-    shape = output.shape
-    if channels_last:
-        # NumPy moves few channels several times faster than tf.transpose.
-        output = np.array(np.moveaxis(output, -1, 1), order="C")
-        edge_mask = None if edge_mask is None else np.moveaxis(edge_mask, -1, 1)
     try:
-        loss, grad = malis_loss(
+        check_limit(labels, checked.label_limit)
+        loss, grad = (malis_loss_channels_last if settings.channels_last else malis_loss)(
             output,
-            as_integers(labels, label_limit),
-            nhood,
+            labels,
+            checked.nhood,
             edge_mask=edge_mask,
             unlabelled_mask=unlabelled_mask,
-            **options._asdict(),
+            **settings.options._asdict(),
         )
     except ValueError as error:
-        raise ValueError(names.of_core(str(error))) from None
-    if channels_last:
-        channels_first, grad = grad, output.reshape(shape)  # the copy of the output is not needed any more
-        for k in range(len(nhood)):  # four times as fast as one assignment of all channels
-            grad[..., k] = channels_first[:, k]
+        raise ValueError(settings.names.of_core(str(error))) from None
     return np.asarray(loss).astype(output.dtype), grad
 
 
@@ -118,54 +92,35 @@ def _differentiable(function: Any, output: Any) -> Any:
     return losses_of(output)
 
 
-def losses_of_samples(
-    labels: Any,
-    output: Any,
-    edge_mask: Any,
-    unlabelled_mask: Any,
-    *,
-    ndim: int | None,
-    nhood: Nhood | None,
-    options: Options,
-    channels_last: bool,
-    names: Names,
-    rounded_labels: bool = False,
-) -> Any:
-    """Check shapes and dtypes and compute the loss of every sample, shape (B,). The core checks the values.
-
-    `rounded_labels`: floating point labels were made from integers, so large ones are an error.
-    """
-    output, labels = tf.convert_to_tensor(output), tf.convert_to_tensor(labels)
-    seen = _seen(output, names.output)
-    nhood = check_output(seen, names.output, ndim, nhood, channels_last)
-
-    def flat(voxels: Any, name: str) -> Any:
-        channel = has_channel(_seen(voxels, name), name, seen, names.output, channels_last)
-        return tf.squeeze(voxels, -1 if channels_last else 1) if channel else voxels
-
-    given = labels.dtype.name
-    check_labels(_seen(labels, names.labels), names.labels)
-    labels = flat(labels, names.labels)
+def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
+    """Check the tensors and compute the loss of every sample, shape (B,)."""
+    labels, output = tf.convert_to_tensor(labels), tf.convert_to_tensor(output)
+    edge_mask, unlabelled_mask = (None if m is None else tf.convert_to_tensor(m) for m in (edge_mask, unlabelled_mask))
+    checked = settings.check(
+        _seen(output, settings.names.output),
+        _seen(labels, settings.names.labels),
+        None if edge_mask is None else _seen(edge_mask, "edge_mask"),
+        None if unlabelled_mask is None else _seen(unlabelled_mask, "unlabelled_mask"),
+    )
+    if checked.labels_have_channel:
+        labels = tf.squeeze(labels, settings.channel_axis())
     if labels.dtype.is_floating and labels.dtype.size == 2:
         labels = tf.cast(labels, tf.float32)  # NumPy has no bfloat16
     tensors = [tf.stop_gradient(labels)]
     if edge_mask is not None:
-        edge_mask = tf.convert_to_tensor(edge_mask)
-        check_edge_mask(_seen(edge_mask, "edge_mask"), "edge_mask", seen, names.output)
         tensors.append(edge_mask)
     if unlabelled_mask is not None:
-        unlabelled_mask = tf.convert_to_tensor(unlabelled_mask)
-        check_mask(_seen(unlabelled_mask, "unlabelled_mask"), "unlabelled_mask")
-        tensors.append(flat(unlabelled_mask, "unlabelled_mask"))
+        tensors.append(
+            tf.squeeze(unlabelled_mask, settings.channel_axis()) if checked.mask_has_channel else unlabelled_mask
+        )
 
     # float64 stays; 16 bits become 32, and so does their derivative, until the upstream gradient is multiplied in.
     dtype = tf.float64 if output.dtype == tf.float64 else tf.float32
-    limit = LABEL_LIMITS.get(given) if rounded_labels else None
 
     def evaluate(output: _Array, labels: _Array, *masks: _Array) -> tuple[_Array, _Array]:
         edges = masks[0] if edge_mask is not None else None
         voxels = masks[-1] if unlabelled_mask is not None else None
-        return _evaluate_arrays(output, labels, edges, voxels, nhood, options, channels_last, names, limit)
+        return _evaluate_arrays(settings, checked, output, labels, edges, voxels)
 
     def function(output: Any) -> Any:
         if tf.executing_eagerly():
@@ -185,7 +140,13 @@ def _seen(tensor: Any, name: str) -> Tensor:
     return Tensor(tuple(tensor.shape), tensor.dtype.name)
 
 
-def _reduced(losses: Any, reduction: str) -> Any:
+def _evaluate(
+    ndim: int, seg_gt: Any, output: Any, edge_mask: Any, unlabelled_mask: Any, *, reduction: str, **others: Any
+) -> Any:
+    """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
+    settings = Settings.of(ndim, Names(), others)
+    _checks.as_choice(reduction, "reduction", REDUCTIONS)
+    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask)
     if reduction == "none":
         return losses
     return tf.reduce_mean(losses) if reduction == "mean" else tf.reduce_sum(losses)
@@ -282,30 +243,7 @@ def malis_loss2d(
     >>> tape.gradient(loss, output).shape
     TensorShape([1, 2, 4, 2])
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
-    _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    losses = losses_of_samples(
-        seg_gt,
-        output,
-        edge_mask,
-        unlabelled_mask,
-        ndim=2,
-        nhood=None if nhood is None else as_tuples(nhood),
-        options=options,
-        channels_last=_checks.as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last",
-        names=Names(),
-    )
-    return _reduced(losses, reduction)
+    return _evaluate(2, **locals())
 
 
 def malis_loss3d(
@@ -376,27 +314,4 @@ def malis_loss3d(
     >>> malis_loss3d(seg_gt, tf.fill((2, 4, 8, 8, 3), 0.5), reduction="none").numpy().round(4).tolist()
     [0.03999999910593033, 0.03999999910593033]
     """
-    options = Options(
-        margin,
-        pos_loss_weight,
-        normalize,
-        pointwise,
-        from_logits,
-        constrain_positive,
-        constrain_negative,
-        ignore_background,
-        num_threads,
-    ).checked()
-    _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    losses = losses_of_samples(
-        seg_gt,
-        output,
-        edge_mask,
-        unlabelled_mask,
-        ndim=3,
-        nhood=None if nhood is None else as_tuples(nhood),
-        options=options,
-        channels_last=_checks.as_choice(data_format, "data_format", DATA_FORMATS) == "channels_last",
-        names=Names(),
-    )
-    return _reduced(losses, reduction)
+    return _evaluate(3, **locals())

@@ -8,60 +8,19 @@ to ``torch.compile`` and ``torch.export``, and known to autograd, autocast and `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from malis import _checks
-from malis.loss import POINTWISE, malis_loss
-from malis.nhood import mknhood2d, mknhood3d
+from malis import _adapter, _checks
+from malis._adapter import REDUCTIONS, Names, Nhood, Settings, as_tuples, check_limit
+from malis._options import Options
+from malis.loss import malis_loss, malis_loss_channels_last
 
 __all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
-
-Nhood = tuple[tuple[int, ...], ...]
-
-REDUCTIONS = ("mean", "sum", "none")
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _as_tuples(nhood: npt.ArrayLike) -> Nhood:
-    return tuple(tuple(offset) for offset in _checks.as_nhood(nhood).tolist())
-
-
-_NEAREST: dict[int, Nhood] = {1: ((-1,),), 2: _as_tuples(mknhood2d()), 3: _as_tuples(mknhood3d())}
-
-
-class _Options(NamedTuple):
-    """What the operator takes after the tensors and the neighbourhood, in its order."""
-
-    margin: float
-    pos_loss_weight: float
-    normalize: bool
-    pointwise: str
-    from_logits: bool
-    constrain_positive: bool
-    constrain_negative: bool
-    ignore_background: bool
-    num_threads: int | None
-
-    def checked(self) -> _Options:
-        weight = _checks.as_real(self.pos_loss_weight, "pos_loss_weight")
-        if not 0 <= weight <= 1:
-            raise ValueError(f"pos_loss_weight must be within 0 and 1, got {self.pos_loss_weight!r}")
-        return _Options(
-            _checks.as_real(self.margin, "margin"),
-            weight,
-            _checks.as_flag(self.normalize, "normalize"),
-            _checks.as_choice(self.pointwise, "pointwise", POINTWISE),
-            _checks.as_flag(self.from_logits, "from_logits"),
-            _checks.as_flag(self.constrain_positive, "constrain_positive"),
-            _checks.as_flag(self.constrain_negative, "constrain_negative"),
-            _checks.as_flag(self.ignore_background, "ignore_background"),
-            _checks.as_threads(self.num_threads),
-        )
 
 
 # ----------------------------------------------------------------------------------------------- the operator
@@ -73,9 +32,19 @@ def _compute_dtype(output: Tensor) -> torch.dtype:
     return torch.float64 if output.dtype == torch.float64 else torch.float32
 
 
-def _as_numpy(tensor: Tensor | None) -> npt.NDArray[Any] | None:
+def _has_channels_last(output: Tensor) -> bool:
+    """Whether `output` lies in memory with the channels last, as ``torch.channels_last`` and Keras have it."""
+    return not output.is_contiguous() and output.movedim(1, -1).is_contiguous()
+
+
+def _as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     """Share the memory of a C-contiguous tensor on the host; copy any other."""
-    return None if tensor is None else tensor.detach().contiguous().numpy(force=True)
+    return tensor.detach().contiguous().numpy(force=True)
+
+
+def _labels_as_numpy(labels: Tensor) -> npt.NDArray[Any]:
+    sixteen_bits = labels.is_floating_point() and labels.element_size() == 2
+    return _as_numpy(labels.float() if sixteen_bits else labels)  # NumPy has no bfloat16
 
 
 @torch.library.custom_op(
@@ -101,32 +70,32 @@ def _loss(
     comes with the upstream gradient, could save them.
     """
     dtype = _compute_dtype(output)
-    sixteen_bits = seg_gt.is_floating_point() and seg_gt.element_size() == 2
-    labels = seg_gt.float() if sixteen_bits else seg_gt  # NumPy has no bfloat16
+    channels_last = _has_channels_last(output)
+    if channels_last:
+        output = output.movedim(1, -1)
+        edge_mask = None if edge_mask is None else edge_mask.movedim(1, -1)
     try:
-        loss, grad = malis_loss(
-            cast(npt.NDArray[Any], _as_numpy(output.to(dtype))),
-            cast(npt.NDArray[Any], _as_numpy(labels)),
+        loss, grad = (malis_loss_channels_last if channels_last else malis_loss)(
+            _as_numpy(output.to(dtype)),
+            _labels_as_numpy(seg_gt),
             np.asarray(nhood, dtype=np.int64).reshape(-1, output.dim() - 2),
-            edge_mask=_as_numpy(edge_mask),
-            unlabelled_mask=_as_numpy(unlabelled_mask),
-            **_Options(*options)._asdict(),
+            edge_mask=None if edge_mask is None else _as_numpy(edge_mask),
+            unlabelled_mask=None if unlabelled_mask is None else _as_numpy(unlabelled_mask),
+            **Options(*options)._asdict(),
         )
     except ValueError as error:
-        # What is left to find is in the values, and the core calls their arrays aff and seg.
-        message = str(error)
-        for core_name, name in (("aff ", "output "), ("seg ", "seg_gt ")):
-            if message.startswith(core_name):
-                message = name + message[len(core_name) :]
-        raise ValueError(message) from None
+        raise ValueError(Names().of_core(str(error))) from None
     losses = torch.from_numpy(np.asarray(loss)).to(dtype)  # before the device: some have no float64
-    return losses.to(output.device), torch.from_numpy(grad).to(output.device)
+    slopes = torch.from_numpy(grad)
+    return losses.to(output.device), (slopes.movedim(-1, 1) if channels_last else slopes).to(output.device)
 
 
 @_loss.register_fake
 def _(output: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     dtype = _compute_dtype(output)
-    return output.new_empty(output.shape[:1], dtype=dtype), output.new_empty(output.shape, dtype=dtype)
+    last = _has_channels_last(output)
+    grad = output.new_empty(output.movedim(1, -1).shape if last else output.shape, dtype=dtype)
+    return output.new_empty(output.shape[:1], dtype=dtype), grad.movedim(-1, 1) if last else grad
 
 
 class _ChainRule(torch.autograd.Function):
@@ -164,7 +133,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     grad = None if grad_loss is None else _ChainRule.apply(grad_loss, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-    return (grad, *[None] * (4 + len(_Options._fields)))
+    return (grad, *[None] * (4 + len(Options._fields)))
 
 
 def _vmap_rule(function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
@@ -205,104 +174,61 @@ class _Loss(torch.autograd.Function):
 
 
 # ------------------------------------------------------------------------------------------------- the checks
-def _describe(tensor: Tensor) -> str:
-    return f"a tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
-
-
-def _check_tensor(tensor: object, name: str) -> None:
+def _seen(tensor: object, name: str) -> _adapter.Tensor:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    return _adapter.Tensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), "torch.")
 
 
-def _check_output(output: Tensor, ndim: int | None, nhood: Nhood | None) -> Nhood:
-    """Check the output on its own and return the neighbourhood that its channels stand for."""
-    _check_tensor(output, "output")
-    if ndim is None and nhood is not None:
-        ndim = len(nhood[0])
-    if ndim is None:
-        if not 3 <= output.dim() <= 5:
-            raise ValueError(f"output must have shape (B, K, *spatial) with 1 to 3 axes, got {_describe(output)}")
-        ndim = output.dim() - 2
-    if nhood is None:
-        nhood = _NEAREST[ndim]
-    if len(nhood[0]) != ndim:
-        raise ValueError(f"nhood must have {ndim} columns, one for each spatial axis, got {len(nhood[0])}: {nhood}")
-    if output.dim() != ndim + 2:
-        axes = ("L", "H, W", "D, H, W")[ndim - 1]
-        raise ValueError(f"output must have shape (B, K, {axes}), got {_describe(output)}")
-    if output.dtype not in FLOATS:
-        raise TypeError(f"output must have dtype float16, bfloat16, float32 or float64, got {_describe(output)}")
-    if output.shape[1] != len(nhood):
-        raise ValueError(
-            f"output must have one channel for each of the {len(nhood)} offsets of nhood, got {_describe(output)}"
-        )
-    if output.numel() == 0:
-        raise ValueError(f"output must not be empty, got {_describe(output)}")
-    return nhood
-
-
-def _without_channel(tensor: Tensor, name: str, output: Tensor) -> Tensor:
-    """Check labels or a mask of voxels against the output and return them in shape ``(B, *spatial)``."""
-    _check_tensor(tensor, name)
-    flat = tensor.squeeze(1) if tensor.dim() == output.dim() and tensor.shape[1] == 1 else tensor
-    batch, spatial = output.shape[0], tuple(output.shape[2:])
-    if tuple(flat.shape) != (batch, *spatial):
-        raise ValueError(
-            f"{name} must have shape {(batch, *spatial)} or {(batch, 1, *spatial)} for an output of shape "
-            f"{tuple(output.shape)}, got {_describe(tensor)}"
-        )
-    return flat
-
-
-def _check_mask(mask: Tensor, name: str) -> None:
-    _check_tensor(mask, name)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"{name} must have dtype torch.bool, got {_describe(mask)}")
-
-
-def _evaluate(
-    ndim: int | None,
-    seg_gt: Tensor,
-    output: Tensor,
-    edge_mask: Tensor | None,
-    unlabelled_mask: Tensor | None,
-    nhood: Nhood | None,
-    options: _Options,
-    reduction: str,
+def losses_of_samples(
+    settings: Settings, labels: Tensor, output: Tensor, edge_mask: Tensor | None, unlabelled_mask: Tensor | None
 ) -> Tensor:
-    """Check shapes and dtypes, call the operator, reduce. The operator itself checks the values."""
-    nhood = _check_output(output, ndim, nhood)
-    labels = _without_channel(seg_gt, "seg_gt", output)
-    if labels.dtype.is_complex:
-        raise TypeError(f"seg_gt must hold integer labels, got {_describe(seg_gt)}")
-    if edge_mask is not None:
-        _check_mask(edge_mask, "edge_mask")
-        if edge_mask.shape != output.shape:
-            raise ValueError(
-                f"edge_mask must have the shape of output, {tuple(output.shape)}, got {_describe(edge_mask)}"
-            )
-    if unlabelled_mask is not None:
-        _check_mask(unlabelled_mask, "unlabelled_mask")
-        unlabelled_mask = _without_channel(unlabelled_mask, "unlabelled_mask", output)
+    """Check the tensors and compute the loss of every sample, shape (B,). The operator itself checks the values."""
+    checked = settings.check(
+        _seen(output, settings.names.output),
+        _seen(labels, settings.names.labels),
+        None if edge_mask is None else _seen(edge_mask, "edge_mask"),
+        None if unlabelled_mask is None else _seen(unlabelled_mask, "unlabelled_mask"),
+    )
+    labels = labels.detach()
+    if checked.labels_have_channel:
+        labels = labels.squeeze(settings.channel_axis())
+    if unlabelled_mask is not None and checked.mask_has_channel:
+        unlabelled_mask = unlabelled_mask.squeeze(settings.channel_axis())
+    if settings.channels_last:
+        output = output.movedim(-1, 1)
+        edge_mask = None if edge_mask is None else edge_mask.movedim(-1, 1)
+    offsets = [step for offset in checked.nhood for step in offset]
+    if torch.compiler.is_compiling():
+        return cast(Tensor, _loss(output, labels, edge_mask, unlabelled_mask, offsets, *settings.options)[0])
+    try:
+        if checked.label_limit is not None:
+            check_limit(_labels_as_numpy(labels), checked.label_limit)
+        losses = _Loss.apply(output, labels, edge_mask, unlabelled_mask, offsets, *settings.options)[0]  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        names = settings.names
+        raise ValueError(names.renamed(names.of_core(str(error)), Names())) from None
+    return cast(Tensor, losses)
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    offsets = [step for offset in nhood for step in offset]
-    function: Callable[..., tuple[Tensor, Tensor]] = _loss if torch.compiler.is_compiling() else _Loss.apply
-    losses = function(output, labels.detach(), edge_mask, unlabelled_mask, offsets, *options)[0]
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _evaluate_function(
+def _evaluate(
     ndim: int,
     seg_gt: Tensor,
     output: Tensor,
     edge_mask: Tensor | None,
     unlabelled_mask: Tensor | None,
     nhood: npt.ArrayLike | None,
-    options: _Options,
+    options: Options,
     reduction: str,
 ) -> Tensor:
+    """`malis_loss2d` and `malis_loss3d`."""
     if torch.compiler.is_compiling():
         # NumPy cannot be traced. The operator checks the options, too, when it runs.
         if nhood is not None and not isinstance(nhood, (tuple, list)):
@@ -312,9 +238,10 @@ def _evaluate_function(
             )
         offsets = None if nhood is None else tuple(tuple(offset) for offset in cast(Nhood, nhood))
     else:
-        offsets = None if nhood is None else _as_tuples(nhood)
+        offsets = None if nhood is None else as_tuples(nhood)
         options = options.checked()
-    return _evaluate(ndim, seg_gt, output, edge_mask, unlabelled_mask, offsets, options, reduction)
+    settings = Settings(ndim, offsets, options, channels_last=False, names=Names())
+    return _reduced(losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask), reduction)
 
 
 # -------------------------------------------------------------------------------------------- what users call
@@ -419,7 +346,7 @@ def malis_loss2d(
     >>> output.grad.shape
     torch.Size([1, 2, 2, 4])
     """
-    options = _Options(
+    options = Options(
         margin,
         pos_loss_weight,
         normalize,
@@ -430,7 +357,7 @@ def malis_loss2d(
         ignore_background,
         num_threads,
     )
-    return _evaluate_function(2, seg_gt, output, edge_mask, unlabelled_mask, nhood, options, reduction)
+    return _evaluate(2, seg_gt, output, edge_mask, unlabelled_mask, nhood, options, reduction)
 
 
 def malis_loss3d(
@@ -504,7 +431,7 @@ def malis_loss3d(
     >>> malis_loss3d(seg_gt, torch.full((2, 3, 4, 8, 8), 0.5), reduction="none")
     tensor([0.0400, 0.0400])
     """
-    options = _Options(
+    options = Options(
         margin,
         pos_loss_weight,
         normalize,
@@ -515,7 +442,7 @@ def malis_loss3d(
         ignore_background,
         num_threads,
     )
-    return _evaluate_function(3, seg_gt, output, edge_mask, unlabelled_mask, nhood, options, reduction)
+    return _evaluate(3, seg_gt, output, edge_mask, unlabelled_mask, nhood, options, reduction)
 
 
 class MalisLoss(torch.nn.Module):
@@ -600,19 +527,9 @@ class MalisLoss(torch.nn.Module):
         reduction: str = "mean",
         num_threads: int | None = None,
     ) -> None:
+        options = Options.of(locals())
         super().__init__()
-        self.nhood = None if nhood is None else _as_tuples(nhood)
-        options = _Options(
-            margin,
-            pos_loss_weight,
-            normalize,
-            pointwise,
-            from_logits,
-            constrain_positive,
-            constrain_negative,
-            ignore_background,
-            num_threads,
-        ).checked()
+        self.nhood = None if nhood is None else as_tuples(nhood)
         for name, value in options._asdict().items():
             setattr(self, name, value)
         self.reduction = _checks.as_choice(reduction, "reduction", REDUCTIONS)
@@ -642,10 +559,11 @@ class MalisLoss(torch.nn.Module):
         Tensor
             The loss, a scalar or of shape (B,).
         """
-        options = _Options(*[getattr(self, name) for name in _Options._fields])
-        return _evaluate(None, seg_gt, output, edge_mask, unlabelled_mask, self.nhood, options, self.reduction)
+        options = Options(*[getattr(self, name) for name in Options._fields])
+        settings = Settings(None, self.nhood, options, channels_last=False, names=Names())
+        return _reduced(losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask), self.reduction)
 
     def extra_repr(self) -> str:
         """List the options for ``print``."""
-        names = ("nhood", *_Options._fields, "reduction")
+        names = ("nhood", *Options._fields, "reduction")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -17,9 +17,12 @@
 #include <vector>
 
 #include "malis/affinity.hpp"
+#include "malis/buffer.hpp"
 #include "malis/edge_list.hpp"
 #include "malis/grid.hpp"
 #include "malis/instances.hpp"
+#include "malis/integers.hpp"
+#include "malis/layout.hpp"
 #include "malis/loss.hpp"
 #include "malis/objects.hpp"
 #include "malis/pairs.hpp"
@@ -106,17 +109,34 @@ double malis_loss(const Volume& volume, const T* aff, const Label* seg, const Pa
     });
 }
 
-// The loss of every sample of a batch, samples in parallel.
+// The loss of every sample of a batch, samples in parallel. `layout` is that of aff, grad and the mask of edges.
 template <class T, class Label>
 void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, const Label* seg,
-                      const PairOptions& options, const LossOptions& loss, double* losses, T* grad) {
+                      const PairOptions& options, const LossOptions& loss, double* losses, T* grad,
+                      Layout layout = Layout::channels_first) {
+    const std::size_t voxels = volume.voxels(), channels = volume.nhood.size(), edges = volume.edges();
     const auto sample = [&](std::size_t i, int threads) {
         PairOptions of_sample = options;
         of_sample.threads = threads;
-        if (options.edge_mask != nullptr) of_sample.edge_mask += i * volume.edges();
-        if (options.unlabelled_mask != nullptr) of_sample.unlabelled_mask += i * volume.voxels();
-        losses[i] = malis_loss(volume, aff + i * volume.edges(), seg + i * volume.voxels(), of_sample, loss,
-                               grad + i * volume.edges());
+        if (options.edge_mask != nullptr) of_sample.edge_mask += i * edges;
+        if (options.unlabelled_mask != nullptr) of_sample.unlabelled_mask += i * voxels;
+        const T* sample_aff = aff + i * edges;
+        const Label* sample_seg = seg + i * voxels;
+        T* sample_grad = grad + i * edges;
+        if (layout == Layout::channels_first) {
+            losses[i] = malis_loss(volume, sample_aff, sample_seg, of_sample, loss, sample_grad);
+            return;
+        }
+        Buffer<T> first_aff(edges), first_grad(edges);
+        Buffer<bool> first_mask;
+        to_channels_first(sample_aff, voxels, channels, first_aff.data(), threads);
+        if (of_sample.edge_mask != nullptr) {
+            first_mask.resize(edges);
+            to_channels_first(of_sample.edge_mask, voxels, channels, first_mask.data(), threads);
+            of_sample.edge_mask = first_mask.data();
+        }
+        losses[i] = malis_loss(volume, first_aff.data(), sample_seg, of_sample, loss, first_grad.data());
+        to_channels_last(first_grad.data(), voxels, channels, sample_grad, threads);
     };
     // One thread a sample is the best division of work; what does not divide evenly is divided inside.
     const std::size_t threads = static_cast<std::size_t>(std::max(1, options.threads));

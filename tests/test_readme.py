@@ -1,0 +1,50 @@
+"""What the README shows can be pasted into an empty file and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from frameworks import FRAMEWORKS, QUIET, require
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run_block(imported: str, modules: list[str], environment: dict[str, str], folder: Path) -> str:
+    """Run the block that imports something, in a file of its own; returns what it prints."""
+    require(modules)
+    (block,) = [block for block in BLOCKS if re.search(rf"^(import|from) {imported}\b", block, re.MULTILINE)]
+    file = folder / "pasted.py"
+    file.write_text(block, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **QUIET, **environment},
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name.startswith("keras-")])
+def test_keras_lines(framework, tmp_path):
+    printed = run_block("malis.malis_keras", *FRAMEWORKS[framework], tmp_path)
+    assert re.search(r"2/2.*loss: 0\.\d+", printed), printed  # both steps of `fit`
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_lines_of_other_frameworks(framework, tmp_path):
+    run_block(f"malis.malis_{framework}", *FRAMEWORKS[framework], tmp_path)
+
+
+def test_lines_on_arrays(tmp_path):
+    run_block("malis$", ["scipy", "skimage"], {}, tmp_path)
