@@ -22,11 +22,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "malis/buffer.hpp"
 #include "malis/order.hpp"
 #include "malis/parallel.hpp"
+#include "malis/prefetch.hpp"
 #include "malis/union_find.hpp"
 
 namespace malis {
@@ -167,6 +169,12 @@ class RecordSource {
     const Buffer<Record<T, Index>>& records_;
 };
 
+// Whether on_merge keeps something for every root that can be asked for ahead of a merge.
+template <class OnMerge, class = void>
+struct LooksAhead : std::false_type {};
+template <class OnMerge>
+struct LooksAhead<OnMerge, std::void_t<decltype(&OnMerge::prefetch_root)>> : std::true_type {};
+
 // Sorts the records and takes them in order; false when on_merge asked to stop.
 template <class T, class Index, class OnMerge>
 bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
@@ -174,19 +182,36 @@ bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, Kru
     sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads);
     const Record<T, Index>* r = records.begin();
     const Record<T, Index>* const end = records.end();
-#if defined(__GNUC__)
     if (sets.nodes() > (std::size_t{1} << 16)) {
-        constexpr std::ptrdiff_t ahead = 12;
+        // Beyond the cache a merge waits for one line of memory after the other: from a node to its root, to what is
+        // kept for that root, and on from there. All of them are asked for some records ahead, a step at a time.
+        constexpr std::ptrdiff_t far = 24, middle = 12, near = 6, window = 16;
         const Index* parents = sets.parents();
-        for (; end - r > ahead; ++r) {
-            __builtin_prefetch(parents + r[ahead].a);
-            __builtin_prefetch(parents + r[ahead].b);
+        Index roots[window][2] = {};
+        for (; end - r > far; ++r) {
+            prefetch(parents + r[far].a);
+            prefetch(parents + r[far].b);
+            Index* const at_middle = roots[(r - records.begin() + middle) % window];
+            at_middle[0] = sets.find(r[middle].a);
+            at_middle[1] = sets.find(r[middle].b);
+            if (at_middle[0] != at_middle[1]) {
+                for (const Index root : {at_middle[0], at_middle[1]}) {
+                    sets.prefetch(root);
+                    if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+                }
+            }
+            if constexpr (LooksAhead<OnMerge>::value) {
+                const Index* const at_near = roots[(r - records.begin() + near) % window];
+                if (at_near[0] != at_near[1]) {
+                    on_merge.prefetch_beyond(at_near[0]);
+                    on_merge.prefetch_beyond(at_near[1]);
+                }
+            }
             const Index a = sets.find(r->a);
             const Index b = sets.find(r->b);
             if (a != b && !on_merge(*r, a, b)) return false;
         }
     }
-#endif
     for (; r != end; ++r) {
         const Index a = sets.find(r->a);
         const Index b = sets.find(r->b);

@@ -14,12 +14,16 @@
 #include "malis/buffer.hpp"
 #include "malis/objects.hpp"
 #include "malis/parallel.hpp"
+#include "malis/prefetch.hpp"
 
 namespace malis {
 
 struct PairCount {
     std::uint64_t pos, neg;
 };
+
+// How many pairs n things make.
+inline std::uint64_t pairs_of(std::uint64_t n) { return n % 2 ? n / 2 * n : n / 2 * (n - (n > 0)); }
 
 template <class Index>
 class LabelHistograms {
@@ -34,8 +38,12 @@ class LabelHistograms {
 
     void set(Index node, Index label, Index voxels) { nodes_[node] = {label, label == 0 ? Index{0} : voxels}; }
 
-    // Foreground voxels of a component.
-    Index foreground(Index root) const { return nodes_[root].voxels; }
+    // Ask for the memory of a component: first what is kept for its root, then the table that this leads to.
+    MALIS_INLINE void prefetch_root(Index root) const { prefetch(nodes_.data() + root); }
+    MALIS_INLINE void prefetch_beyond(Index root) const {
+        const Index label = nodes_[root].label;
+        if (label > labels_) prefetch(tables_[label - labels_ - 1].entries);
+    }
 
     // Joins two components; `into` is the root that remains. Returns the pairs of voxels that this connects.
     PairCount merge(Index into, Index from) {

@@ -47,6 +47,7 @@
 #include "malis/objects.hpp"
 #include "malis/order.hpp"
 #include "malis/parallel.hpp"
+#include "malis/prefetch.hpp"
 #include "malis/union_find.hpp"
 
 namespace malis {
@@ -181,6 +182,32 @@ struct Contraction {
     void operator()(T, Index, Index a, Index b) { sets.unite(a, b); }
 };
 
+// Joins components with their label histograms, and writes down what that decides; stops when no pair is left.
+template <class T, class Index, class Counts>
+struct CountMerge {
+    UnionFind<Index>& sets;
+    LabelHistograms<Index>& histograms;
+    Buffer<Decision<T, Index>>& decisions;
+    PairCount left;  // of the kinds that are asked for
+    Counts counts;   // whether an edge does
+
+    bool operator()(const Record<T, Index>& r, Index a, Index b) {
+        const Index into = sets.link(a, b);
+        const PairCount pairs = histograms.merge(into, into == a ? b : a);
+        if ((pairs.pos | pairs.neg) != 0 && counts(r)) decisions.push_back({r.rank, r.edge, pairs});
+        left.pos -= std::min(left.pos, pairs.pos);
+        left.neg -= std::min(left.neg, pairs.neg);
+        return (left.pos | left.neg) != 0;
+    }
+    MALIS_INLINE void prefetch_root(Index root) const { histograms.prefetch_root(root); }
+    MALIS_INLINE void prefetch_beyond(Index root) const { histograms.prefetch_beyond(root); }
+};
+template <class T, class Index, class Counts>
+CountMerge<T, Index, Counts> count_merge(UnionFind<Index>& sets, LabelHistograms<Index>& histograms,
+                                         Buffer<Decision<T, Index>>& decisions, PairCount left, Counts counts) {
+    return {sets, histograms, decisions, left, counts};
+}
+
 // One pass over the nodes of any graph, with label histograms.
 template <Pass pass, class T, class Index, class Graph>
 Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
@@ -204,31 +231,24 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
         const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
         if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
     }
-    // The pairs that are still to be decided: when none is left, neither is anything to count.
-    std::uint64_t foreground = 0, same = 0, positive = 0;
+    std::uint64_t foreground = 0;
+    PairCount left{0, 0};
     for (std::size_t l = 1; l < voxels.size(); ++l) {
-        const std::uint64_t n = voxels[l], pairs = n % 2 ? n * ((n - 1) / 2) : n > 0 ? n / 2 * (n - 1) : 0;
-        foreground += n;
-        same += pairs;
-        if (l != labels.unlabelled) positive += pairs;
+        foreground += voxels[l];
+        left.neg -= pairs_of(voxels[l]);
+        if (l != labels.unlabelled) left.pos += pairs_of(voxels[l]);
     }
-    const std::uint64_t all = foreground % 2    ? foreground * ((foreground - 1) / 2)
-                              : foreground > 0 ? foreground / 2 * (foreground - 1)
-                                               : 0;
-    std::uint64_t positive_left = want_positive ? positive : 0, negative_left = want_negative ? all - same : 0;
+    left.neg += pairs_of(foreground);
+    if (!want_positive) left.pos = 0;
+    if (!want_negative) left.neg = 0;
     Buffer<Decision<T, Index>> decisions;
+    decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
     const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
-    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads, lattice_edges,
-                      [&](const Record<T, Index>& r, Index a, Index b) {
-                          const Index into = sets.link(a, b);
-                          const PairCount pairs = histograms.merge(into, into == a ? b : a);
-                          if ((pairs.pos | pairs.neg) != 0 && !visit.unknown(r.edge, r.a, r.b))
-                              decisions.push_back({r.rank, r.edge, pairs});
-                          if (want_positive) positive_left -= pairs.pos;
-                          if (want_negative) negative_left -= pairs.neg;
-                          return (positive_left | negative_left) != 0;
-                      });
+    kruskal<T, Index>(
+        scan_of<pass, T>(graph, visit, threads), sets, scratch, threads, lattice_edges,
+        count_merge(sets, histograms, decisions, left,
+                    [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
     return decisions;
 }
 
@@ -324,16 +344,13 @@ class ConstrainedCount {
   public:
     ConstrainedCount(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, int threads, Sink& sink)
         : grid_(grid), aff_(aff), labels_(labels), threads_(threads), sink_(sink),
-          objects_(find_objects(grid, labels, threads)) {
-        for (Index l = 1; l < objects_.labels(); ++l) foreground_ += objects_.voxels[l];
-    }
+          objects_(find_objects(grid, labels, threads)) {}
 
     // The positive pass. Without `emit` it only finds the regions.
     double positive(bool emit) {
         double expected = 0;
         for (Index l = 1; l < objects_.labels(); ++l) {
-            const std::uint64_t n = objects_.voxels[l];
-            if (n > 1) expected += static_cast<double>(n % 2 ? (n - 1) / 2 * n : n / 2 * (n - 1));
+            expected += static_cast<double>(pairs_of(objects_.voxels[l]));
         }
         if (emit) sink_.expect_positive(expected);
 
@@ -397,9 +414,9 @@ class ConstrainedCount {
 
     // The negative pass, after the positive one.
     double negative() {
-        std::size_t present = 0;
-        for (Index l = 1; l < objects_.labels(); ++l) present += objects_.voxels[l] > 0;
-        if (present < 2) {
+        PairCount left{0, pairs_of(grid_.voxels - objects_.voxels[0])};
+        for (Index l = 1; l < objects_.labels(); ++l) left.neg -= pairs_of(objects_.voxels[l]);
+        if (left.neg == 0) {
             sink_.expect_negative(0);
             return 0;
         }
@@ -412,14 +429,12 @@ class ConstrainedCount {
         sets.reset(basins, threads_);
         KruskalScratch<T, Index> scratch;
         Buffer<Decision<T, Index>> decisions;
+        decisions.reserve(basins);
         const BasinVisit visit{aff_, aff_ + grid_.edges(), regions_.node.data()};
-        kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
-                          parallel_edges, [&](const Record<T, Index>& r, Index a, Index b) {
-                              const Index into = sets.link(a, b);
-                              const PairCount pairs = histograms.merge(into, into == a ? b : a);
-                              if (pairs.neg != 0) decisions.push_back({r.rank, r.edge, pairs});
-                              return histograms.foreground(into) != foreground_;
-                          });
+        // Basins of many voxels share many edges; basins of one or two are a lattice.
+        const double edges_per_node = grid_.voxels / 8 < basins ? lattice_edges : parallel_edges;
+        kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_, edges_per_node,
+                          count_merge(sets, histograms, decisions, left, [](const auto&) { return true; }));
         return emit_negative<T, Index>(decisions, sink_);
     }
 
@@ -462,13 +477,11 @@ class ConstrainedCount {
     // object at hand is solved: rows are too short for the hardware to see a pattern in them.
     void prepare(Index l, Buffer<Stretch<Index>>& stretches) const {
         find_stretches(grid_, objects_, l, stretches);
-#if defined(__GNUC__)
         if (stretches.size() > (std::size_t{1} << 12)) return;
         for (const Stretch<Index>& s : stretches) {
-            __builtin_prefetch(aff_ + s.edge);
-            __builtin_prefetch(aff_ + std::min<Index>(s.edge + 15, grid_.edges() - 1));
+            malis::prefetch(aff_ + s.edge);
+            malis::prefetch(aff_ + std::min<Index>(s.edge + 15, grid_.edges() - 1));
         }
-#endif
     }
 
     void solve(Index l, ObjectWork<T, Index>& work, int threads, bool emit, double& loss, std::uint64_t& total) {
@@ -677,7 +690,6 @@ class ConstrainedCount {
     const int threads_;
     Sink& sink_;
     Objects<Index> objects_;
-    std::uint64_t foreground_ = 0;
     std::vector<Index> regions_of_;  // per label
     std::vector<ObjectWork<T, Index>> work_;
     Regions<Index> regions_;

@@ -18,6 +18,7 @@
 
 #include "malis/buffer.hpp"
 #include "malis/parallel.hpp"
+#include "malis/prefetch.hpp"
 
 namespace malis {
 
@@ -58,6 +59,9 @@ class UnionFind {
 
     // Where a find begins: for prefetching.
     const Index* parents() const { return root_.data(); }
+
+    // Asks for the memory that link reads of a root.
+    MALIS_INLINE void prefetch(Index root) const { malis::prefetch(size_.data() + root); }
 
     // Joins two different roots and returns the one that remains: the larger, or `a` where they are equal.
     Index link(Index a, Index b) {
