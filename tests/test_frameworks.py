@@ -5,6 +5,8 @@ Every framework has a process of its own: started without ``MALIS_TEST_FRAMEWORK
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import sys
 
@@ -13,6 +15,7 @@ import pytest
 
 import malis
 from frameworks import CURRENT, FRAMEWORKS, NEAREST, case, masks, run_in_own_process
+from malis._options import Options
 
 
 def first(a):
@@ -254,6 +257,17 @@ else:
         seg, aff = case(2)
         loss = adapter.call(2, seg > 1, adapter.layout(aff))
         np.testing.assert_allclose(loss, core((seg > 1).astype(np.uint8), aff, 2)[0], rtol=1e-6)
+
+    def test_options_and_their_defaults_are_those_of_the_core(adapter):
+        module = importlib.import_module(f"malis.{adapter.module}")
+        public = [getattr(module, name) for name in module.__all__]
+        assert len(public) >= 2
+        for function in public:
+            parameters = inspect.signature(function).parameters
+            expected = inspect.signature(malis.malis_loss).parameters
+            for name in Options._fields:
+                assert parameters[name].default == expected[name].default == Options._field_defaults[name]
+                assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
     def test_training_lowers_the_loss(adapter):
         seg, _ = case(2)

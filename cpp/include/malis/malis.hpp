@@ -127,15 +127,16 @@ void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, c
             losses[i] = malis_loss(volume, sample_aff, sample_seg, of_sample, loss, sample_grad);
             return;
         }
-        Buffer<T> first_aff(edges), first_grad(edges);
+        // The memory of the gradient holds the affinities until it is needed itself.
+        Buffer<T> first_grad(edges);
         Buffer<bool> first_mask;
-        to_channels_first(sample_aff, voxels, channels, first_aff.data(), threads);
+        to_channels_first(sample_aff, voxels, channels, sample_grad, threads);
         if (of_sample.edge_mask != nullptr) {
             first_mask.resize(edges);
             to_channels_first(of_sample.edge_mask, voxels, channels, first_mask.data(), threads);
             of_sample.edge_mask = first_mask.data();
         }
-        losses[i] = malis_loss(volume, first_aff.data(), sample_seg, of_sample, loss, first_grad.data());
+        losses[i] = malis_loss(volume, sample_grad, sample_seg, of_sample, loss, first_grad.data());
         to_channels_last(first_grad.data(), voxels, channels, sample_grad, threads);
     };
     // One thread a sample is the best division of work; what does not divide evenly is divided inside.
