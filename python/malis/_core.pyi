@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ __version__: str
 
 _Array = npt.NDArray[Any]
 _Int64 = npt.NDArray[np.int64]
+_Float64 = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_] | None
 
 def num_threads() -> int: ...
@@ -37,7 +39,7 @@ def malis_loss(
     constrain_negative: bool,
     ignore_background: bool,
     num_threads: int | None,
-) -> tuple[npt.NDArray[np.float64], _Array]: ...
+) -> tuple[_Float64, _Array]: ...
 def edge_pair_counts(
     node1: _Array,
     node2: _Array,
@@ -54,9 +56,40 @@ def edge_pair_counts(
 ) -> tuple[_Int64, _Int64]: ...
 def seg_to_affgraph(seg: _Array, nhood: _Int64, num_threads: int | None) -> npt.NDArray[np.int32]: ...
 def components(
-    aff: _Array, nhood: _Int64, threshold: float | None, size_thresh: int, num_threads: int | None
+    aff: _Array, nhood: _Int64, threshold: float | None, size_thresh: int, merge_small: bool, num_threads: int | None
+) -> tuple[_Array, _Int64]: ...
+def watershed_basins(
+    aff: _Array, nhood: _Int64, threshold: float, size_thresh: int, num_threads: int | None
 ) -> tuple[_Array, _Int64]: ...
 def watershed(aff: _Array, seeds: _Array, nhood: _Int64, num_threads: int | None) -> _Array: ...
 def edge_components(n: int, node1: _Array, node2: _Array, connected: npt.NDArray[np.bool_]) -> _Int64: ...
 def edge_watershed(node1: _Array, node2: _Array, weights: _Array, seeds: _Array, num_threads: int | None) -> _Array: ...
+def rand_curve(
+    aff: _Array, seg: _Array, nhood: _Int64, num_threads: int | None
+) -> tuple[
+    _Array,
+    _Int64,
+    _Int64,
+    _Float64,
+    _Float64,
+    _Float64,
+    float,
+    _Float64,
+    _Float64,
+    _Float64,
+    _Float64,
+]: ...
+def maximum_spanning_tree(
+    aff: _Array, nhood: _Int64, num_threads: int | None
+) -> tuple[_Int64, _Array, _Array, _Array]: ...
+def segment_tree(
+    shape: Sequence[int],
+    affinities: _Array,
+    node1: _Array,
+    node2: _Array,
+    thresholds: Sequence[float],
+    size_thresh: int,
+    num_threads: int | None,
+) -> list[tuple[_Array, _Int64]]: ...
+def linkage(nodes: int, affinities: _Array, node1: _Array, node2: _Array, highest: float) -> _Float64: ...
 def xla_loss_handler() -> Any: ...

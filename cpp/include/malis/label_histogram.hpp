@@ -37,8 +37,10 @@ class LabelHistograms {
     // Foreground voxels of a component.
     Index foreground(Index root) const { return nodes_[root].voxels; }
 
-    // Joins two components; `into` is the root that remains. Returns the pairs of voxels that this connects.
-    PairCount merge(Index into, Index from) {
+    // Joins two components; `into` is the root that remains. Returns the pairs of voxels that this connects. Calls
+    // on_same(x, y) for every label of which one of them holds x and the other y voxels.
+    template <class OnSame>
+    PairCount merge(Index into, Index from, OnSame&& on_same) {
         Node& a = nodes_[into];
         const Node b = nodes_[from];
         if (b.voxels == 0) return {0, 0};
@@ -53,6 +55,7 @@ class LabelHistograms {
             if (a.label == b.label) {
                 same = all;
                 if (a.label == unlabelled_) same_unlabelled = all;
+                on_same(a.voxels, b.voxels);
             } else {
                 const Index table = new_table();
                 Table& t = tables_[table];
@@ -67,14 +70,14 @@ class LabelHistograms {
             if (a_single || b_single) {
                 large = (a_single ? b.label : a.label) - labels_ - 1;
                 single = a_single ? Entry{a.label, a.voxels} : Entry{b.label, b.voxels};
-                add(large, single, same, same_unlabelled);
+                add(large, single, same, same_unlabelled, on_same);
             } else {
                 large = a.label - labels_ - 1;
                 small_table = b.label - labels_ - 1;
                 if (tables_[large].size < tables_[small_table].size) std::swap(large, small_table);
                 const Table small = tables_[small_table];
                 for (std::size_t i = 0; i < (small.hashed() ? small.capacity() : small.size); ++i) {
-                    if (small.entries[i].label != 0) add(large, small.entries[i], same, same_unlabelled);
+                    if (small.entries[i].label != 0) add(large, small.entries[i], same, same_unlabelled, on_same);
                 }
                 free_table(small_table);
             }
@@ -82,6 +85,9 @@ class LabelHistograms {
         }
         a.voxels += b.voxels;
         return {same - same_unlabelled, all - same};
+    }
+    PairCount merge(Index into, Index from) {
+        return merge(into, from, [](Index, Index) {});
     }
 
   private:
@@ -106,7 +112,8 @@ class LabelHistograms {
         return static_cast<std::size_t>((static_cast<std::uint64_t>(label) * 0x9E3779B97F4A7C15ull) >> (64 - bits));
     }
 
-    void add(Index table, Entry e, std::uint64_t& same, std::uint64_t& same_unlabelled) {
+    template <class OnSame>
+    void add(Index table, Entry e, std::uint64_t& same, std::uint64_t& same_unlabelled, OnSame& on_same) {
         Table* t = &tables_[table];
         Entry* found = nullptr;
         if (!t->hashed()) {
@@ -116,7 +123,7 @@ class LabelHistograms {
             if (found == nullptr) {
                 if (t->size == t->capacity()) {
                     grow(*t);
-                    add(table, e, same, same_unlabelled);
+                    add(table, e, same, same_unlabelled, on_same);
                     return;
                 }
                 t->entries[t->size++] = e;
@@ -128,7 +135,7 @@ class LabelHistograms {
             if (t->entries[at].label == 0) {
                 if (2 * (static_cast<std::size_t>(t->size) + 1) > t->capacity()) {
                     grow(*t);
-                    add(table, e, same, same_unlabelled);
+                    add(table, e, same, same_unlabelled, on_same);
                     return;
                 }
                 t->entries[at] = e;
@@ -140,6 +147,7 @@ class LabelHistograms {
         const std::uint64_t pairs = static_cast<std::uint64_t>(found->voxels) * e.voxels;
         same += pairs;
         if (e.label == unlabelled_) same_unlabelled += pairs;
+        on_same(found->voxels, e.voxels);
         found->voxels += e.voxels;
     }
 

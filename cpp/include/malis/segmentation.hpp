@@ -1,4 +1,4 @@
-// Segmentations from affinity graphs: connected components and the seeded maximin watershed.
+// Segmentations from affinity graphs: connected components and the maximin watershed, seeded and unseeded.
 #pragma once
 
 #include <algorithm>
@@ -77,10 +77,11 @@ std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::i
     return sizes;
 }
 
-// Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
-template <class T, class Index, class Label, class Connects>
-std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects,
-                                     std::int64_t size_thresh, Label* seg, int threads) {
+namespace detail {
+
+// The parents of all voxels once the edges that `connects(aff)` accepts have joined them.
+template <class T, class Index, class Connects>
+Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects connects, int threads) {
     Buffer<Index> parents(grid.voxels);
     Index* parent = parents.data();
     // Slabs of rows first, each with the edges that stay in it; then the edges between slabs.
@@ -135,8 +136,26 @@ std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Conn
             }
         }
     }
-    return number_components<Index, Label>(parent, grid.voxels, size_thresh, seg, threads);
+    return parents;
 }
+
+// The parents of all nodes from their sets, whose roots are any of their nodes.
+template <class Index>
+Buffer<Index> parents_of(UnionFind<Index>& sets, int threads) {
+    const std::size_t n = sets.nodes();
+    const Index* root = sets.roots(threads);
+    constexpr Index none = static_cast<Index>(-1);
+    Buffer<Index> parents(n), first(n);
+    std::fill(first.begin(), first.end(), none);
+    for (std::size_t v = 0; v < n; ++v) {
+        Index& lowest = first[root[v]];
+        if (lowest == none) lowest = static_cast<Index>(v);
+        parents[v] = lowest;
+    }
+    return parents;
+}
+
+}  // namespace detail
 
 // Connected components of a list of edges: seg holds the number of the component of every node, from 1, in the order of
 // their first nodes.
@@ -209,6 +228,110 @@ void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, 
                           return true;
                       });
     for (std::size_t v = 0; v < nodes; ++v) seg[v] = seg[basins.find(static_cast<Index>(v))];
+}
+
+namespace detail {
+
+// Joins small components along their edges: in the order of edges, every edge that joins two components of which at
+// least one has at most size_thresh nodes.
+template <class T, class Index>
+void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, std::int64_t size_thresh, int threads) {
+    if (grid.voxels < (std::size_t{1} << 15)) threads = 1;
+    UnionFind<Index> segments, sets;
+    segments.reset(grid.voxels, threads);
+    sets.reset(grid.voxels, threads);
+    for (std::size_t v = 0; v < grid.voxels; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    // Edges between two large components join nothing, now or later. In `sets` all of them are one, so that Kruskal's
+    // algorithm drops these edges as cycles.
+    constexpr Index none = static_cast<Index>(-1);
+    Index large = none;
+    const auto is_large = [&](Index root) { return static_cast<std::int64_t>(segments.size(root)) > size_thresh; };
+    const auto add_large = [&](Index node) {
+        if (large == none) large = node;
+        else sets.unite(large, node);
+    };
+    for (std::size_t v = 0; v < grid.voxels; ++v) {
+        const Index node = static_cast<Index>(v);
+        if (is_large(segments.find(node))) add_large(node);
+        else sets.unite(node, parents[v]);
+    }
+    KruskalScratch<T, Index> scratch;
+    const EveryEdge<T> visit{aff};
+    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
+                      [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+                          sets.link(root_a, root_b);
+                          const Index a = segments.find(r.a), b = segments.find(r.b);
+                          const bool known = is_large(a) || is_large(b);
+                          const Index joined = segments.link(a, b);
+                          if (!known && is_large(joined)) add_large(joined);
+                          return true;
+                      });
+    parents = parents_of(segments, threads);
+}
+
+// The basins of the affinity graph, as parents.
+//
+// A component of edges of one affinity that no stronger edge touches is a regional maximum, the seed of a basin; the
+// others follow as in the seeded watershed. Seeds need not be found beforehand: while edges of one affinity are taken,
+// a component is either settled, reached by a stronger edge before, and belongs to a seed; or it is not, and then it
+// joins what it meets. Once a weaker edge comes, every component is settled that any edge has reached.
+template <class T, class Index>
+Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int threads) {
+    if (grid.voxels < (std::size_t{1} << 15)) threads = 1;
+    UnionFind<Index> segments, sets;
+    segments.reset(grid.voxels, threads);
+    sets.reset(grid.voxels, threads);
+    // All settled components are one in `sets`: edges between them are dropped as cycles.
+    constexpr Index none = static_cast<Index>(-1);
+    Index settled = none;
+    Buffer<Index> reached;  // a node of every component that is to be settled next
+    const Rank<T> last = to_rank(threshold);
+    Rank<T> level = 0;
+    KruskalScratch<T, Index> scratch;
+    const EveryEdge<T> visit{aff};
+    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
+                      [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+                          if (r.rank > last) return false;
+                          if (r.rank != level) {
+                              level = r.rank;
+                              for (const Index node : reached) {
+                                  if (settled == none) settled = node;
+                                  else sets.unite(settled, node);
+                              }
+                              reached.clear();
+                              root_a = sets.find(r.a);
+                              root_b = sets.find(r.b);
+                              if (root_a == root_b) return true;
+                          }
+                          sets.link(root_a, root_b);
+                          segments.unite(r.a, r.b);
+                          reached.push_back(r.a);
+                          return true;
+                      });
+    return parents_of(segments, threads);
+}
+
+}  // namespace detail
+
+// What becomes of components of at most size_thresh voxels.
+enum class Small { drop, merge };
+
+// Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
+template <class T, class Index, class Label, class Connects>
+std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects,
+                                     std::int64_t size_thresh, Label* seg, int threads, Small small = Small::drop) {
+    Buffer<Index> parents = detail::join_components(grid, aff, connects, threads);
+    if (small == Small::merge) detail::merge_small<T, Index>(grid, aff, parents, size_thresh, threads);
+    return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
+}
+
+// The unseeded maximin watershed: one basin for each regional maximum of the edges of at least `threshold`. seg holds
+// 1.. by decreasing size afterwards.
+template <class T, class Index, class Label>
+std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold,
+                                           std::int64_t size_thresh, Label* seg, int threads) {
+    Buffer<Index> parents = detail::basins<T, Index>(grid, aff, threshold, threads);
+    return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
 }
 
 }  // namespace malis
