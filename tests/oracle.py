@@ -424,3 +424,50 @@ def tree_watershed(aff: np.ndarray, seeds: np.ndarray, nhood: np.ndarray) -> np.
     label_of_part = np.zeros(part.max() + 1, labels.dtype)
     label_of_part[part[is_seed]] = labels[is_seed]
     return label_of_part[part].reshape(np.shape(seeds))
+
+
+# ------------------------------------------------------------------------------- segmentation without seeds
+def existing_edges(shape: tuple[int, ...], nhood: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edge indices and both ends of the edges between two different voxels of the volume."""
+    node1, node2 = grid_nodes(shape, nhood)
+    edges = np.flatnonzero((node2 >= 0) & (node1 != node2))
+    return edges, node1[edges], node2[edges]
+
+
+def merge_small(aff: np.ndarray, nhood: np.ndarray, parts: list[set[int]], size_thresh: int) -> list[set[int]]:
+    """Join components over all edges in order, where one of two has at most so many voxels."""
+    edges, node1, node2 = existing_edges(aff.shape[1:], nhood)
+    ends = dict(zip(edges.tolist(), zip(node1.tolist(), node2.tolist(), strict=True), strict=True))
+    part_of = {v: part for part in map(set, parts) for v in part}
+    for e in edge_order(aff).tolist():
+        if e not in ends:
+            continue
+        one, two = (part_of[v] for v in ends[e])
+        if one is not two and min(len(one), len(two)) <= size_thresh:
+            one |= two
+            part_of.update(dict.fromkeys(two, one))
+    return list({id(part): part for part in part_of.values()}.values())
+
+
+def basins(aff: np.ndarray, nhood: np.ndarray, threshold: float = -np.inf) -> list[set[int]]:
+    """The seeded watershed from the regional maxima of the edges of at least the threshold."""
+    shape = aff.shape[1:]
+    n = int(np.prod(shape))
+    edges, node1, node2 = existing_edges(shape, nhood)
+    strong = aff.ravel()[edges] >= threshold
+    edges, node1, node2 = edges[strong], node1[strong], node2[strong]
+    values = aff.ravel()[edges]
+    strongest = np.full(n, -np.inf)
+    np.maximum.at(strongest, node1, values)
+    np.maximum.at(strongest, node2, values)
+    flat = (values == strongest[node1]) & (values == strongest[node2])
+    plateaus = edge_components(n, node1[flat], node2[flat], np.ones(np.count_nonzero(flat), bool))
+    # A plateau from which an edge of its own affinity leads to a stronger one is no maximum.
+    drained = set(node1[(values == strongest[node1]) & (values < strongest[node2])].tolist())
+    drained |= set(node2[(values == strongest[node2]) & (values < strongest[node1])].tolist())
+    seeds = np.zeros(n, np.int64)
+    for number, plateau in enumerate(plateaus, start=1):
+        if not plateau & drained:
+            seeds[list(plateau)] = number
+    labels = edge_watershed(node1, node2, values, seeds)
+    return [set(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)]

@@ -1,4 +1,4 @@
-"""Connected components and the seeded maximin watershed."""
+"""Connected components and the maximin watershed, with and without seeds."""
 
 from __future__ import annotations
 
@@ -125,6 +125,96 @@ def test_larger_volume_with_long_offsets(num_threads, rng):
     np.testing.assert_array_equal(sizes, np.bincount(number[part]))
 
 
+# --------------------------------------------------------------------------------------- small components
+@given(
+    problem=problems(),
+    threshold=st.sampled_from([None, -np.inf, 0.0, 0.25, 0.5, 1.0, np.inf]),
+    size_thresh=st.sampled_from([0, 1, 2, 3, 5, 100]),
+)
+@settings(max_examples=300)
+def test_merge_small(problem, threshold, size_thresh):
+    aff, nhood = problem.aff, problem.nhood
+    seg, sizes = malis.affgraph_to_seg(aff, nhood, size_thresh, threshold=threshold, small="merge")
+    connected = np.abs(aff) > 1e-5 if threshold is None else aff >= threshold
+    parts = oracle.merge_small(aff, nhood, oracle.components(connected, nhood), size_thresh)
+    assert_components(seg, sizes, parts, size_thresh)
+
+
+def test_merge_small_by_hand():
+    aff = [[0, 0.9, 0.4, 0.3, 0.8, 0.7, 0.1, 0.6]]
+    seg, sizes = malis.affgraph_to_seg(aff, [[-1]], threshold=0.5, small="merge")
+    assert seg.tolist() == [1, 1, 1, 2, 2, 2, 3, 3]
+    assert sizes.tolist() == [0, 3, 3, 2]
+    # The two at the end have the affinity 0.1 left; by then the first three are no longer small.
+    seg, sizes = malis.affgraph_to_seg(aff, [[-1]], 2, threshold=0.5, small="merge")
+    assert seg.tolist() == [2, 2, 2, 1, 1, 1, 1, 1]
+    assert sizes.tolist() == [0, 5, 3]
+    # What nothing connects stays small.
+    seg, sizes = malis.affgraph_to_seg(np.ones((1, 2, 3)), [[0, -1]], 3, threshold=0.5, small="merge")
+    assert seg.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert sizes.tolist() == [6]
+
+
+@pytest.mark.parametrize("min_size", [2, 10, 100, 1000])
+def test_merge_small_against_felzenszwalb(min_size, rng):
+    """Its second step alone: with a scale of 0 the first step joins nothing."""
+    segmentation = pytest.importorskip("skimage.segmentation")
+    image = rng.random((61, 67))
+    expected = segmentation.felzenszwalb(image, scale=0, sigma=0, min_size=min_size)
+    nhood = np.array([[0, 1], [1, 0], [1, 1], [-1, 1]])
+    aff = np.zeros((4, *image.shape))
+    for k, (y, x) in enumerate(nhood):
+        shifted = np.roll(image, (-y, -x), (0, 1))
+        aff[k] = -np.abs(image - shifted)  # those that leave the image do not exist
+    for num_threads in 1, 3:
+        seg, sizes = malis.affgraph_to_seg(
+            aff, nhood, min_size - 1, threshold=np.inf, small="merge", num_threads=num_threads
+        )
+        assert sizes[0] == 0
+        assert len(sizes) - 1 == expected.max() + 1
+        pairs = np.unique(np.stack([seg.ravel(), expected.ravel()]), axis=1)
+        assert pairs.shape[1] == len(sizes) - 1
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_larger_merge_small(num_threads, rng):
+    """Every result is a union of components; what was small has gone, and no large ones were joined."""
+    shape, nhood = (40, 44, 48), malis.mknhood3d(1)
+    aff = rng.random((3, *shape)).astype(np.float32)
+    every, _ = malis.affgraph_to_seg(aff, nhood, 0, threshold=0.8)
+    seg, sizes = malis.affgraph_to_seg(aff, nhood, 30, threshold=0.8, small="merge", num_threads=num_threads)
+    alone, _ = malis.affgraph_to_seg(aff, nhood, 30, threshold=0.8, small="merge", num_threads=1)
+    np.testing.assert_array_equal(seg, alone)
+    np.testing.assert_array_equal(sizes, np.bincount(seg.ravel()))
+    assert sizes[0] == 0
+    assert sizes[1:].min() > 30
+    union = np.unique(np.stack([every.ravel(), seg.ravel()]), axis=1)
+    assert union.shape[1] == every.max()
+    large = np.flatnonzero(np.bincount(every.ravel()) > 30)
+    assert np.bincount(union[1][np.isin(union[0], large)]).max() == 1
+
+
+@pytest.mark.parametrize("connectivity", [1, 2, 3])
+def test_components_of_labels_as_others_find_them(connectivity, rng):
+    """Voxels of one label that touch: scikit-image and cc3d number the same components."""
+    measure = pytest.importorskip("skimage.measure")
+    cc3d = pytest.importorskip("cc3d")
+    labels = rng.integers(0, 4, (20, 23, 25))
+    offsets = np.stack(np.meshgrid(*3 * [[-1, 0, 1]], indexing="ij"), axis=-1).reshape(-1, 3)[:13]
+    nhood = offsets[np.abs(offsets).sum(axis=1) <= connectivity]
+    seg, _ = malis.affgraph_to_seg(malis.seg_to_affgraph(labels, nhood), nhood, 0)
+    of_skimage = measure.label(labels, background=0, connectivity=connectivity)
+    neighbours = {1: 6, 2: 18, 3: 26}[connectivity]
+    of_cc3d = cc3d.connected_components(labels.astype(np.uint8), connectivity=neighbours)
+    foreground = labels > 0
+    for other in of_skimage, of_cc3d:
+        pairs = np.unique(np.stack([seg[foreground], other[foreground]]), axis=1)
+        assert pairs.shape[1] == other.max() == len(np.unique(pairs[0]))
+    # Small ones are those that these libraries remove.
+    kept, _ = malis.affgraph_to_seg(malis.seg_to_affgraph(labels, nhood), nhood, 4)
+    np.testing.assert_array_equal(kept > 0, cc3d.dust(of_cc3d, threshold=5, connectivity=neighbours) > 0)
+
+
 # -------------------------------------------------------------------------------------------- watershed
 @st.composite
 def seeded_problems(draw):
@@ -219,6 +309,105 @@ def test_larger_watershed(ties, num_threads, dtype, rng):
     np.testing.assert_array_equal(sizes, np.bincount(expected.ravel()))
 
 
+# ----------------------------------------------------------------------------------------------- basins
+@given(problem=problems(), threshold=st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0]), size_thresh=st.integers(0, 4))
+@settings(max_examples=300)
+def test_basins(problem, threshold, size_thresh):
+    seg, sizes = malis.watershed_basins(problem.aff, problem.nhood, size_thresh, threshold=threshold)
+    assert seg.dtype == np.int32
+    assert seg.shape == problem.seg.shape
+    assert_components(seg, sizes, oracle.basins(problem.aff, problem.nhood, threshold), size_thresh)
+
+
+def test_basins_by_hand():
+    # Two maxima, one of them a plateau; the edge of 0.5 between them joins nothing.
+    seg, sizes = malis.watershed_basins([[0, 0.8, 0.8, 0.5, 0.6, 0.9]], [[-1]])
+    assert seg.tolist() == [1, 1, 1, 2, 2, 2]
+    assert sizes.tolist() == [0, 3, 3]
+    # A plateau of 0.5 beside a maximum is drained by it.
+    seg, _ = malis.watershed_basins([[0, 0.5, 0.5, 0.9]], [[-1]])
+    assert seg.tolist() == [1, 1, 1, 1]
+    # Everything equal: one maximum.
+    seg, _ = malis.watershed_basins(np.full((2, 5, 6), 0.5), malis.mknhood2d(1))
+    assert np.all(seg == 1)
+    # Below the threshold there are no edges; a clipped affinity connects all above it.
+    seg, _ = malis.watershed_basins([[0, 0.8, 0.3, 0.6, 0.9]], [[-1]], threshold=0.5)
+    assert seg.tolist() == [2, 2, 1, 1, 1]
+    aff = np.array([[0, 0.95, 0.7, 0.9, 0.2, 0.3]])
+    assert malis.watershed_basins(aff, [[-1]])[0].tolist() == [1, 1, 2, 2, 3, 3]
+    assert malis.watershed_basins(np.minimum(aff, 0.7), [[-1]])[0].tolist() == [1, 1, 1, 1, 2, 2]
+
+
+def grid_graph(shape, nhood):
+    """Ends and indices of the edges that exist."""
+    node1, node2 = oracle.fast_grid_nodes(shape, nhood)
+    edges = np.flatnonzero((node2 >= 0) & (node1 != node2))
+    return node1[edges], node2[edges], edges
+
+
+def assert_same_partition(one, two):
+    pairs = np.unique(np.stack([np.ravel(one), np.ravel(two)]), axis=1)
+    assert pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("shape", "nhood"),
+    [
+        ((4000,), [[-1]]),
+        ((90, 80), [[-1, 0], [0, -1]]),
+        ((40, 42, 44), [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]),
+        ((40, 42, 44), [[-1, 0, 0], [0, -1, 0], [0, 0, 1], [0, 5, -5], [-9, 0, 0]]),
+    ],
+)
+def test_basins_without_ties(shape, nhood, num_threads, rng):
+    """Every voxel is joined to where its strongest edge leads: the drop of water principle, and Higra's watershed."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    aff = rng.permutation(len(nhood) * int(np.prod(shape))).astype(np.float64).reshape(len(nhood), *shape)
+    seg, sizes = malis.watershed_basins(aff, nhood, 0, num_threads=num_threads)
+    np.testing.assert_array_equal(sizes, np.bincount(seg.ravel()))
+    node1, node2, edges = grid_graph(shape, nhood)
+    values = aff.ravel()[edges]
+    target, best = np.empty(seg.size, np.int64), np.full(seg.size, -1.0)
+    for one, two in ((node1, node2), (node2, node1)):
+        for v, u, value in zip(one.tolist(), two.tolist(), values.tolist(), strict=True):
+            if value > best[v]:
+                best[v], target[v] = value, u
+    graph = coo_matrix((np.ones(seg.size), (np.arange(seg.size), target)), shape=(seg.size, seg.size))
+    assert_same_partition(seg, connected_components(graph, directed=False)[1])
+    higra = pytest.importorskip("higra")
+    graph = higra.UndirectedGraph(seg.size)
+    graph.add_edges(node1, node2)
+    assert_same_partition(seg, higra.labelisation_watershed(graph, -values))
+
+
+@pytest.mark.parametrize("levels", [2, 5, 50])
+def test_basins_of_plateaus_against_higra(levels, rng):
+    """Equal affinities allow for several cuts, but all of them have the same maxima and the same weight."""
+    higra = pytest.importorskip("higra")
+    shape, nhood = (60, 70), malis.mknhood2d(1)
+    aff = rng.integers(0, levels, (2, *shape)).astype(np.float32)
+    seg, sizes = malis.watershed_basins(aff, nhood, 0)
+    node1, node2, edges = grid_graph(shape, nhood)
+    values = aff.ravel()[edges]
+    graph = higra.UndirectedGraph(seg.size)
+    graph.add_edges(node1, node2)
+    cut = higra.labelisation_watershed(graph, -values)
+    assert len(np.unique(cut)) == len(sizes) - 1
+
+    def weight_of_forest(labels):
+        """Weight of a maximum spanning forest within the basins: the same for all cuts."""
+        flat = labels.ravel()
+        within = np.flatnonzero(flat[node1] == flat[node2])
+        within = within[np.argsort(-values[within], kind="stable")]
+        tree = within[oracle.spanning_tree(seg.size, node1[within], node2[within])]
+        return values[tree].astype(np.float64).sum(), tree.size
+
+    assert weight_of_forest(seg) == weight_of_forest(cut)
+
+
 def test_arguments_are_not_changed(rng):
     aff, seeds = rng.random((2, 9, 11)), rng.integers(0, 3, (9, 11))
     nhood = malis.mknhood2d(1)
@@ -226,7 +415,9 @@ def test_arguments_are_not_changed(rng):
     for array in aff, seeds, nhood:
         array.flags.writeable = False
     malis.affgraph_to_seg(aff, nhood, threshold=0.5)
+    malis.affgraph_to_seg(aff, nhood, 9, threshold=0.5, small="merge")
     malis.watershed_from_affgraph(aff, seeds, nhood, 5)
+    malis.watershed_basins(aff, nhood)
     for array, copy in zip((aff, seeds, nhood), before, strict=True):
         np.testing.assert_array_equal(array, copy)
 

@@ -10,6 +10,8 @@ PYBIND11_MODULE(_core, m) {
     register_edge_pairs(m);
     register_loss(m);
     register_pairs(m);
+    register_rand_curve(m);
     register_segmentation(m);
+    register_tree(m);
     register_xla(m);
 }

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "malis/malis.hpp"
@@ -128,6 +129,38 @@ inline Volume make_volume(const py::array& array, py::ssize_t first, const py::a
     return volume;
 }
 
+// The volume of affinities (K, *shape), one channel for each offset.
+inline Volume make_affinity_volume(const py::array& aff, const py::array_t<std::int64_t>& nhood) {
+    const Volume volume = make_volume(aff, 1, nhood);
+    if (aff.shape(0) != nhood.shape(0))
+        throw py::value_error("aff must have one channel for each of the " + std::to_string(nhood.shape(0)) +
+                              " offsets of nhood, got " + describe(aff));
+    return volume;
+}
+
+// Calls f with a zero of the type of labels and voxel numbers: 32 bits as long as every voxel could have its own.
+template <class F>
+auto with_label(std::size_t nodes, F&& f) {
+    if (nodes < (std::size_t{1} << 31)) return f(std::int32_t{0});
+    return f(std::int64_t{0});
+}
+
+inline py::array_t<std::int64_t> as_array(const std::vector<std::int64_t>& values) {
+    return py::array_t<std::int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+// An array that owns the buffer.
+template <class T>
+py::array_t<T> as_array(Buffer<T>&& values) {
+    auto owned = std::make_unique<Buffer<T>>(std::move(values));
+    const auto size = static_cast<py::ssize_t>(owned->size());
+    if (size == 0) return py::array_t<T>(0);
+    const T* data = owned->data();
+    const py::capsule owner(owned.get(), [](void* buffer) { delete static_cast<Buffer<T>*>(buffer); });
+    owned.release();
+    return py::array_t<T>(size, data, owner);
+}
+
 inline int threads_or_default(std::optional<int> threads) {
     if (!threads) return num_threads();
     if (*threads < 1)
@@ -139,7 +172,9 @@ void register_affinity(py::module_& m);
 void register_edge_pairs(py::module_& m);
 void register_loss(py::module_& m);
 void register_pairs(py::module_& m);
+void register_rand_curve(py::module_& m);
 void register_segmentation(py::module_& m);
+void register_tree(py::module_& m);
 void register_xla(py::module_& m);
 
 }  // namespace malis::bindings

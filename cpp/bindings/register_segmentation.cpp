@@ -6,28 +6,13 @@ namespace malis::bindings {
 
 namespace {
 
-// Labels are 32-bit as long as every voxel could have its own.
-template <class F>
-auto with_label(std::size_t nodes, F&& f) {
-    if (nodes < (std::size_t{1} << 31)) return f(std::int32_t{0});
-    return f(std::int64_t{0});
-}
-
-py::array_t<std::int64_t> as_array(const std::vector<std::int64_t>& values) {
-    return py::array_t<std::int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
-}
-
-py::tuple grid_components(const py::array& aff, const py::array_t<std::int64_t>& nhood,
-                          std::optional<double> threshold, std::int64_t size_thresh, std::optional<int> threads) {
-    const Volume volume = make_volume(aff, 1, nhood);
+// Calls segment(grid, affinities, seg) -> sizes, and returns the arrays of both.
+template <class Segment>
+py::tuple segment_grid(const py::array& aff, const py::array_t<std::int64_t>& nhood, int threads, Segment&& segment) {
+    const Volume volume = make_affinity_volume(aff, nhood);
     auto shape = shape_of(aff);
-    if (shape[0] != nhood.shape(0))
-        throw py::value_error("aff must have one channel for each of the " + std::to_string(nhood.shape(0)) +
-                              " offsets of nhood, got " + describe(aff));
     shape.erase(shape.begin());
-    const int n = threads_or_default(threads);
     return visit_affinities(aff, "aff", [&](const auto* affinities) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
         return with_label(volume.voxels(), [&](auto label) {
             using Label = decltype(label);
             py::array_t<Label> seg(shape);
@@ -35,22 +20,38 @@ py::tuple grid_components(const py::array& aff, const py::array_t<std::int64_t>&
             std::vector<std::int64_t> sizes;
             {
                 const py::gil_scoped_release release;
-                check_nan(affinities, volume.edges(), "aff", n);
+                check_nan(affinities, volume.edges(), "aff", threads);
                 sizes = with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
-                    using Index = decltype(index);
-                    const Grid<Index> grid = make_grid<Index>(volume);
-                    if (threshold) {
-                        // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-                        const T t = static_cast<T>(*threshold);
-                        return components<T, Index>(
-                            grid, affinities, [t](T a) { return a >= t; }, size_thresh, data, n);
-                    }
-                    return components<T, Index>(
-                        grid, affinities, [](T a) { return std::fabs(a) > T(1e-5); }, size_thresh, data, n);
+                    return segment(make_grid<decltype(index)>(volume), affinities, data);
                 });
             }
             return py::tuple(py::make_tuple(seg, as_array(sizes)));
         });
+    });
+}
+
+py::tuple grid_components(const py::array& aff, const py::array_t<std::int64_t>& nhood,
+                          std::optional<double> threshold, std::int64_t size_thresh, bool merge_small,
+                          std::optional<int> threads) {
+    const int n = threads_or_default(threads);
+    const Small small = merge_small ? Small::merge : Small::drop;
+    return segment_grid(aff, nhood, n, [&](const auto& grid, const auto* affinities, auto* seg) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+        if (threshold) {
+            // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
+            const T t = static_cast<T>(*threshold);
+            return components(grid, affinities, [t](T a) { return a >= t; }, size_thresh, seg, n, small);
+        }
+        return components(grid, affinities, [](T a) { return std::fabs(a) > T(1e-5); }, size_thresh, seg, n, small);
+    });
+}
+
+py::tuple grid_basins(const py::array& aff, const py::array_t<std::int64_t>& nhood, double threshold,
+                      std::int64_t size_thresh, std::optional<int> threads) {
+    const int n = threads_or_default(threads);
+    return segment_grid(aff, nhood, n, [&](const auto& grid, const auto* affinities, auto* seg) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+        return watershed_basins(grid, affinities, static_cast<T>(threshold), size_thresh, seg, n);
     });
 }
 
@@ -135,6 +136,8 @@ py::array edge_watershed(const py::array& node1, const py::array& node2, const p
 
 void register_segmentation(py::module_& m) {
     m.def("components", &grid_components, py::arg("aff"), py::arg("nhood"), py::arg("threshold"),
+          py::arg("size_thresh"), py::arg("merge_small"), py::arg("num_threads"));
+    m.def("watershed_basins", &grid_basins, py::arg("aff"), py::arg("nhood"), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("num_threads"));
     m.def("watershed", &grid_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::arg("num_threads"));
     m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"),

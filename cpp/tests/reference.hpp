@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <queue>
@@ -187,6 +188,65 @@ std::vector<Label> reference_watershed(const Graph& graph, const std::vector<T>&
     std::vector<Label> seg(graph.nodes);
     for (std::size_t v = 0; v < graph.nodes; ++v) seg[v] = seed[forest.root(v)];
     return seg;
+}
+
+// Numbers of components, of any kind, as numbers from 0 by first node.
+inline std::vector<std::size_t> numbered(const std::vector<std::size_t>& component) {
+    std::map<std::size_t, std::size_t> number;
+    std::vector<std::size_t> result;
+    for (const std::size_t c : component) result.push_back(number.emplace(c, number.size()).first->second);
+    return result;
+}
+
+// Edges in order; each joins two components of which at least one has at most size_thresh nodes.
+template <class T>
+std::vector<std::size_t> reference_merge_small(const Graph& graph, const std::vector<T>& aff,
+                                               const std::vector<std::size_t>& component, std::int64_t size_thresh) {
+    Forest forest(graph.nodes);
+    std::vector<std::int64_t> size(graph.nodes, 0);
+    std::map<std::size_t, std::size_t> first;
+    for (std::size_t v = 0; v < graph.nodes; ++v) {
+        const std::size_t root = first.emplace(component[v], v).first->second;
+        if (root != v) forest.join(root, v);
+        ++size[root];
+    }
+    for (const std::size_t e : order_of(aff)) {
+        if (!graph.exists(e)) continue;
+        const std::size_t a = forest.root(graph.node1[e]), b = forest.root(graph.node2[e]);
+        if (a == b || std::min(size[a], size[b]) > size_thresh) continue;
+        forest.join(a, b);
+        size[a] += size[b];
+    }
+    std::vector<std::size_t> result(graph.nodes);
+    for (std::size_t v = 0; v < graph.nodes; ++v) result[v] = forest.root(v);
+    return numbered(result);
+}
+
+// The regional maxima are found first and are the seeds of a watershed then.
+template <class T>
+std::vector<std::size_t> reference_basins(Graph graph, const std::vector<T>& aff, T threshold) {
+    for (std::size_t e = 0; e < graph.edges(); ++e)
+        if (!(aff[e] >= threshold)) graph.node2[e] = Graph::missing;
+    std::vector<T> strongest(graph.nodes, -std::numeric_limits<T>::infinity());
+    for (std::size_t e = 0; e < graph.edges(); ++e) {
+        if (!graph.exists(e)) continue;
+        for (const std::uint64_t v : {graph.node1[e], graph.node2[e]}) strongest[v] = std::max(strongest[v], aff[e]);
+    }
+    std::vector<char> level(graph.edges());
+    for (std::size_t e = 0; e < graph.edges(); ++e)
+        level[e] = graph.exists(e) && strongest[graph.node1[e]] == aff[e] && strongest[graph.node2[e]] == aff[e];
+    const std::vector<std::size_t> plateau = flood(graph, level);
+    std::vector<char> maximum(graph.nodes, 1);  // per plateau
+    for (std::size_t e = 0; e < graph.edges(); ++e) {
+        if (!graph.exists(e)) continue;
+        const std::uint64_t a = graph.node1[e], b = graph.node2[e];
+        if (strongest[a] == aff[e] && strongest[b] > aff[e]) maximum[plateau[a]] = 0;
+        if (strongest[b] == aff[e] && strongest[a] > aff[e]) maximum[plateau[b]] = 0;
+    }
+    std::vector<std::size_t> seeds(graph.nodes, 0);
+    for (std::size_t v = 0; v < graph.nodes; ++v)
+        if (maximum[plateau[v]]) seeds[v] = plateau[v] + 1;
+    return numbered(reference_watershed(graph, aff, seeds));
 }
 
 }  // namespace malis::test

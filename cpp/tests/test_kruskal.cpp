@@ -37,7 +37,7 @@ std::vector<std::uint64_t> tree_of(const Source& source, std::size_t nodes, Krus
     sets.reset(nodes, threads);
     for (std::size_t v = 1; v < joined; ++v) sets.unite(0, static_cast<Index>(v));
     std::vector<std::uint64_t> tree;
-    kruskal<T, Index>(source, sets, scratch, threads, lattice_edges, [&](const Record<T, Index>& r, Index a, Index b) {
+    kruskal<T, Index>(source, sets, scratch, threads, [&](const Record<T, Index>& r, Index a, Index b) {
         if (sets.find(r.a) != a || sets.find(r.b) != b || a == b) CHECK(false);
         tree.push_back(r.edge);
         sets.link(a, b);

@@ -52,8 +52,12 @@ void against_maps(std::size_t nodes, Index labels, Index unlabelled, double back
         if (&large != &maps[into]) maps[into] = std::move(large);
         maps[gone].clear();
         foreground[into] += foreground[gone];
-        const PairCount pairs = histograms.merge(static_cast<Index>(into), static_cast<Index>(gone));
-        wrong += pairs.pos != same - same_unlabelled || pairs.neg != all - same;
+        std::uint64_t told = 0;
+        const PairCount pairs = histograms.merge(
+            static_cast<Index>(into), static_cast<Index>(gone),
+            [&](Index x, Index y) { told += static_cast<std::uint64_t>(x) * static_cast<std::uint64_t>(y); });
+        wrong += told != same || pairs.pos != same - same_unlabelled || pairs.neg != all - same ||
+                 histograms.foreground(static_cast<Index>(into)) != foreground[into];
     }
     CHECK_EQUAL(wrong, std::size_t{0});
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -83,6 +84,36 @@ void check_watershed(const Volume& volume, const Graph& graph, const std::vector
     }
 }
 
+template <class T, class Index>
+void check_merge_small(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
+    const auto connects = [threshold](T a) { return a >= threshold; };
+    std::vector<char> connected(graph.edges());
+    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = connects(aff[e]);
+    const auto component = flood(graph, connected);
+    for (const std::int64_t size_thresh : {0, 1, 3, 20, 1000000}) {
+        const Segmentation expected = by_size(reference_merge_small(graph, aff, component, size_thresh), size_thresh);
+        for (const int threads : {1, 3}) {
+            std::vector<std::int32_t> seg(volume.voxels(), -9);
+            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), connects, size_thresh,
+                                                    seg.data(), threads, Small::merge);
+            CHECK_SAME(seg, expected.seg);
+            CHECK_SAME(sizes, expected.sizes);
+        }
+    }
+}
+
+template <class T, class Index>
+void check_basins(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
+    const Segmentation expected = by_size(reference_basins(graph, aff, threshold), 1);
+    for (const int threads : {1, 3}) {
+        std::vector<std::int32_t> seg(volume.voxels(), -9);
+        const auto sizes = watershed_basins<T, Index>(make_grid<Index>(volume), aff.data(), threshold, 1, seg.data(),
+                                                      threads);
+        CHECK_SAME(seg, expected.seg);
+        CHECK_SAME(sizes, expected.sizes);
+    }
+}
+
 }  // namespace
 
 MALIS_TEST(small_volumes) {
@@ -99,7 +130,13 @@ MALIS_TEST(small_volumes) {
         for (const float threshold : {0.25f, 0.5f, 0.9f}) {
             check_components<float, std::uint32_t>(volume, graph, aff, threshold);
             check_components<double, std::uint64_t>(volume, graph, aff_64, static_cast<double>(threshold));
+            check_merge_small<float, std::uint32_t>(volume, graph, aff, threshold);
+            check_merge_small<double, std::uint64_t>(volume, graph, aff_64, static_cast<double>(threshold));
+            check_basins<float, std::uint32_t>(volume, graph, aff, threshold);
+            check_basins<double, std::uint64_t>(volume, graph, aff_64, static_cast<double>(threshold));
         }
+        check_basins<float, std::uint32_t>(volume, graph, aff, -std::numeric_limits<float>::infinity());
+        check_basins<double, std::uint64_t>(volume, graph, aff_64, -std::numeric_limits<double>::infinity());
         for (const double seeds : {0.0, 0.02, 0.2, 1.0}) {
             check_watershed<float, std::uint32_t>(volume, graph, aff, seeds, random);
             check_watershed<double, std::uint64_t>(volume, graph, aff_64, seeds, random);
@@ -122,8 +159,34 @@ MALIS_TEST(large_volumes) {
             for (const float threshold : {0.3f, 0.5f, 0.75f})
                 check_components<float, std::uint32_t>(volume, graph, aff, threshold);
             check_watershed<float, std::uint32_t>(volume, graph, aff, 0.001, random);
+            check_merge_small<float, std::uint32_t>(volume, graph, aff, 0.5f);
+            check_basins<float, std::uint32_t>(volume, graph, aff, -std::numeric_limits<float>::infinity());
+            check_basins<float, std::uint32_t>(volume, graph, aff, 0.3f);
         }
     }
+}
+
+MALIS_TEST(a_small_component_takes_its_best_edge) {
+    // By hand: voxel 2 hangs at the first two by 0.4 and at the last three by 0.3.
+    const Volume volume{{1, 1, 6}, {{0, 0, -1}}};
+    const std::vector<float> aff{0.0f, 0.9f, 0.4f, 0.3f, 0.8f, 0.7f};
+    std::vector<std::int32_t> seg(6);
+    const auto sizes = components<float, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(),
+                                                        [](float a) { return a >= 0.5f; }, 1, seg.data(), 1,
+                                                        Small::merge);
+    CHECK_SAME(seg, (std::vector<std::int32_t>{1, 1, 1, 2, 2, 2}));
+    CHECK_SAME(sizes, (std::vector<std::int64_t>{0, 3, 3}));
+}
+
+MALIS_TEST(a_plateau_is_one_basin) {
+    // By hand: the maxima are the edges of 0.8, two of them in a row, and that of 0.9; 0.5 drains to the stronger side.
+    const Volume volume{{1, 1, 7}, {{0, 0, -1}}};
+    const std::vector<double> aff{0.0, 0.8, 0.8, 0.5, 0.5, 0.6, 0.9};
+    std::vector<std::int32_t> seg(7);
+    const auto sizes = watershed_basins<double, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(), 0.0, 1,
+                                                               seg.data(), 1);
+    CHECK_SAME(seg, (std::vector<std::int32_t>{1, 1, 1, 1, 2, 2, 2}));
+    CHECK_SAME(sizes, (std::vector<std::int64_t>{0, 4, 3}));
 }
 
 MALIS_TEST(seeds_keep_their_voxels) {

@@ -22,14 +22,18 @@ from malis.compat import (
     prune_and_renum,
     rand_index,
 )
+from malis.curve import RandCurve, rand_curve
 from malis.loss import MalisLoss, PairCounts, edge_pairs, malis_loss, malis_weights, pairs
 from malis.nhood import mknhood2d, mknhood3d, mknhood3d_aniso
-from malis.segmentation import affgraph_to_seg, watershed_from_affgraph
+from malis.segmentation import affgraph_to_seg, watershed_basins, watershed_from_affgraph
 from malis.threads import get_num_threads, set_num_threads
+from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
 
 __all__ = [
     "MalisLoss",
     "PairCounts",
+    "RandCurve",
+    "SpanningTree",
     "__version__",
     "affgraph_to_edgelist",
     "affgraph_to_seg",
@@ -39,10 +43,12 @@ __all__ = [
     "connected_components_affgraph",
     "edge_pairs",
     "get_num_threads",
+    "linkage",
     "malis_loss",
     "malis_loss_weights",
     "malis_weights",
     "marker_watershed",
+    "maximum_spanning_tree",
     "mk_cont_table",
     "mknhood2d",
     "mknhood3d",
@@ -51,9 +57,12 @@ __all__ = [
     "nodelist_like",
     "pairs",
     "prune_and_renum",
+    "rand_curve",
     "rand_index",
     "seg_to_affgraph",
+    "segment_tree",
     "set_num_threads",
+    "watershed_basins",
     "watershed_from_affgraph",
 ]
 

@@ -135,6 +135,19 @@ def as_real(value: object, name: str) -> float:
     return number
 
 
+def as_threshold(value: object, name: str) -> float:
+    """Check a threshold of affinities: a number, which may be infinite."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if np.isnan(number):
+        raise ValueError(f"{name} must be a number, got NaN")
+    return number
+
+
 def as_integer(value: object, name: str, least: int) -> int:
     """Check an integer option that is at least `least`."""
     try:
@@ -144,6 +157,11 @@ def as_integer(value: object, name: str, least: int) -> int:
     if number < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     return number
+
+
+def as_size(value: object, name: str) -> int:
+    """Check a number of voxels; more than any volume has are as good as 2**62."""
+    return min(as_integer(value, name, 0), 2**62)
 
 
 def as_threads(value: object) -> int | None:

@@ -207,7 +207,7 @@ def connected_components_affgraph(aff: ArrayLike, nhood: ArrayLike) -> tuple[NDA
         raise ValueError(f"aff must not contain NaN, got {_checks.describe(affinities)}")
     connected = (affinities != 0).astype(np.float32)
     seg, sizes = _core.components(
-        _checks.contiguous(connected), offsets, threshold=0.5, size_thresh=1, num_threads=None
+        _checks.contiguous(connected), offsets, threshold=0.5, size_thresh=1, merge_small=False, num_threads=None
     )
     return seg.astype(np.uint64), sizes[1:]
 

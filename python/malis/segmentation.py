@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ def affgraph_to_seg(
     size_thresh: int = 1,
     *,
     threshold: float | None = None,
+    small: Literal["drop", "merge"] = "drop",
     num_threads: int | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Segment an affinity graph into its connected components.
@@ -27,10 +28,15 @@ def affgraph_to_seg(
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     size_thresh : int, optional
-        Components of at most so many voxels become background.
+        Components of at most so many voxels are small.
     threshold : float, optional
         Edges with ``aff >= threshold`` connect. By default those with ``abs(aff) > 1e-5`` do, which suits affinity
         graphs of zeros and ones.
+    small : {"drop", "merge"}, optional
+        "drop": small components become background. "merge": they are first joined along their best edges, as in [1]_.
+        All edges are taken once more in order of decreasing affinity (equal affinities by increasing edge index), and
+        one that leads from a component that is small by then to another joins the two, however low its affinity. Only
+        what no edge connects to enough voxels is still dropped.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -49,33 +55,111 @@ def affgraph_to_seg(
     TypeError
         For dtypes and options of another type.
 
+    See Also
+    --------
+    segment_tree : The same at many thresholds.
+    rand_curve : Which threshold is best.
+
+    References
+    ----------
+    .. [1] P. Felzenszwalb, D. Huttenlocher: Efficient graph-based image segmentation. International Journal of
+       Computer Vision 59 (2004), 167-181; the minimum component size of its implementation.
+
     Examples
     --------
     >>> import malis
-    >>> seg, sizes = malis.affgraph_to_seg([[0, 0.9, 0.2, 0.7, 0.8, 0.1]], [[-1]], threshold=0.5)
+    >>> aff = [[0, 0.9, 0.2, 0.7, 0.8, 0.1]]
+    >>> seg, sizes = malis.affgraph_to_seg(aff, [[-1]], threshold=0.5)
     >>> seg
     array([2, 2, 1, 1, 1, 0], dtype=int32)
     >>> sizes
     array([1, 3, 2])
+    >>> malis.affgraph_to_seg(aff, [[-1]], threshold=0.5, small="merge")[0]
+    array([2, 2, 1, 1, 1, 1], dtype=int32)
     """
     offsets = _checks.as_nhood(nhood)
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_channels(affinities, offsets)
-    if threshold is not None:
-        try:
-            threshold = float(threshold)
-        except (TypeError, ValueError):
-            raise TypeError(f"threshold must be a real number or None, got {threshold!r}") from None
-        if np.isnan(threshold):
-            raise ValueError("threshold must be a number, got NaN")
     seg, sizes = _core.components(
         affinities,
         offsets,
-        threshold,
-        min(_checks.as_integer(size_thresh, "size_thresh", 0), 2**62),
+        None if threshold is None else _checks.as_threshold(threshold, "threshold"),
+        _checks.as_size(size_thresh, "size_thresh"),
+        _checks.as_choice(small, "small", ("drop", "merge")) == "merge",
         _checks.as_threads(num_threads),
     )
     return seg, sizes
+
+
+def watershed_basins(
+    aff: npt.ArrayLike,
+    nhood: npt.ArrayLike,
+    size_thresh: int = 1,
+    *,
+    threshold: float = -np.inf,
+    num_threads: int | None = None,
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Segment an affinity graph into the basins of its regional maxima: the maximin watershed without seeds.
+
+    A set of edges of one affinity that are connected and touch no edge of a higher affinity is a *regional maximum*.
+    Each is the seed of one basin, and every other voxel gets the basin that `watershed_from_affgraph` gives it: that
+    to which its strongest edge leads, and from there the strongest edge, uphill to a maximum; where several are equal
+    the edge of the smallest index decides. This is a watershed cut [1]_, and what [2]_ begin with. A voxel without an
+    edge is a basin of its own.
+
+    Parameters
+    ----------
+    aff : array_like, shape (K, *shape)
+        Affinities; bool and integers are taken as well.
+    nhood : array_like of int, shape (K, ndim)
+        Offsets.
+    size_thresh : int, optional
+        Basins of at most so many voxels become background.
+    threshold : float, optional
+        Edges of a lower affinity do not exist: voxels that no stronger edge reaches are background. For the upper
+        threshold of [2]_, above which all edges connect, pass ``np.minimum(aff, high)``.
+    num_threads : int, optional
+        Threads to use; by default as set by `set_num_threads`.
+
+    Returns
+    -------
+    seg : ndarray of int32, shape `shape`
+        Labels 1..n by decreasing size (equal sizes by their first voxel), 0 for what is too small; int64 for volumes
+        of at least 2**31 voxels.
+    sizes : ndarray of int64, shape (n + 1,)
+        ``sizes[l]`` is the number of voxels of label ``l``; ``sizes[0]`` that of the background.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not go together, empty arrays, NaN, a negative size.
+    TypeError
+        For dtypes and options of another type.
+
+    References
+    ----------
+    .. [1] J. Cousty, G. Bertrand, L. Najman, M. Couprie: Watershed cuts: minimum spanning forests and the drop of
+       water principle. IEEE TPAMI 31 (2009), 1362-1374.
+    .. [2] A. Zlateski, H. S. Seung: Image segmentation by size-dependent single linkage clustering of a watershed basin
+       graph. arXiv:1505.00249 (2015).
+
+    Examples
+    --------
+    >>> import malis
+    >>> seg, sizes = malis.watershed_basins([[0, 0.8, 0.8, 0.5, 0.6, 0.9]], [[-1]])
+    >>> seg
+    array([1, 1, 1, 2, 2, 2], dtype=int32)
+    """
+    offsets = _checks.as_nhood(nhood)
+    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    _checks.check_channels(affinities, offsets)
+    return _core.watershed_basins(
+        affinities,
+        offsets,
+        _checks.as_threshold(threshold, "threshold"),
+        _checks.as_size(size_thresh, "size_thresh"),
+        _checks.as_threads(num_threads),
+    )
 
 
 # Labels of seeds index the sizes that are returned with them.

@@ -8,6 +8,9 @@
 #include "malis/grid.hpp"
 #include "malis/loss.hpp"
 #include "malis/pairs.hpp"
+#include "malis/rand_curve.hpp"
+#include "malis/segmentation.hpp"
+#include "malis/tree.hpp"
 
 #define MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Graph)                                                        \
     prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::positive, T, Index, Graph>(   \
@@ -20,12 +23,24 @@
 #define MALIS_INSTANCES_OF_COUNT(prefix, T, Index, Sink) \
     prefix template class detail::ConstrainedCount<T, Index, Sink<T, Index>>;
 
+#define MALIS_INSTANCES_OF_TREE(prefix, T, Index, Node)                                               \
+    prefix template SpanningTree<T, Node> detail::spanning_tree<T, Node, Index, Grid<Index>>( \
+        const Grid<Index>&, const T*, std::size_t, int);
+
+#define MALIS_INSTANCES_OF_SEGMENTATION(prefix, T, Index)                                                     \
+    prefix template void detail::merge_small<T, Index>(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int); \
+    prefix template Buffer<Index> detail::basins<T, Index>(const Grid<Index>&, const T*, T, int);                    \
+    prefix template RandCurve<T> detail::rand_curve<T, Index>(const Grid<Index>&, const T*, const Labels<Index>&, int); \
+    MALIS_INSTANCES_OF_TREE(prefix, T, Index, std::int32_t)                                                          \
+    MALIS_INSTANCES_OF_TREE(prefix, T, Index, std::int64_t)
+
 // Sinks and graphs for one type of affinities and one of indices.
 #define MALIS_INSTANCES(prefix, T, Index)                          \
     MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Grid<Index>)       \
     MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, EdgeList<Index>)   \
     MALIS_INSTANCES_OF_COUNT(prefix, T, Index, CountSink)          \
-    MALIS_INSTANCES_OF_COUNT(prefix, T, Index, LossSink)
+    MALIS_INSTANCES_OF_COUNT(prefix, T, Index, LossSink)           \
+    MALIS_INSTANCES_OF_SEGMENTATION(prefix, T, Index)
 
 namespace malis {
 

@@ -231,7 +231,7 @@ constexpr double lattice_edges = 1.1, parallel_edges = 3;
 // them (sets.link) and returns whether to go on.
 template <class T, class Index, class Source, class OnMerge>
 void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
-             double edges_per_node, OnMerge&& on_merge) {
+             OnMerge&& on_merge, double edges_per_node = lattice_edges) {
     using R = Rank<T>;
     constexpr R all = std::numeric_limits<R>::max();
     auto& records = scratch.records;

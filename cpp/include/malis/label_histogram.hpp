@@ -38,6 +38,9 @@ class LabelHistograms {
 
     void set(Index node, Index label, Index voxels) { nodes_[node] = {label, label == 0 ? Index{0} : voxels}; }
 
+    // Foreground voxels of a component.
+    Index foreground(Index root) const { return nodes_[root].voxels; }
+
     // Ask for the memory of a component: first what is kept for its root, then the table that this leads to.
     MALIS_INLINE void prefetch_root(Index root) const { prefetch(nodes_.data() + root); }
     MALIS_INLINE void prefetch_beyond(Index root) const {
@@ -45,8 +48,10 @@ class LabelHistograms {
         if (label > labels_) prefetch(tables_[label - labels_ - 1].entries);
     }
 
-    // Joins two components; `into` is the root that remains. Returns the pairs of voxels that this connects.
-    PairCount merge(Index into, Index from) {
+    // Joins two components; `into` is the root that remains. Returns the pairs of voxels that this connects. Calls
+    // on_same(x, y) for every label of which one of them holds x and the other y voxels.
+    template <class OnSame>
+    PairCount merge(Index into, Index from, OnSame&& on_same) {
         Node& a = nodes_[into];
         const Node b = nodes_[from];
         if (b.voxels == 0) return {0, 0};
@@ -61,6 +66,7 @@ class LabelHistograms {
             if (a.label == b.label) {
                 same = all;
                 if (a.label == unlabelled_) same_unlabelled = all;
+                on_same(a.voxels, b.voxels);
             } else {
                 const Index table = new_table();
                 Table& t = tables_[table];
@@ -75,14 +81,14 @@ class LabelHistograms {
             if (a_single || b_single) {
                 large = (a_single ? b.label : a.label) - labels_ - 1;
                 single = a_single ? Entry{a.label, a.voxels} : Entry{b.label, b.voxels};
-                add(large, single, same, same_unlabelled);
+                add(large, single, same, same_unlabelled, on_same);
             } else {
                 large = a.label - labels_ - 1;
                 small_table = b.label - labels_ - 1;
                 if (tables_[large].size < tables_[small_table].size) std::swap(large, small_table);
                 const Table small = tables_[small_table];
                 for (std::size_t i = 0; i < (small.hashed() ? small.capacity() : small.size); ++i) {
-                    if (small.entries[i].label != 0) add(large, small.entries[i], same, same_unlabelled);
+                    if (small.entries[i].label != 0) add(large, small.entries[i], same, same_unlabelled, on_same);
                 }
                 free_table(small_table);
             }
@@ -90,6 +96,9 @@ class LabelHistograms {
         }
         a.voxels += b.voxels;
         return {same - same_unlabelled, all - same};
+    }
+    PairCount merge(Index into, Index from) {
+        return merge(into, from, [](Index, Index) {});
     }
 
   private:
@@ -114,7 +123,8 @@ class LabelHistograms {
         return static_cast<std::size_t>((static_cast<std::uint64_t>(label) * 0x9E3779B97F4A7C15ull) >> (64 - bits));
     }
 
-    void add(Index table, Entry e, std::uint64_t& same, std::uint64_t& same_unlabelled) {
+    template <class OnSame>
+    void add(Index table, Entry e, std::uint64_t& same, std::uint64_t& same_unlabelled, OnSame& on_same) {
         Table* t = &tables_[table];
         Entry* found = nullptr;
         if (!t->hashed()) {
@@ -124,7 +134,7 @@ class LabelHistograms {
             if (found == nullptr) {
                 if (t->size == t->capacity()) {
                     grow(*t);
-                    add(table, e, same, same_unlabelled);
+                    add(table, e, same, same_unlabelled, on_same);
                     return;
                 }
                 t->entries[t->size++] = e;
@@ -136,7 +146,7 @@ class LabelHistograms {
             if (t->entries[at].label == 0) {
                 if (2 * (static_cast<std::size_t>(t->size) + 1) > t->capacity()) {
                     grow(*t);
-                    add(table, e, same, same_unlabelled);
+                    add(table, e, same, same_unlabelled, on_same);
                     return;
                 }
                 t->entries[at] = e;
@@ -148,6 +158,7 @@ class LabelHistograms {
         const std::uint64_t pairs = static_cast<std::uint64_t>(found->voxels) * e.voxels;
         same += pairs;
         if (e.label == unlabelled_) same_unlabelled += pairs;
+        on_same(found->voxels, e.voxels);
         found->voxels += e.voxels;
     }
 

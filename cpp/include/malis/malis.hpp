@@ -27,7 +27,9 @@
 #include "malis/objects.hpp"
 #include "malis/pairs.hpp"
 #include "malis/parallel.hpp"
+#include "malis/rand_curve.hpp"
 #include "malis/segmentation.hpp"
+#include "malis/tree.hpp"
 
 namespace malis {
 
@@ -161,6 +163,27 @@ void count_edge_pairs(const Node* node1, const Node* node2, std::size_t edges, c
         count_on_graph<T, Index>(EdgeList<Index>{node1, node2, edges, nodes}, weights, labels, options,
                                  pos != nullptr, neg != nullptr, sink);
         return 0;
+    });
+}
+
+// The scores of the components at every affinity as threshold.
+template <class T, class Label>
+RandCurve<T> rand_curve(const Volume& volume, const T* aff, const Label* seg, int threads) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        const auto labels = compact_labels<Index>(seg, volume.voxels(), nullptr, true, threads);
+        return detail::rand_curve<T, Index>(make_grid<Index>(volume), aff, labels, threads);
+    });
+}
+
+// Node, std::int32_t or std::int64_t, has to hold the number of every voxel.
+template <class Node, class T>
+SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, int threads) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, volume.voxels(), threads);
     });
 }
 

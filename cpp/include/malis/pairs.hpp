@@ -246,7 +246,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     KruskalScratch<T, Index> scratch;
     const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
     kruskal<T, Index>(
-        scan_of<pass, T>(graph, visit, threads), sets, scratch, threads, lattice_edges,
+        scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
         count_merge(sets, histograms, decisions, left,
                     [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
     return decisions;
@@ -433,8 +433,9 @@ class ConstrainedCount {
         const BasinVisit visit{aff_, aff_ + grid_.edges(), regions_.node.data()};
         // Basins of many voxels share many edges; basins of one or two are a lattice.
         const double edges_per_node = grid_.voxels / 8 < basins ? lattice_edges : parallel_edges;
-        kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_, edges_per_node,
-                          count_merge(sets, histograms, decisions, left, [](const auto&) { return true; }));
+        kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
+                          count_merge(sets, histograms, decisions, left, [](const auto&) { return true; }),
+                          edges_per_node);
         return emit_negative<T, Index>(decisions, sink_);
     }
 
@@ -491,7 +492,7 @@ class ConstrainedCount {
         UnionFind<Index>& sets = work.sets;
         sets.reset(n, threads);
         const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
-        kruskal<T, Index>(source, sets, work.scratch, threads, lattice_edges,
+        kruskal<T, Index>(source, sets, work.scratch, threads,
                           [&](const Record<T, Index>& r, Index a, Index b) {
             const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
             sets.link(a, b);

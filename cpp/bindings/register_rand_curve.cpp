@@ -1,0 +1,38 @@
+#include "numpy.hpp"
+
+namespace malis::bindings {
+
+namespace {
+
+py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::array_t<std::int64_t>& nhood,
+                        std::optional<int> threads) {
+    const Volume volume = make_volume(seg, 0, nhood);
+    auto shape = shape_of(seg);
+    shape.insert(shape.begin(), nhood.shape(0));
+    check_shape(aff, "aff", shape);
+    const int n = threads_or_default(threads);
+    return visit_affinities(aff, "aff", [&](const auto* affinities) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+        return visit_labels(seg, "seg", [&](const auto* labels) {
+            RandCurve<T> curve;
+            {
+                const py::gil_scoped_release release;
+                curve = rand_curve(volume, affinities, labels, n);
+            }
+            return py::tuple(py::make_tuple(
+                as_array(std::move(curve.thresholds)), as_array(std::move(curve.true_positives)),
+                as_array(std::move(curve.false_positives)), as_array(std::move(curve.precision)),
+                as_array(std::move(curve.recall)), as_array(std::move(curve.f_score)),
+                static_cast<double>(curve.best_threshold), as_array(std::move(curve.voi_split)),
+                as_array(std::move(curve.voi_merge)), curve.true_pairs, curve.foreground));
+        });
+    });
+}
+
+}  // namespace
+
+void register_rand_curve(py::module_& m) {
+    m.def("rand_curve", &curve_of_grid, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("num_threads"));
+}
+
+}  // namespace malis::bindings

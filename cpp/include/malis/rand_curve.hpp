@@ -1,0 +1,209 @@
+// How good the segmentation at every threshold is, from one pass over the edges.
+//
+// Lowering the threshold past an affinity joins components. What that changes are sums over pairs of components alone:
+//
+//     true positives    + x * y           for every label of which they hold x and y voxels
+//     false positives   + x * y           for every two labels
+//     sum of f(n_ij)    + f(x + y) - f(x) - f(y)    f(n) = n log2 n, n_ij: voxels of label j in component i
+//     sum of f(s_i)     likewise          s_i: foreground voxels of component i
+//
+// The pairs give the Rand scores, the sums the two conditional entropies. Every f is a fixed number for its n, and the
+// sums keep their rounding errors, so that f's that are added and later removed leave no trace: the entropies at the
+// last threshold are as exact as those at the first.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "malis/buffer.hpp"
+#include "malis/distinct.hpp"
+#include "malis/grid.hpp"
+#include "malis/kruskal.hpp"
+#include "malis/label_histogram.hpp"
+#include "malis/objects.hpp"
+#include "malis/order.hpp"
+#include "malis/segmentation.hpp"
+#include "malis/union_find.hpp"
+
+namespace malis {
+
+// Entry i describes the components of the edges whose affinity is at least thresholds[i], each voxel within one.
+template <class T>
+struct RandCurve {
+    Buffer<T> thresholds;  // every affinity of an edge, decreasing
+    Buffer<std::int64_t> true_positives, false_positives;
+    Buffer<double> precision, recall, f_score;
+    T best_threshold = std::numeric_limits<T>::infinity();  // the highest of those with the best f_score
+    Buffer<double> voi_split, voi_merge;                    // bits
+    // Pairs of voxels of one label, and voxels that carry one: with these, the pairs give any Rand score.
+    std::int64_t true_pairs = 0, foreground = 0;
+};
+
+namespace detail {
+
+// A sum of doubles that keeps what rounding takes from it (Neumaier: Rundungsfehleranalyse einiger Verfahren zur
+// Summation endlicher Summen, 1974).
+class LongSum {
+  public:
+    void add(double x) {
+        const double sum = high_ + x;
+        const double part = sum - high_;
+        low_ += (high_ - (sum - part)) + (x - part);
+        high_ = sum;
+    }
+    double minus(const LongSum& other) const { return (high_ - other.high_) + (low_ - other.low_); }
+
+  private:
+    double high_ = 0, low_ = 0;
+};
+
+// n log2 n: from a table as long as n is small.
+class Entropies {
+  public:
+    Entropies() {
+        for (std::size_t n = 1; n < tabulated; ++n) table_[n] = of(n);
+    }
+    double operator()(std::uint64_t n) const { return n < tabulated ? table_[static_cast<std::size_t>(n)] : of(n); }
+
+  private:
+    static double of(std::uint64_t n) { return static_cast<double>(n) * std::log2(static_cast<double>(n)); }
+    static constexpr std::size_t tabulated = std::size_t{1} << 14;
+    std::vector<double> table_ = std::vector<double>(tabulated, 0.0);
+};
+
+inline std::uint64_t pairs_among(std::uint64_t n) { return n % 2 != 0 ? (n - 1) / 2 * n : n / 2 * (n > 0 ? n - 1 : 0); }
+
+inline double ratio_or_one(std::uint64_t numerator, std::uint64_t denominator) {
+    return denominator == 0 ? 1.0 : static_cast<double>(numerator) / static_cast<double>(denominator);
+}
+
+// The state of the pass, and what it amounts to.
+class Confusion {
+  public:
+    // voxels[l]: how many voxels carry label l
+    explicit Confusion(const std::vector<std::uint64_t>& voxels) {
+        for (std::size_t l = 1; l < voxels.size(); ++l) {
+            foreground_ += voxels[l];
+            truth_.add(entropies_(voxels[l]));
+        }
+        // Then twice the number of pairs still fits into 64 bits.
+        if (foreground_ > std::numeric_limits<std::uint32_t>::max()) {
+            throw std::invalid_argument("seg must have fewer than 2**32 foreground voxels, got " +
+                                        std::to_string(foreground_));
+        }
+        for (std::size_t l = 1; l < voxels.size(); ++l) same_ += pairs_among(voxels[l]);
+        all_ = pairs_among(foreground_);
+    }
+
+    std::int64_t true_pairs() const { return static_cast<std::int64_t>(same_); }
+    std::int64_t foreground() const { return static_cast<std::int64_t>(foreground_); }
+
+    // Joins two components; false when all foreground voxels are joined.
+    template <class Index>
+    bool merge(LabelHistograms<Index>& histograms, Index into, Index from) {
+        const Index x = histograms.foreground(into), y = histograms.foreground(from);
+        if (x == 0 || y == 0) {
+            histograms.merge(into, from);
+            return true;
+        }
+        const PairCount pairs = histograms.merge(into, from, [&](Index a, Index b) { join(joint_, a, b); });
+        join(segments_, x, y);
+        positive_ += pairs.pos;
+        negative_ += pairs.neg;
+        changed_ = true;
+        return positive_ + negative_ < all_;
+    }
+
+    // Writes entry i of the curve.
+    template <class T>
+    void write(RandCurve<T>& curve, std::size_t i) {
+        if (changed_) update();
+        curve.true_positives[i] = static_cast<std::int64_t>(positive_);
+        curve.false_positives[i] = static_cast<std::int64_t>(negative_);
+        curve.precision[i] = precision_;
+        curve.recall[i] = recall_;
+        curve.f_score[i] = f_score_;
+        curve.voi_split[i] = voi_split_;
+        curve.voi_merge[i] = voi_merge_;
+    }
+
+  private:
+    void join(LongSum& sum, std::uint64_t x, std::uint64_t y) const {
+        sum.add(entropies_(x + y));
+        sum.add(-entropies_(x));
+        sum.add(-entropies_(y));
+    }
+
+    void update() {
+        const std::uint64_t joined = positive_ + negative_;
+        precision_ = ratio_or_one(positive_, joined);
+        recall_ = ratio_or_one(positive_, same_);
+        f_score_ = ratio_or_one(2 * positive_, joined + same_);
+        const double voxels = foreground_ > 0 ? static_cast<double>(foreground_) : 1.0;
+        // Nothing split and nothing merged is 0, not what rounding leaves of it.
+        voi_split_ = positive_ == same_ ? 0.0 : std::max(0.0, truth_.minus(joint_) / voxels);
+        voi_merge_ = negative_ == 0 ? 0.0 : std::max(0.0, segments_.minus(joint_) / voxels);
+        changed_ = false;
+    }
+
+    const Entropies entropies_;
+    LongSum truth_, joint_, segments_;
+    std::uint64_t foreground_ = 0, same_ = 0, all_ = 0, positive_ = 0, negative_ = 0;
+    double precision_, recall_, f_score_, voi_split_, voi_merge_;
+    bool changed_ = true;
+};
+
+template <class T, class Index>
+RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, int threads) {
+    const std::size_t nodes = labels.of.size();
+    if (nodes < (std::size_t{1} << 15)) threads = 1;
+    std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
+    for (std::size_t v = 0; v < nodes; ++v) ++voxels[labels.of[v]];
+    Confusion confusion(voxels);
+
+    const Buffer<Rank<T>> ranks = distinct_ranks<T, Index>(grid, aff, threads);
+    const std::size_t entries = ranks.size();
+    RandCurve<T> curve;
+    for (auto* counts : {&curve.true_positives, &curve.false_positives}) counts->reset(entries);
+    for (auto* scores : {&curve.precision, &curve.recall, &curve.f_score, &curve.voi_split, &curve.voi_merge})
+        scores->reset(entries);
+    curve.true_pairs = confusion.true_pairs();
+    curve.foreground = confusion.foreground();
+
+    {
+        UnionFind<Index> sets;
+        sets.reset(nodes, threads);
+        LabelHistograms<Index> histograms(nodes, labels.count, 0, threads);
+        parallel_ranges(nodes, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t v = begin; v < end; ++v) histograms.set(static_cast<Index>(v), labels.of[v], 1);
+        });
+        KruskalScratch<T, Index> scratch;
+        const EveryEdge<T> visit{aff};
+        std::size_t i = 0;
+        kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
+                          [&](const Record<T, Index>& r, Index a, Index b) {
+                              while (ranks[i] < r.rank) confusion.write(curve, i++);
+                              const Index into = sets.link(a, b);
+                              return confusion.merge(histograms, into, into == a ? b : a);
+                          });
+        while (i < entries) confusion.write(curve, i++);
+    }
+
+    curve.thresholds.reset(entries);
+    for (std::size_t i = 0; i < entries; ++i) curve.thresholds[i] = from_rank<T>(ranks[i]);
+    if (entries > 0)
+        curve.best_threshold = curve.thresholds[static_cast<std::size_t>(
+            std::max_element(curve.f_score.begin(), curve.f_score.end()) - curve.f_score.begin())];
+    return curve;
+}
+
+}  // namespace detail
+
+}  // namespace malis

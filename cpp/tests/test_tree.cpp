@@ -1,0 +1,159 @@
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "check.hpp"
+#include "malis/malis.hpp"
+#include "problems.hpp"
+#include "reference.hpp"
+
+using namespace malis;
+using namespace malis::test;
+
+namespace {
+
+template <class T, class Node>
+TreeView<T, Node> view_of(const SpanningTree<T, Node>& tree, std::size_t nodes) {
+    return {tree.affinities.data(), tree.node1.data(), tree.node2.data(), tree.edges.size(), nodes};
+}
+
+template <class Node, class T>
+void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& aff) {
+    const std::size_t n = volume.voxels();
+    std::vector<std::int64_t> edges;
+    Forest forest(n);
+    for (const std::size_t e : order_of(aff)) {
+        if (!graph.exists(e)) continue;
+        const std::size_t a = forest.root(graph.node1[e]), b = forest.root(graph.node2[e]);
+        if (a == b) continue;
+        forest.join(a, b);
+        edges.push_back(static_cast<std::int64_t>(e));
+    }
+    for (const int threads : {1, 3}) {
+        const auto tree = maximum_spanning_tree<Node>(volume, aff.data(), threads);
+        CHECK_SAME((std::vector<std::int64_t>(tree.edges.begin(), tree.edges.end())), edges);
+        std::size_t wrong = 0;
+        for (std::size_t i = 0; i < tree.edges.size(); ++i) {
+            const auto e = static_cast<std::size_t>(tree.edges[i]);
+            wrong += tree.affinities[i] != aff[e] || static_cast<std::uint64_t>(tree.node1[i]) != graph.node1[e] ||
+                     static_cast<std::uint64_t>(tree.node2[i]) != graph.node2[e];
+        }
+        CHECK_EQUAL(wrong, std::size_t{0});
+    }
+
+    const auto tree = maximum_spanning_tree<Node>(volume, aff.data(), 1);
+    const std::vector<T> thresholds{T(0.5), T(0.25), std::numeric_limits<T>::infinity(), T(0.5), T(0.9),
+                                    -std::numeric_limits<T>::infinity(), T(0)};
+    for (const int threads : {1, 3}) {
+        std::vector<std::vector<std::int32_t>> segs(thresholds.size(), std::vector<std::int32_t>(n));
+        std::vector<std::int32_t*> to;
+        for (auto& seg : segs) to.push_back(seg.data());
+        const auto sizes = segment_tree<std::uint32_t>(view_of(tree, n), thresholds, 1, to, threads);
+        for (std::size_t i = 0; i < thresholds.size(); ++i) {
+            std::vector<std::int32_t> seg(n);
+            CHECK_SAME(sizes[i], components<T>(make_grid<std::uint32_t>(volume), aff.data(),
+                                               [t = thresholds[i]](T a) { return a >= t; }, 1, seg.data(), threads));
+            CHECK_SAME(segs[i], seg);
+        }
+    }
+
+    // Every row of the dendrogram joins two clusters that no row has joined before.
+    const double highest = 1;
+    std::vector<double> rows(4 * (n - 1));
+    linkage<std::uint32_t>(view_of(tree, n), highest, rows.data());
+    std::vector<std::vector<std::size_t>> clusters(n);
+    for (std::size_t v = 0; v < n; ++v) clusters[v] = {v};
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i + 1 < n; ++i) {
+        const double* row = rows.data() + 4 * i;
+        const auto a = static_cast<std::size_t>(row[0]), b = static_cast<std::size_t>(row[1]);
+        if (a >= b || b >= clusters.size() || clusters[a].empty() || clusters[b].empty()) {
+            ++wrong;
+            break;
+        }
+        std::vector<std::size_t> joined = clusters[a];
+        joined.insert(joined.end(), clusters[b].begin(), clusters[b].end());
+        clusters[a].clear();
+        clusters[b].clear();
+        wrong += row[3] != static_cast<double>(joined.size());
+        wrong += row[2] != (i < edges.size()
+                                ? highest - static_cast<double>(aff[static_cast<std::size_t>(edges[i])])
+                                : std::numeric_limits<double>::infinity());
+        wrong += i > 0 && row[2] < row[-2];
+        if (i < edges.size()) {
+            const auto e = static_cast<std::size_t>(edges[i]);
+            wrong += std::count(joined.begin(), joined.end(), graph.node1[e]) != 1 ||
+                     std::count(joined.begin(), joined.end(), graph.node2[e]) != 1;
+        }
+        clusters.push_back(joined);
+    }
+    CHECK_EQUAL(wrong, std::size_t{0});
+}
+
+}  // namespace
+
+MALIS_TEST(small_volumes) {
+    Random random(81);
+    for (int i = 0; i < 150; ++i) {
+        const std::array<std::size_t, 3> shape{1 + random.below(5), 1 + random.below(7), 1 + random.below(12)};
+        const Volume volume{shape, random_nhood(shape, random)};
+        const auto seg = make_seg(volume, all_segs[static_cast<std::size_t>(i) % std::size(all_segs)], random);
+        const Aff kind = all_affs[static_cast<std::size_t>(i / 7) % std::size(all_affs)];
+        context = "volume " + std::to_string(i);
+        check_tree<std::int32_t>(volume, graph_of(volume), make_aff<float>(volume, seg, kind, random));
+        check_tree<std::int64_t>(volume, graph_of(volume), make_aff<double>(volume, seg, kind, random));
+    }
+}
+
+MALIS_TEST(large_volumes) {
+    Random random(82);
+    for (const Volume& volume :
+         {Volume{{33, 34, 35}, nearest_neighbours()}, Volume{{1, 200, 190}, {{0, -1, 0}, {0, 90, 3}}}}) {
+        const auto seg = make_seg(volume, Seg::cells, random);
+        for (const Aff kind : {Aff::uniform, Aff::ties}) {
+            const auto aff = make_aff<float>(volume, seg, kind, random);
+            const Graph graph = graph_of(volume);
+            const auto tree = maximum_spanning_tree<std::int32_t>(volume, aff.data(), 1);
+            const auto again = maximum_spanning_tree<std::int32_t>(volume, aff.data(), 3);
+            CHECK_SAME(tree.edges, again.edges);
+            Forest forest(volume.voxels());
+            std::vector<std::int64_t> edges;
+            for (const std::size_t e : order_of(aff)) {
+                if (!graph.exists(e)) continue;
+                const std::size_t a = forest.root(graph.node1[e]), b = forest.root(graph.node2[e]);
+                if (a == b) continue;
+                forest.join(a, b);
+                edges.push_back(static_cast<std::int64_t>(e));
+            }
+            CHECK_SAME(tree.edges, edges);
+        }
+    }
+}
+
+MALIS_TEST(what_is_no_tree) {
+    const std::vector<float> affinities{0.5f, 0.75f};
+    const std::vector<std::int32_t> node1{0, 1}, node2{1, 2};
+    std::vector<std::int32_t> seg(3);
+    const auto segment = [&](const TreeView<float, std::int32_t>& tree) {
+        return segment_tree<std::uint32_t>(tree, std::vector<float>{0.5f}, 0, std::vector<std::int32_t*>{seg.data()}, 1);
+    };
+    using View = TreeView<float, std::int32_t>;
+    CHECK_THROWS(std::invalid_argument, "never increase",
+                 segment(View{affinities.data(), node1.data(), node2.data(), 2, 3}));
+    CHECK_THROWS(std::invalid_argument, "fewer edges than voxels",
+                 segment(View{affinities.data(), node1.data(), node2.data(), 2, 2}));
+    const std::vector<float> nan{std::numeric_limits<float>::quiet_NaN()};
+    CHECK_THROWS(std::invalid_argument, "never increase", segment(View{nan.data(), node1.data(), node2.data(), 1, 3}));
+    for (const std::int32_t outside : {-1, 3}) {
+        CHECK_THROWS(std::invalid_argument, "voxels 0 to 2",
+                     segment(View{affinities.data(), node1.data(), &outside, 1, 3}));
+    }
+    std::vector<double> rows(8);
+    const std::vector<std::int32_t> back{1, 0};
+    const std::vector<float> flat{0.5f, 0.5f};
+    CHECK_THROWS(std::invalid_argument, "cycle",
+                 (linkage<std::uint32_t>(View{flat.data(), node1.data(), back.data(), 2, 3}, 1.0, rows.data()), 0));
+}
