@@ -34,7 +34,7 @@ Network = Callable[[Image], npt.NDArray[np.float32]]  # logits (channels of the 
 LOSSES = ("malis", "affinity-bce", "cross-entropy")
 NHOOD = malis.mknhood2d(1)
 MIN_SIZE = 64  # smaller objects are dropped before scoring, as published
-THRESHOLDS = np.concatenate([np.linspace(0.05, 0.95, 19), [0.97, 0.98, 0.99, 0.995, 0.999]])
+THRESHOLDS = (*np.linspace(0.05, 0.95, 19).tolist(), 0.97, 0.98, 0.99, 0.995, 0.999)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -232,7 +232,16 @@ class Task:
     channels: int
     target: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]  # (B, H, W) -> (B, channels, H, W)
     known: Callable[[tuple[int, int]], npt.NDArray[np.float32]]  # 1 where a target exists, (channels, H, W)
-    segment: Callable[[Probabilities, float], npt.NDArray[Any]]
+    affinities: Callable[[Probabilities], npt.NDArray[np.float32]]  # (channels, H, W) -> (2, H, W)
+
+    def segment(self, probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
+        """Return the objects that probabilities above the threshold connect, as labels (H, W)."""
+        return components(self.affinities(probabilities), threshold)
+
+
+def components(affinities: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[Any]:
+    """Return what the edges of at least the threshold connect, as labels (H, W), without objects too small to score."""
+    return malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
 
 
 def _affinity_target(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
@@ -243,16 +252,6 @@ def _affinity_known(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     return malis.seg_to_affgraph(np.ones(shape, np.int32), NHOOD).astype(np.float32)
 
 
-def _affinity_segment(probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
-    return malis.affgraph_to_seg(probabilities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
-
-
-def _mask_segment(probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
-    seg = label(probabilities[0] >= threshold, background=0, connectivity=1)
-    small = np.bincount(seg.ravel()) < MIN_SIZE
-    return np.where(small[seg], 0, seg)
-
-
 def task_of(loss: str) -> Task:
     """Return affinities of the nearest neighbours, or the object mask for "cross-entropy"."""
     if loss not in LOSSES:
@@ -260,11 +259,11 @@ def task_of(loss: str) -> Task:
     if loss == "cross-entropy":
         return Task(
             1,
-            lambda labels: (labels[:, np.newaxis] > 0).astype(np.float32),
-            lambda shape: np.ones((1, *shape), np.float32),
-            _mask_segment,
+            target=lambda labels: (labels[:, np.newaxis] > 0).astype(np.float32),
+            known=lambda shape: np.ones((1, *shape), np.float32),
+            affinities=lambda mask: malis.bmap_to_affgraph(1 - mask[0], NHOOD),
         )
-    return Task(len(NHOOD), _affinity_target, _affinity_known, _affinity_segment)
+    return Task(len(NHOOD), _affinity_target, _affinity_known, affinities=lambda affinities: affinities)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -343,22 +342,27 @@ def probabilities(network: Network, image: Image) -> Probabilities:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def choose_threshold(task: Task, predictions: list[Probabilities], truths: list[Labels]) -> tuple[float, float]:
-    """Return the threshold with the best mean object score (middle of the best ones), and that score."""
+def choose(
+    segment: Callable[[Any, Any], npt.NDArray[Any]],
+    options: Sequence[Any],
+    predictions: Sequence[Any],
+    truths: list[Labels],
+) -> tuple[Any, float]:
+    """Return the option of `segment` with the best mean object score (middle of the best ones), and that score."""
     scores = np.array(
         [
             np.mean(
                 [
-                    metrics.object_score(truth, task.segment(p, t), min_size=MIN_SIZE)
-                    for p, truth in zip(predictions, truths, strict=True)
+                    metrics.object_score(truth, segment(prediction, option), min_size=MIN_SIZE)
+                    for prediction, truth in zip(predictions, truths, strict=True)
                 ]
             )
-            for t in THRESHOLDS
+            for option in options
         ]
     )
     best = np.flatnonzero(scores >= scores.max() - 1e-12)
     chosen = best[len(best) // 2]
-    return float(THRESHOLDS[chosen]), float(scores[chosen])
+    return options[chosen], float(scores[chosen])
 
 
 def table(scores: list[metrics.Scores]) -> str:
@@ -417,7 +421,9 @@ def save_figure(
 
 def report(loss: str, data: Data, task: Task, predict: Callable[[Image], Probabilities], file: Path) -> dict[str, Any]:
     """Choose the threshold on the validation images, score the test images, print the table, save the figure."""
-    threshold, best = choose_threshold(task, [predict(i) for i in data.validation.images], data.validation.labels)
+    threshold, best = choose(
+        task.segment, THRESHOLDS, [predict(i) for i in data.validation.images], data.validation.labels
+    )
     print(f"threshold {threshold:.3f} (object score {best:.3f} on {len(data.validation)} validation images)")
     predictions = [predict(i) for i in data.test.images]
     segmentations = [task.segment(p, threshold) for p in predictions]
@@ -438,24 +444,25 @@ def report(loss: str, data: Data, task: Task, predict: Callable[[Image], Probabi
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return the options that all examples take."""
+def positive(text: str) -> int:
+    """Read an integer of at least 1 from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
 
-    def positive(text: str) -> int:
-        value = int(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-        return value
 
-    def share(text: str) -> float:
-        value = float(text)
-        if not 0 <= value <= 1:
-            raise argparse.ArgumentTypeError(f"must be within 0 and 1, got {text}")
-        return value
+def share(text: str) -> float:
+    """Read a number within 0 and 1 from the command line."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be within 0 and 1, got {text}")
+    return value
 
+
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """Return the options of data and training."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--loss", choices=LOSSES, default="malis")
-    p.add_argument("--data", default="synthetic", help="'synthetic', a folder with image/ and label/, or an HDF5 file")
     p.add_argument("--images", type=positive, default=24, help="number of synthetic images")
     p.add_argument("--validation", type=positive, help="number of validation images (default: an eighth)")
     p.add_argument("--test", type=positive, help="number of test images (default: an eighth)")
@@ -467,8 +474,16 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--lr", type=float, default=2e-3, help="highest learning rate; half of it for MALIS")
     p.add_argument("--mix", type=float, default=0.1, help="weight of the affinity BCE that stays beside MALIS")
     p.add_argument("--margin", type=float, default=0.3)
-    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
+    return p
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the options of an example that trains one network."""
+    p = training_parser(description)
+    p.add_argument("--loss", choices=LOSSES, default="malis")
+    p.add_argument("--data", default="synthetic", help="'synthetic', a folder with image/ and label/, or an HDF5 file")
+    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, default=Path("example_output") / "example.png", help="the figure")
     return p
 
