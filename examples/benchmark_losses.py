@@ -51,6 +51,13 @@ class Method:
     loss: str
     from_scratch: bool = False
 
+    def settings(self, args: argparse.Namespace) -> dict[str, Any]:
+        """Return the options that decide the result: runs of other settings are other runs."""
+        names = ["images", "validation", "test", "steps", "batch", "crop", "channels", "lr", "bfloat16"]
+        names += ["mix", "margin"] if self.loss == "malis" else []
+        names += ["warmup"] if self.loss == "malis" and not self.from_scratch else []
+        return {name: getattr(args, name) for name in names}
+
     def options(self, args: argparse.Namespace, seed: int) -> argparse.Namespace:
         """Return the options of a training run."""
         return argparse.Namespace(
@@ -78,13 +85,7 @@ SCORES = {
 TESTED = ("object score", "Rand F-score")
 CURVE_POINTS = 5
 DEFAULTS = {"steps": 800, "crop": 96, "images": 32}
-QUICK = {"steps": 60, "seeds": 2, "images": 8, "crop": 64, "channels": 8, "lr": 1e-2}
-# What decides a run: lines of other settings are left alone.
-SETTINGS = (
-    *("images", "validation", "test", "steps", "warmup", "batch", "crop", "channels", "lr", "mix", "margin"),
-    "bfloat16",
-)
-
+QUICK = {"steps": 150, "seeds": 2, "images": 8, "crop": 64, "channels": 8, "lr": 1e-2}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Runs
@@ -175,15 +176,19 @@ def run_all(args: argparse.Namespace, sets: list[Data]) -> list[dict[str, Any]]:
     """Return the runs of all data sets, seeds and methods; those that are missing are made."""
     log = args.output / "runs.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    known = {(run["data"], run["method"], run["seed"]): run for run in finished(log) if run["settings"] == settings}
+    settings = {method.name: method.settings(args) for method in METHODS}
+    known = {
+        (run["data"], run["method"], run["seed"]): run
+        for run in finished(log)
+        if run["settings"] == settings.get(run["method"])
+    }
     wanted = [(seed, data, method) for seed in range(args.seeds) for data in sets for method in METHODS]
     runs = []
     for number, (seed, data, method) in enumerate(wanted, 1):
         key = (data.name, method.name, seed)
         if key not in known:
             print(f"run {number} of {len(wanted)}: {data.name}, {method.name}, seed {seed}")
-            head = {"data": data.name, "method": method.name, "seed": seed, "settings": settings}
+            head = {"data": data.name, "method": method.name, "seed": seed, "settings": settings[method.name]}
             known[key] = {**head, **run_one(args, data, method, seed, segmentations_of(args.output, *key))}
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(known[key]) + "\n")
@@ -278,8 +283,7 @@ def draw(args: argparse.Namespace, sets: list[Data], runs: list[dict[str, Any]])
         figure.savefig(args.output / f"segmentations-{data.name}.png", dpi=70)
         plt.close(figure)
 
-    figure, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets), 3.6), squeeze=False, layout="constrained")
-    for ax, data in zip(axes[0], sets, strict=True):
+        figure, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
         for method in METHODS:
             mine = [run["curve"] for run in runs if run["data"] == data.name and run["method"] == method.name]
             steps, scores = np.moveaxis(np.array(mine), -1, 0)
@@ -287,9 +291,9 @@ def draw(args: argparse.Namespace, sets: list[Data], runs: list[dict[str, Any]])
             ax.fill_between(steps[0], scores.min(0), scores.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
         ax.set(title=data.name, xlabel="steps", ylabel="object score of the validation images")
         ax.grid(alpha=0.3)
-    axes[0, -1].legend(fontsize=8)
-    figure.savefig(args.output / "curves.png", dpi=80)
-    plt.close(figure)
+        ax.legend(fontsize=8)
+        figure.savefig(args.output / f"curves-{data.name}.png", dpi=80)
+        plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -313,9 +317,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         options.error(str(error))
     runs = run_all(args, sets)
-    text = "\n\n".join(tables(runs, data.name) for data in sets)
-    print(text)
-    (args.output / "tables.md").write_text(text + "\n", encoding="utf-8")
+    for data in sets:
+        text = tables(runs, data.name)
+        print(text)
+        (args.output / f"{data.name}.md").write_text(text + "\n", encoding="utf-8")
     draw(args, sets, runs)
     print(f"tables and figures saved to {args.output}")
     return runs

@@ -66,18 +66,18 @@ class Data:
 def synthetic_image(seed: int, size: int = 256) -> tuple[Image, Labels]:
     """Draw packed organelles: round, dark, textured, with thin bright gaps that fade where two of them touch.
 
-    A gap is one to two pixels wide and for some pairs of neighbours hardly visible, while the cristae inside are as
+    A gap is one to two pixels wide and for many pairs of neighbours hardly visible, while the cristae inside are as
     bright as many a gap: few wrong pixels are enough to merge two objects. In the ground truth at least one pixel
     of background lies between two objects, so that an object mask holds all there is to know.
     """
     rng = np.random.default_rng(seed)
 
-    def smooth(sigma):
+    def smooth(sigma: float) -> npt.NDArray[np.float64]:
         noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), sigma, mode="wrap")
         return noise / noise.std()
 
     # Discs thrown at random that may overlap a little, the large ones first: packed, but not a lattice.
-    radii = np.sort(rng.uniform(9.0, 19.0, 3000))[::-1]
+    radii = np.sort(rng.uniform(6.0, 13.0, 6000))[::-1]
     candidates = rng.uniform(-radii[0], size + radii[0], (len(radii), 2))
     centres, sizes = candidates[:1], radii[:1]
     for centre, radius in zip(candidates[1:], radii[1:], strict=True):
@@ -85,29 +85,37 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[Image, Labels]:
             centres, sizes = np.vstack([centres, centre]), np.append(sizes, radius)
     n = len(centres)
 
+    def nearest_two(at: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], ...]:
+        distance, near = cKDTree(centres).query(at, k=6)
+        surface = distance - sizes[near]  # distance from each disc, negative inside
+        order = np.argsort(surface, -1)[..., :2]
+        first, second = np.moveaxis(np.take_along_axis(surface, order, -1), -1, 0)
+        owner, neighbour = np.moveaxis(np.take_along_axis(near, order, -1), -1, 0)
+        return owner, neighbour, first, second
+
     at = np.stack(np.mgrid[:size, :size], -1) + 1.6 * np.stack([smooth(9), smooth(9)], -1)  # no perfect circles
-    distance, nearest = cKDTree(centres).query(at, k=6)
-    surface = distance - sizes[nearest]  # distance from each disc, negative inside
-    order = np.argsort(surface, -1)[..., :2]
-    first, second = np.moveaxis(np.take_along_axis(surface, order, -1), -1, 0)
-    owner = np.take_along_axis(nearest, order, -1)[..., 0]
-    neighbour = np.take_along_axis(nearest, order, -1)[..., 1]
+    owner, neighbour, first, second = nearest_two(at)
     depth = np.minimum(1.5 - first, (second - first) / 2)  # below the surface, in pixels
-    labels = np.where(depth > 0.8, owner + 1, 0)
+    # The outlines of the ground truth waver by a pixel, as those of annotators do.
+    drawn_owner, _, drawn_first, _ = nearest_two(at + 0.8 * np.stack([smooth(4), smooth(4)], -1))
+    touching_labels = np.where(drawn_first < 0.7, drawn_owner + 1, 0)
+    known = malis.seg_to_affgraph((touching_labels > 0).astype(np.int32), NHOOD)
+    cut = (malis.seg_to_affgraph(touching_labels, NHOOD) != known).any(0)
+    labels = np.where(cut, 0, touching_labels)
 
     angle = rng.uniform(0, np.pi, n)[owner]
     along = at[..., 0] * np.cos(angle) + at[..., 1] * np.sin(angle) + 2.5 * smooth(8)
     cristae = np.clip(np.sin(2 * np.pi * along / rng.uniform(5, 8, n)[owner]), 0, 1) ** 2
-    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 2.5) / 2, 0, 1)
-    inside = rng.normal(0.32, 0.04, n)[owner] + 0.2 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
+    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 2) / 2, 0, 1)
+    inside = rng.normal(0.32, 0.07, n)[owner] + 0.35 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
     between = 0.72 + 0.05 * smooth(2.5) + 0.03 * smooth(1)
     # Where two organelles press on each other, the gap fades, for some pairs all along their border.
-    pair = rng.normal(0, 0.6, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
-    visible = 1 / (1 + np.exp(-(0.6 + pair + 0.9 * smooth(6)) / 0.5))
+    pair = rng.normal(0, 1.2, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
+    visible = 1 / (1 + np.exp(-(pair - 0.4 + 0.9 * smooth(6)) / 0.5))
     touching = np.exp(-(np.maximum(first, 0) ** 2) / 8) * (second < 4)
-    gap = (1 - 0.9 * touching * (1 - visible)) / (1 + np.exp((depth - 0.5) / 0.35))
+    gap = (1 - 0.95 * touching * (1 - visible)) / (1 + np.exp((depth - 0.5) / 0.35))
     picture = ndimage.gaussian_filter(inside + (between - inside) * gap, 0.9)
-    picture += 0.03 * smooth(40) + 0.05 * rng.standard_normal((size, size))
+    picture += 0.03 * smooth(40) + 0.07 * rng.standard_normal((size, size))
     return normalized(picture), connected(labels)
 
 
@@ -467,12 +475,12 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--validation", type=positive, help="number of validation images (default: an eighth)")
     p.add_argument("--test", type=positive, help="number of test images (default: an eighth)")
     p.add_argument("--steps", type=positive, default=1200)
-    p.add_argument("--warmup", type=share, default=0.5, help="share of the steps with affinity BCE before MALIS")
+    p.add_argument("--warmup", type=share, default=0.75, help="share of the steps with affinity BCE before MALIS")
     p.add_argument("--batch", type=positive, default=4)
     p.add_argument("--crop", type=positive, default=128)
     p.add_argument("--channels", type=positive, default=16, help="channels of the first level of the U-Net")
     p.add_argument("--lr", type=float, default=2e-3, help="highest learning rate; half of it for MALIS")
-    p.add_argument("--mix", type=float, default=0.1, help="weight of the affinity BCE that stays beside MALIS")
+    p.add_argument("--mix", type=float, default=0.2, help="weight of the affinity BCE that stays beside MALIS")
     p.add_argument("--margin", type=float, default=0.3)
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
     return p
