@@ -34,7 +34,7 @@ Network = Callable[[Image], npt.NDArray[np.float32]]  # logits (channels of the 
 LOSSES = ("malis", "affinity-bce", "cross-entropy")
 NHOOD = malis.mknhood2d(1)
 MIN_SIZE = 64  # smaller objects are dropped before scoring, as published
-THRESHOLDS = np.concatenate([np.linspace(0.05, 0.95, 19), [0.97, 0.98, 0.99, 0.995, 0.999]])
+THRESHOLDS = (*np.linspace(0.05, 0.95, 19).tolist(), 0.97, 0.98, 0.99, 0.995, 0.999)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -66,18 +66,18 @@ class Data:
 def synthetic_image(seed: int, size: int = 256) -> tuple[Image, Labels]:
     """Draw packed organelles: round, dark, textured, with thin bright gaps that fade where two of them touch.
 
-    A gap is one to two pixels wide and for some pairs of neighbours hardly visible, while the cristae inside are as
+    A gap is one to two pixels wide and for many pairs of neighbours hardly visible, while the cristae inside are as
     bright as many a gap: few wrong pixels are enough to merge two objects. In the ground truth at least one pixel
     of background lies between two objects, so that an object mask holds all there is to know.
     """
     rng = np.random.default_rng(seed)
 
-    def smooth(sigma):
+    def smooth(sigma: float) -> npt.NDArray[np.float64]:
         noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), sigma, mode="wrap")
         return noise / noise.std()
 
     # Discs thrown at random that may overlap a little, the large ones first: packed, but not a lattice.
-    radii = np.sort(rng.uniform(9.0, 19.0, 3000))[::-1]
+    radii = np.sort(rng.uniform(6.0, 13.0, 6000))[::-1]
     candidates = rng.uniform(-radii[0], size + radii[0], (len(radii), 2))
     centres, sizes = candidates[:1], radii[:1]
     for centre, radius in zip(candidates[1:], radii[1:], strict=True):
@@ -85,29 +85,37 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[Image, Labels]:
             centres, sizes = np.vstack([centres, centre]), np.append(sizes, radius)
     n = len(centres)
 
+    def nearest_two(at: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], ...]:
+        distance, near = cKDTree(centres).query(at, k=6)
+        surface = distance - sizes[near]  # distance from each disc, negative inside
+        order = np.argsort(surface, -1)[..., :2]
+        first, second = np.moveaxis(np.take_along_axis(surface, order, -1), -1, 0)
+        owner, neighbour = np.moveaxis(np.take_along_axis(near, order, -1), -1, 0)
+        return owner, neighbour, first, second
+
     at = np.stack(np.mgrid[:size, :size], -1) + 1.6 * np.stack([smooth(9), smooth(9)], -1)  # no perfect circles
-    distance, nearest = cKDTree(centres).query(at, k=6)
-    surface = distance - sizes[nearest]  # distance from each disc, negative inside
-    order = np.argsort(surface, -1)[..., :2]
-    first, second = np.moveaxis(np.take_along_axis(surface, order, -1), -1, 0)
-    owner = np.take_along_axis(nearest, order, -1)[..., 0]
-    neighbour = np.take_along_axis(nearest, order, -1)[..., 1]
+    owner, neighbour, first, second = nearest_two(at)
     depth = np.minimum(1.5 - first, (second - first) / 2)  # below the surface, in pixels
-    labels = np.where(depth > 0.8, owner + 1, 0)
+    # The outlines of the ground truth waver by a pixel, as those of annotators do.
+    drawn_owner, _, drawn_first, _ = nearest_two(at + 0.8 * np.stack([smooth(4), smooth(4)], -1))
+    touching_labels = np.where(drawn_first < 0.7, drawn_owner + 1, 0)
+    known = malis.seg_to_affgraph((touching_labels > 0).astype(np.int32), NHOOD)
+    cut = (malis.seg_to_affgraph(touching_labels, NHOOD) != known).any(0)
+    labels = np.where(cut, 0, touching_labels)
 
     angle = rng.uniform(0, np.pi, n)[owner]
     along = at[..., 0] * np.cos(angle) + at[..., 1] * np.sin(angle) + 2.5 * smooth(8)
     cristae = np.clip(np.sin(2 * np.pi * along / rng.uniform(5, 8, n)[owner]), 0, 1) ** 2
-    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 2.5) / 2, 0, 1)
-    inside = rng.normal(0.32, 0.04, n)[owner] + 0.2 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
+    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 2) / 2, 0, 1)
+    inside = rng.normal(0.32, 0.07, n)[owner] + 0.35 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
     between = 0.72 + 0.05 * smooth(2.5) + 0.03 * smooth(1)
     # Where two organelles press on each other, the gap fades, for some pairs all along their border.
-    pair = rng.normal(0, 0.6, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
-    visible = 1 / (1 + np.exp(-(0.6 + pair + 0.9 * smooth(6)) / 0.5))
+    pair = rng.normal(0, 1.2, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
+    visible = 1 / (1 + np.exp(-(pair - 0.4 + 0.9 * smooth(6)) / 0.5))
     touching = np.exp(-(np.maximum(first, 0) ** 2) / 8) * (second < 4)
-    gap = (1 - 0.9 * touching * (1 - visible)) / (1 + np.exp((depth - 0.5) / 0.35))
+    gap = (1 - 0.95 * touching * (1 - visible)) / (1 + np.exp((depth - 0.5) / 0.35))
     picture = ndimage.gaussian_filter(inside + (between - inside) * gap, 0.9)
-    picture += 0.03 * smooth(40) + 0.05 * rng.standard_normal((size, size))
+    picture += 0.03 * smooth(40) + 0.07 * rng.standard_normal((size, size))
     return normalized(picture), connected(labels)
 
 
@@ -232,7 +240,16 @@ class Task:
     channels: int
     target: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]  # (B, H, W) -> (B, channels, H, W)
     known: Callable[[tuple[int, int]], npt.NDArray[np.float32]]  # 1 where a target exists, (channels, H, W)
-    segment: Callable[[Probabilities, float], npt.NDArray[Any]]
+    affinities: Callable[[Probabilities], npt.NDArray[np.float32]]  # (channels, H, W) -> (2, H, W)
+
+    def segment(self, probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
+        """Return the objects that probabilities above the threshold connect, as labels (H, W)."""
+        return components(self.affinities(probabilities), threshold)
+
+
+def components(affinities: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[Any]:
+    """Return what the edges of at least the threshold connect, as labels (H, W), without objects too small to score."""
+    return malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
 
 
 def _affinity_target(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
@@ -243,16 +260,6 @@ def _affinity_known(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     return malis.seg_to_affgraph(np.ones(shape, np.int32), NHOOD).astype(np.float32)
 
 
-def _affinity_segment(probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
-    return malis.affgraph_to_seg(probabilities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
-
-
-def _mask_segment(probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
-    seg = label(probabilities[0] >= threshold, background=0, connectivity=1)
-    small = np.bincount(seg.ravel()) < MIN_SIZE
-    return np.where(small[seg], 0, seg)
-
-
 def task_of(loss: str) -> Task:
     """Return affinities of the nearest neighbours, or the object mask for "cross-entropy"."""
     if loss not in LOSSES:
@@ -260,11 +267,11 @@ def task_of(loss: str) -> Task:
     if loss == "cross-entropy":
         return Task(
             1,
-            lambda labels: (labels[:, np.newaxis] > 0).astype(np.float32),
-            lambda shape: np.ones((1, *shape), np.float32),
-            _mask_segment,
+            target=lambda labels: (labels[:, np.newaxis] > 0).astype(np.float32),
+            known=lambda shape: np.ones((1, *shape), np.float32),
+            affinities=lambda mask: malis.bmap_to_affgraph(1 - mask[0], NHOOD),
         )
-    return Task(len(NHOOD), _affinity_target, _affinity_known, _affinity_segment)
+    return Task(len(NHOOD), _affinity_target, _affinity_known, affinities=lambda affinities: affinities)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -343,22 +350,27 @@ def probabilities(network: Network, image: Image) -> Probabilities:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def choose_threshold(task: Task, predictions: list[Probabilities], truths: list[Labels]) -> tuple[float, float]:
-    """Return the threshold with the best mean object score (middle of the best ones), and that score."""
+def choose(
+    segment: Callable[[Any, Any], npt.NDArray[Any]],
+    options: Sequence[Any],
+    predictions: Sequence[Any],
+    truths: list[Labels],
+) -> tuple[Any, float]:
+    """Return the option of `segment` with the best mean object score (middle of the best ones), and that score."""
     scores = np.array(
         [
             np.mean(
                 [
-                    metrics.object_score(truth, task.segment(p, t), min_size=MIN_SIZE)
-                    for p, truth in zip(predictions, truths, strict=True)
+                    metrics.object_score(truth, segment(prediction, option), min_size=MIN_SIZE)
+                    for prediction, truth in zip(predictions, truths, strict=True)
                 ]
             )
-            for t in THRESHOLDS
+            for option in options
         ]
     )
     best = np.flatnonzero(scores >= scores.max() - 1e-12)
     chosen = best[len(best) // 2]
-    return float(THRESHOLDS[chosen]), float(scores[chosen])
+    return options[chosen], float(scores[chosen])
 
 
 def table(scores: list[metrics.Scores]) -> str:
@@ -417,7 +429,9 @@ def save_figure(
 
 def report(loss: str, data: Data, task: Task, predict: Callable[[Image], Probabilities], file: Path) -> dict[str, Any]:
     """Choose the threshold on the validation images, score the test images, print the table, save the figure."""
-    threshold, best = choose_threshold(task, [predict(i) for i in data.validation.images], data.validation.labels)
+    threshold, best = choose(
+        task.segment, THRESHOLDS, [predict(i) for i in data.validation.images], data.validation.labels
+    )
     print(f"threshold {threshold:.3f} (object score {best:.3f} on {len(data.validation)} validation images)")
     predictions = [predict(i) for i in data.test.images]
     segmentations = [task.segment(p, threshold) for p in predictions]
@@ -438,37 +452,46 @@ def report(loss: str, data: Data, task: Task, predict: Callable[[Image], Probabi
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return the options that all examples take."""
+def positive(text: str) -> int:
+    """Read an integer of at least 1 from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
 
-    def positive(text: str) -> int:
-        value = int(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-        return value
 
-    def share(text: str) -> float:
-        value = float(text)
-        if not 0 <= value <= 1:
-            raise argparse.ArgumentTypeError(f"must be within 0 and 1, got {text}")
-        return value
+def share(text: str) -> float:
+    """Read a number within 0 and 1 from the command line."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be within 0 and 1, got {text}")
+    return value
 
+
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """Return the options of data and training."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--loss", choices=LOSSES, default="malis")
-    p.add_argument("--data", default="synthetic", help="'synthetic', a folder with image/ and label/, or an HDF5 file")
     p.add_argument("--images", type=positive, default=24, help="number of synthetic images")
     p.add_argument("--validation", type=positive, help="number of validation images (default: an eighth)")
     p.add_argument("--test", type=positive, help="number of test images (default: an eighth)")
     p.add_argument("--steps", type=positive, default=1200)
-    p.add_argument("--warmup", type=share, default=0.5, help="share of the steps with affinity BCE before MALIS")
+    p.add_argument("--warmup", type=share, default=0.75, help="share of the steps with affinity BCE before MALIS")
     p.add_argument("--batch", type=positive, default=4)
     p.add_argument("--crop", type=positive, default=128)
     p.add_argument("--channels", type=positive, default=16, help="channels of the first level of the U-Net")
     p.add_argument("--lr", type=float, default=2e-3, help="highest learning rate; half of it for MALIS")
-    p.add_argument("--mix", type=float, default=0.1, help="weight of the affinity BCE that stays beside MALIS")
+    p.add_argument("--mix", type=float, default=0.2, help="weight of the affinity BCE that stays beside MALIS")
     p.add_argument("--margin", type=float, default=0.3)
-    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
+    return p
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the options of an example that trains one network."""
+    p = training_parser(description)
+    p.add_argument("--loss", choices=LOSSES, default="malis")
+    p.add_argument("--data", default="synthetic", help="'synthetic', a folder with image/ and label/, or an HDF5 file")
+    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, default=Path("example_output") / "example.png", help="the figure")
     return p
 

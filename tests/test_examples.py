@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def test_threshold_is_chosen_by_the_object_score():
     aff = malis.seg_to_affgraph(truth, common.NHOOD).astype(np.float32) * 0.9
     aff[1, :, 20] = 0.6
     aff[0, 10] = 0.7
-    threshold, score = common.choose_threshold(common.task_of("malis"), [aff], [truth])
+    threshold, score = common.choose(common.components, common.THRESHOLDS, [aff], [truth])
     assert 0.6 < threshold <= 0.7
     assert score == 1
 
@@ -389,7 +390,7 @@ def test_runs_are_reproducible(run_example, folder):
 def test_training_learns(run_example):
     # Even a tiny network finds some objects after a few seconds, an untrained one finds none.
     options = ["--images", "6", "--crop", "64", "--channels", "8", "--lr", "1e-2"]
-    trained = run_example("--loss", "malis", "--steps", "80", *options)["mean"]
+    trained = run_example("--loss", "malis", "--steps", "200", *options)["mean"]
     untrained = run_example("--loss", "malis", "--steps", "1", *options)["mean"]
     assert trained.object_recall > untrained.object_recall + 0.1
 
@@ -461,3 +462,107 @@ def test_command_line_help(framework, tmp_path):
     assert result.returncode == 0, result.stderr
     for option in ("--loss", "--data", "--steps", "--warmup", "--output"):
         assert option in result.stdout
+
+
+# ------------------------------------------------------------------------------------------------- benchmark of losses
+
+
+@pytest.fixture
+def comparison(monkeypatch, tmp_path):
+    """Run the benchmark, smaller still than --quick, in a folder of its own; returns the function and the module."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    threads, torch_threads = malis.get_num_threads(), torch.get_num_threads()
+    module = load_example("benchmark_losses")
+    options = [*TINY, "--quick", "--output", "out"]
+    yield (lambda *args: module.main([*options, *args])), module
+    malis.set_num_threads(threads)
+    torch.set_num_threads(torch_threads)
+
+
+def test_benchmark_of_losses(comparison, folder, tmp_path, capsys):
+    run, module = comparison
+    first = run("--data", str(folder), "--seeds", "1", "--test", "2")
+    names = [method.name for method in module.METHODS]
+    assert [(r["data"], r["method"], r["seed"]) for r in first] == [("cells", name, 0) for name in names]
+    for result in first:
+        assert set(result["scores"][0]) == set(result["grown"][0]) == set(module.SCORES)
+        assert np.isfinite([list(image.values()) for image in result["scores"] + result["grown"]]).all()
+        assert [step for step, _ in result["curve"]] == [1, 2, 4, 5, 6]
+        assert (result["seconds in MALIS"] > 0) == ("MALIS" in result["method"])
+    log = tmp_path / "out" / "runs.jsonl"
+    assert [json.loads(line) for line in log.read_text().splitlines()] == json.loads(json.dumps(first))
+    for picture in ("segmentations-cells.png", "curves-cells.png"):
+        assert matplotlib.image.imread(tmp_path / "out" / picture)[..., :3].std() > 0.05
+
+    # The tables repeat what the log says.
+    tables = (tmp_path / "out" / "cells.md").read_text()
+    assert tables.strip() in capsys.readouterr().out
+    for result in first:
+        mean = np.mean([image["object recall"] for image in result["scores"]])
+        (row,) = [line for line in tables.splitlines() if line.startswith(f"| {result['method']} |")][:1]
+        assert float(row.split("|")[3]) == pytest.approx(mean, abs=1e-3)
+
+    # A second call makes only what is missing, also after a line that was cut off; other settings are other runs.
+    with log.open("a") as file:
+        file.write('{"data": "cel\n')
+    second = run("--data", str(folder), "--seeds", "2", "--test", "2")
+    assert capsys.readouterr().out.count("run ") == len(names)
+    assert [r for r in second if r["seed"] == 0] == json.loads(json.dumps(first))
+    run("--data", str(folder), "--seeds", "1", "--test", "2", "--steps", "5")
+    assert capsys.readouterr().out.count("run ") == len(names)
+
+
+def test_runs_of_the_benchmark_differ_in_the_loss_alone(comparison, monkeypatch):
+    torch = pytest.importorskip("torch")
+    run, module = comparison
+    seen = []
+
+    def train(args, task, image_channels, batches, **kwargs):
+        torch.manual_seed(args.seed)
+        example = load_example("pytorch_example")
+        weights = example.UNet(image_channels, task.channels, args.channels, False).trunk.state_dict()
+        images = np.stack([image for image, _ in batches.take(3)])
+        seen.append((args.seed, sum(phase.steps for phase in common.phases(args)), weights, images))
+
+        def network(image):
+            return np.zeros((task.channels, *image.shape[1:]), np.float32)
+
+        kwargs["after_step"](module.Step(1, 1.0, 0.0, 1.0), network)
+        return network
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "draw", lambda *args: None)
+    monkeypatch.setattr(module, "tables", lambda *args: "")
+    run("--seeds", "2", "--images", "4")
+    assert len(seen) == 8
+    for seed, steps, weights, images in seen:
+        assert steps == 6
+        first = next(entry for entry in seen if entry[0] == seed)
+        np.testing.assert_array_equal(images, first[3])
+        for name, value in weights.items():
+            torch.testing.assert_close(value, first[2][name], rtol=0, atol=0)
+    assert not np.array_equal(seen[0][3], seen[-1][3])
+
+
+def test_growing_objects():
+    # Two objects whose cores are strong, each with a weak rim; a third one that is weak all over; a gap between all.
+    truth = np.zeros((24, 60), np.int32)
+    for number, at in enumerate((1, 21, 41), 1):
+        truth[2:22, at : at + 18] = number
+    strength = np.where(
+        truth == 3, 0.6, 0.6 + 0.35 * (np.minimum.reduce([np.roll(truth, s, a) for s in (3, -3) for a in (0, 1)]) > 0)
+    )
+    aff = (malis.seg_to_affgraph(truth, common.NHOOD) * strength).astype(np.float32)
+    module = load_example("benchmark_losses")
+    grown = module.grow(aff, (0.9, 0.5))
+    assert same_partition(grown, np.where(truth == 3, 0, truth))
+    assert not module.grow(aff, (0.99, 0.5)).any()
+
+
+def test_wilcoxon_over_seeds_and_images(comparison):
+    _, module = comparison
+    better = np.arange(1, 11).reshape(5, 2) / 100
+    assert module.p_value(better) == pytest.approx(2 / 2**10)  # two-sided: all of ten signs agree
+    assert module.p_value(-better) == module.p_value(better)
+    assert module.p_value(np.zeros((5, 2))) == 1
