@@ -26,6 +26,7 @@ PUBLIC = [
     "bmap_to_affgraph",
     "affgraph_to_seg",
     "watershed_from_affgraph",
+    "find_threshold",
     "affgraph_to_edgelist",
     "nodelist_from_shape",
     "set_num_threads",
@@ -41,7 +42,7 @@ PUBLIC = [
     "compute_V_rand_N2",
 ]
 
-NUMPY_ALONE = ["affgraph", "compat", "loss", "nhood", "segmentation", "threads"]
+NUMPY_ALONE = ["affgraph", "compat", "loss", "nhood", "segmentation", "threads", "threshold"]
 
 # Everything that some part of the package or of its examples uses, and that a user may not have.
 OPTIONAL = [
