@@ -238,8 +238,8 @@ def test_deciding_edges_by_hand():
     np.testing.assert_allclose(positive.get_facecolor()[0][:3], to_rgb(BLUE))
     np.testing.assert_allclose(negative.get_facecolor()[0][:3], to_rgb(VERMILLION))
     assert legend_of(ax) == [
-        "positive: should connect (2 edges decide 100 % of 2 pairs)",
-        "negative: should not (1 edges decide 100 % of 4 pairs)",
+        "positive: 2 edges decide 100 % of 2 pairs",
+        "negative: 1 edges decide 100 % of 4 pairs",
     ]
 
 
@@ -256,7 +256,7 @@ def test_edges_with_most_pairs_come_first(cells):
             channel, voxel = (0, (int(y + 0.5), int(x))) if y % 1 else (1, (int(y), int(x + 0.5)))
             assert kind[channel][voxel] >= number[-1]
     share = 100 * np.sort(counts.pos, axis=None)[-7:].sum() / counts.pos.sum()
-    assert f"(7 edges decide {share:.0f} % of" in legend_of(ax)[0]
+    assert f"positive: 7 edges decide {share:.0f} % of" in legend_of(ax)[0]
 
 
 def test_long_edges_are_lines_and_edges_between_sections_are_left_out():
@@ -269,7 +269,7 @@ def test_long_edges_are_lines_and_edges_between_sections_are_left_out():
     lines, dots = ax.collections[:2]
     np.testing.assert_allclose(dots.get_offsets(), [[3, 2], [3, 0.5]])
     assert [path.vertices.tolist() for path in lines.get_paths()] == [[[5, 2], [1, 2]]]
-    assert legend_of(ax)[0] == "positive: should connect (2 edges decide 100 % of 30 pairs)"
+    assert legend_of(ax)[0] == "positive: 2 edges decide 100 % of 30 pairs"
 
 
 @pytest.mark.parametrize(

@@ -270,8 +270,8 @@ def deciding_edges(
     within = offsets[:, 0] == 0 if len(shape) == 3 else np.ones(len(offsets), bool)
     handles = []
     for kind, name, colour in (
-        (counts.pos, "positive: should connect", _BLUE),
-        (counts.neg, "negative: should not", _VERMILLION),
+        (counts.pos, "positive", _BLUE),
+        (counts.neg, "negative", _VERMILLION),
     ):
         pairs = kind[(within, *section)]
         order = np.argsort(-pairs, axis=None, kind="stable")[:limit]
@@ -288,7 +288,7 @@ def deciding_edges(
         sizes = 12 + 180 * number / max(1, int(number.max(initial=0)))
         ax.scatter(middle[:, 0], middle[:, 1], sizes, color=colour, alpha=0.85, linewidths=0.6, edgecolors="white")
         share = number.sum() / max(1, int(pairs.sum()))
-        label = f"{name} ({len(shown)} edges decide {100 * share:.0f} % of {_short(int(pairs.sum()))} pairs)"
+        label = f"{name}: {len(shown)} edges decide {100 * share:.0f} % of {_short(int(pairs.sum()))} pairs"
         handles.append(Line2D([], [], linestyle="", marker="o", color=colour, label=label))
     return _finish(ax, "edges that decide most pairs", handles)
 
@@ -349,7 +349,8 @@ def rand_curve(curve: RandCurve, ax: Axes | None = None, *, threshold: float | N
     ax.set(xlabel="threshold of the affinities", ylabel="score of pairs of voxels", ylim=(-0.02, 1.02))
     ax.set_title("every threshold at once", fontsize="medium")
     ax.grid(alpha=0.3)
-    ax.legend(fontsize="small", loc="best")
+    # Below the axis: whatever its course, the legend covers nothing of the curve.
+    ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     return ax
 
 
