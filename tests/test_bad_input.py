@@ -12,6 +12,7 @@ SHAPE = (4, 5, 6)
 AFF = np.linspace(0, 1, 360).reshape(3, *SHAPE)
 SEG = np.arange(120).reshape(SHAPE) % 4
 BATCH_AFF, BATCH_SEG = np.stack([AFF, AFF]), np.stack([SEG, SEG])
+TREE = malis.maximum_spanning_tree(AFF, NHOOD)
 NODE1, NODE2 = (nodes.ravel() for nodes in malis.nodelist_from_shape(SHAPE, NHOOD))
 
 # Segmentation takes the affinity graph of a ground truth as well.
@@ -91,11 +92,20 @@ def test_seg_to_affgraph(case):
     "case",
     [name for name in VOLUMES if name.startswith(("aff-", "nhood-")) and name not in NUMBERS_TAKEN],
 )
-def test_affgraph_to_seg(case):
+@pytest.mark.parametrize(
+    "function", [malis.affgraph_to_seg, malis.watershed_basins, malis.maximum_spanning_tree], ids=lambda f: f.__name__
+)
+def test_affinities_alone(function, case):
     (aff, _, nhood), error, *fragments = VOLUMES[case]
     if case == "nhood-columns":
         fragments = ["aff", "3 axes", "(3, 4, 5, 6)"]
-    raises(lambda: malis.affgraph_to_seg(aff, nhood), error, *fragments)
+    raises(lambda: function(aff, nhood), error, *fragments)
+
+
+@pytest.mark.parametrize("case", [name for name in VOLUMES if name not in NUMBERS_TAKEN])
+def test_rand_curve(case):
+    arguments, error, *fragments = VOLUMES[case]
+    raises(lambda: malis.rand_curve(*arguments), error, *fragments)
 
 
 @pytest.mark.parametrize("case", [name for name in VOLUMES if name not in NUMBERS_TAKEN])
@@ -296,6 +306,75 @@ OTHERS = {
         "threshold",
         "'x'",
     ),
+    "small-word": (lambda: malis.affgraph_to_seg(AFF, NHOOD, small="keep"), ValueError, "small", "'merge'", "'keep'"),
+    "small-flag": (lambda: malis.affgraph_to_seg(AFF, NHOOD, small=True), TypeError, "small", "'drop'", "True"),
+    "basins-threshold-nan": (
+        lambda: malis.watershed_basins(AFF, NHOOD, threshold=np.nan),
+        *(ValueError, "threshold", "NaN"),
+    ),
+    "basins-threshold-none": (
+        lambda: malis.watershed_basins(AFF, NHOOD, threshold=None),
+        *(TypeError, "threshold", "None"),
+    ),
+    "basins-size_thresh": (
+        lambda: malis.watershed_basins(AFF, NHOOD, -1),
+        *(ValueError, "size_thresh", "-1"),
+    ),
+    "curve-num_threads": (
+        lambda: malis.rand_curve(AFF, SEG, NHOOD, num_threads=0),
+        *(ValueError, "num_threads", "0"),
+    ),
+    "tree-num_threads": (
+        lambda: malis.maximum_spanning_tree(AFF, NHOOD, num_threads=1.5),
+        *(TypeError, "num_threads", "1.5"),
+    ),
+    "segment_tree-tuple": (lambda: malis.segment_tree(tuple(TREE), [0.5]), TypeError, "tree", "SpanningTree", "tuple"),
+    "segment_tree-one-number": (lambda: malis.segment_tree(TREE, 0.5), ValueError, "thresholds", "sequence", "0.5"),
+    "segment_tree-nan": (lambda: malis.segment_tree(TREE, [0.5, np.nan]), ValueError, "thresholds", "NaN"),
+    "segment_tree-text": (lambda: malis.segment_tree(TREE, ["0.5"]), TypeError, "thresholds", "'0.5'"),
+    "segment_tree-none": (lambda: malis.segment_tree(TREE, [None]), TypeError, "thresholds", "None"),
+    "segment_tree-size_thresh": (lambda: malis.segment_tree(TREE, [0.5], -1), ValueError, "size_thresh", "-1"),
+    "segment_tree-num_threads": (
+        lambda: malis.segment_tree(TREE, [0.5], num_threads=0),
+        *(ValueError, "num_threads", "0"),
+    ),
+    "segment_tree-shape": (
+        lambda: malis.segment_tree(TREE._replace(shape=(4, 5, 5)), [0.5]),
+        *(ValueError, "tree", "119", "100"),
+    ),
+    "segment_tree-shape-empty": (
+        lambda: malis.segment_tree(TREE._replace(shape=(4, 0, 5)), [0.5]),
+        *(ValueError, "tree.shape", "0"),
+    ),
+    "segment_tree-lengths": (
+        lambda: malis.segment_tree(TREE._replace(node1=TREE.node1[1:]), [0.5]),
+        *(ValueError, "tree.node1", "(119,)", "(118,)"),
+    ),
+    "segment_tree-dtypes": (
+        lambda: malis.segment_tree(TREE._replace(node2=TREE.node2.astype(np.int64)), [0.5]),
+        *(TypeError, "tree.node2", "int64"),
+    ),
+    "segment_tree-integers": (
+        lambda: malis.segment_tree(TREE._replace(affinities=TREE.affinities.astype(int)), [0.5]),
+        *(TypeError, "tree.affinities", "int64"),
+    ),
+    "segment_tree-order": (
+        lambda: malis.segment_tree(TREE._replace(affinities=TREE.affinities[::-1]), [0.5]),
+        *(ValueError, "tree", "never increase", "at edge 1"),
+    ),
+    "segment_tree-outside": (
+        lambda: malis.segment_tree(TREE._replace(node1=changed(TREE.node1, 120)), [0.5]),
+        *(ValueError, "tree", "0 to 119", "120", "at edge 7"),
+    ),
+    "segment_tree-negative": (
+        lambda: malis.segment_tree(TREE._replace(node2=changed(TREE.node2, -1)), [0.5]),
+        *(ValueError, "tree", "0 to 119", "-1", "at edge 7"),
+    ),
+    "linkage-array": (lambda: malis.linkage(TREE.affinities), TypeError, "tree", "SpanningTree", "ndarray"),
+    "linkage-cycle": (lambda: malis.linkage(TREE._replace(node1=TREE.node2)), ValueError, "tree", "cycle"),
+    "linkage-highest": (lambda: malis.linkage(TREE, highest=0.5), ValueError, "highest", "1.0", "0.5"),
+    "linkage-highest-nan": (lambda: malis.linkage(TREE, highest=np.nan), ValueError, "highest", "nan"),
+    "linkage-highest-text": (lambda: malis.linkage(TREE, highest="1"), TypeError, "highest", "'1'"),
     "size_thresh-negative": (lambda: malis.affgraph_to_seg(AFF, NHOOD, -1), ValueError, "size_thresh", "-1"),
     "size_thresh-fraction": (lambda: malis.affgraph_to_seg(AFF, NHOOD, 1.5), TypeError, "size_thresh", "1.5"),
     "watershed-size_thresh": (

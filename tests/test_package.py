@@ -27,6 +27,13 @@ PUBLIC = [
     "affgraph_to_seg",
     "watershed_from_affgraph",
     "find_threshold",
+    "watershed_basins",
+    "rand_curve",
+    "RandCurve",
+    "maximum_spanning_tree",
+    "SpanningTree",
+    "segment_tree",
+    "linkage",
     "affgraph_to_edgelist",
     "nodelist_from_shape",
     "set_num_threads",
@@ -42,7 +49,7 @@ PUBLIC = [
     "compute_V_rand_N2",
 ]
 
-NUMPY_ALONE = ["affgraph", "compat", "loss", "nhood", "segmentation", "threads", "threshold"]
+NUMPY_ALONE = ["affgraph", "compat", "curve", "loss", "nhood", "segmentation", "threads", "threshold", "tree"]
 
 # Everything that some part of the package or of its examples uses, and that a user may not have.
 OPTIONAL = [
@@ -89,6 +96,9 @@ assert malis.pairs(aff, seg, nhood).pos.sum() == 3 + 1
 assert malis.malis_loss(aff, seg, nhood).loss == 0
 assert malis.affgraph_to_seg(aff, nhood)[1].tolist() == [1, 3, 2]
 assert malis.watershed_from_affgraph(aff, seg, nhood)[1].tolist() == [0, 4, 2]
+assert malis.watershed_basins(aff, nhood)[1].tolist() == [0, 4, 2]
+assert malis.rand_curve(aff, seg, nhood).best_threshold == 1
+assert malis.segment_tree(malis.maximum_spanning_tree(aff, nhood), [0.5])[0][1].tolist() == [1, 3, 2]
 assert malis.rand_index(seg, seg) == (1, 1, 1, 1)
 assert malis.mk_cont_table(seg, seg).tolist() == [[1, 0, 0], [0, 3, 0], [0, 0, 2]]
 node1, node2 = malis.nodelist_like(seg.shape, nhood)

@@ -23,9 +23,8 @@ py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::ar
                 as_array(std::move(curve.thresholds)), as_array(std::move(curve.true_positives)),
                 as_array(std::move(curve.false_positives)), as_array(std::move(curve.precision)),
                 as_array(std::move(curve.recall)), as_array(std::move(curve.f_score)),
-                static_cast<double>(curve.best_threshold), as_array(std::move(curve.rand_split)),
-                as_array(std::move(curve.rand_merge)), as_array(std::move(curve.voi_split)),
-                as_array(std::move(curve.voi_merge))));
+                static_cast<double>(curve.best_threshold), as_array(std::move(curve.voi_split)),
+                as_array(std::move(curve.voi_merge)), curve.true_pairs, curve.foreground));
         });
     });
 }

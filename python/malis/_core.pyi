@@ -66,19 +66,7 @@ def edge_components(n: int, node1: _Array, node2: _Array, connected: npt.NDArray
 def edge_watershed(node1: _Array, node2: _Array, weights: _Array, seeds: _Array, num_threads: int | None) -> _Array: ...
 def rand_curve(
     aff: _Array, seg: _Array, nhood: _Int64, num_threads: int | None
-) -> tuple[
-    _Array,
-    _Int64,
-    _Int64,
-    _Float64,
-    _Float64,
-    _Float64,
-    float,
-    _Float64,
-    _Float64,
-    _Float64,
-    _Float64,
-]: ...
+) -> tuple[_Array, _Int64, _Int64, _Float64, _Float64, _Float64, float, _Float64, _Float64, int, int]: ...
 def maximum_spanning_tree(
     aff: _Array, nhood: _Int64, num_threads: int | None
 ) -> tuple[_Int64, _Array, _Array, _Array]: ...

@@ -33,6 +33,21 @@ _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False)
 
 
+# What is known of every threshold, in the order in which it is printed.
+_CURVE = (
+    "thresholds",
+    "f_score",
+    "precision",
+    "recall",
+    "true_positives",
+    "false_positives",
+    "rand_split",
+    "rand_merge",
+    "voi_split",
+    "voi_merge",
+)
+
+
 class Small(str, enum.Enum):
     """What becomes of components that are too small."""
 
@@ -175,7 +190,7 @@ def curve(
             raise ValueError(f"{aff} has no edge between two voxels")
         step("writing")
         if output is not None:
-            arrays: dict[str, Any] = result._asdict()
+            arrays: dict[str, Any] = {name: getattr(result, name) for name in _CURVE}
             with _io.replacing(output, force=force) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
         if plot is not None:
@@ -183,12 +198,8 @@ def curve(
             malis.plot.rand_curve(result, axes)
             _save(axes.figure, plot, force)
     at = int(np.argmax(result.f_score))
-    best = {name: float(values[at]) for name, values in result._asdict().items() if name != "best_threshold"}
-    best["threshold"] = best.pop("thresholds")
-    for name in ("true_positives", "false_positives"):
-        best[name] = int(best[name])
-    order = ["threshold", *(name for name in best if name != "threshold")]
-    _print_scores({name: best[name] for name in order}, as_json)
+    best = {name: getattr(result, name)[at].item() for name in _CURVE}
+    _print_scores({"threshold": best.pop("thresholds"), **best}, as_json)
 
 
 @app.command()

@@ -27,14 +27,31 @@ class RandCurve(NamedTuple):
     """Harmonic mean of `precision` and `recall`; 1 where there are no pairs on either side."""
     best_threshold: float
     """The highest threshold with the best `f_score`."""
-    rand_split: npt.NDArray[np.float64]
-    """Low where true objects are split, as in `malis.metrics.rand_scores`."""
-    rand_merge: npt.NDArray[np.float64]
-    """Low where true objects are merged, as in `malis.metrics.rand_scores`."""
     voi_split: npt.NDArray[np.float64]
     """H(prediction | truth) in bits: large where true objects are split."""
     voi_merge: npt.NDArray[np.float64]
     """H(truth | prediction) in bits: large where true objects are merged."""
+    true_pairs: int
+    """Pairs of voxels of one true object."""
+    foreground: int
+    """Foreground voxels of the truth."""
+
+    @property
+    def rand_split(self) -> npt.NDArray[np.float64]:
+        """Low where true objects are split, as in `malis.metrics.rand_scores`."""
+        return self._rand_score(np.full(self.thresholds.shape, self.true_pairs))
+
+    @property
+    def rand_merge(self) -> npt.NDArray[np.float64]:
+        """Low where true objects are merged, as in `malis.metrics.rand_scores`."""
+        return self._rand_score(self.true_positives + self.false_positives)
+
+    def _rand_score(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return the true positives over other pairs: ordered ones, those of a voxel with itself among them."""
+        if self.foreground == 0:
+            return np.ones(self.thresholds.shape)
+        both, others = self.true_positives.astype(np.float64), pairs.astype(np.float64)
+        return np.asarray((2 * both + self.foreground) / (2 * others + self.foreground))
 
 
 def rand_curve(
@@ -75,10 +92,10 @@ def rand_curve(
     Returns
     -------
     RandCurve
-        ``thresholds, true_positives, false_positives, precision, recall, f_score, best_threshold, rand_split,
-        rand_merge, voi_split, voi_merge``; one entry for every distinct affinity of an edge between two different
-        voxels of the volume, by decreasing affinity. Where there is no edge the arrays are empty and `best_threshold`
-        is infinite.
+        ``thresholds, true_positives, false_positives, precision, recall, f_score, best_threshold, voi_split,
+        voi_merge, true_pairs, foreground`` and the properties ``rand_split, rand_merge``; one entry for every distinct
+        affinity of an edge between two different voxels of the volume, by decreasing affinity. Where there is no edge
+        the arrays are empty and `best_threshold` is infinite.
 
     Raises
     ------
@@ -90,7 +107,7 @@ def rand_curve(
 
     Notes
     -----
-    The arrays take 76 bytes for every distinct affinity (80 for float64), which may be as many as there are edges.
+    The arrays take 60 bytes for every distinct affinity (64 for float64), which may be as many as there are edges.
     Affinities of float16 or of 8 bits have few distinct ones.
 
     References

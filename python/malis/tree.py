@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -126,13 +127,12 @@ def segment_tree(
     [1 1 0 2 2] [1 2 2]
     [2 2 1 1 1] [0 3 2]
     """
-    arrays = _arrays(tree)
+    parts = _parts(tree)
     levels = np.asarray(thresholds)
     if levels.ndim != 1:
         raise ValueError(f"thresholds must be a sequence of numbers, got {thresholds!r}")
     return _core.segment_tree(
-        tuple(tree.shape),
-        *arrays,
+        *parts,
         [_checks.as_threshold(level, "thresholds") for level in levels.tolist()],
         _checks.as_size(size_thresh, "size_thresh"),
         _checks.as_threads(num_threads),
@@ -176,18 +176,19 @@ def linkage(tree: SpanningTree, *, highest: float = 1.0) -> npt.NDArray[np.float
     array([[0.  , 1.  , 0.25, 2.  ],
            [2.  , 3.  , 0.75, 3.  ]])
     """
-    affinities, node1, node2 = _arrays(tree)
+    shape, affinities, node1, node2 = _parts(tree)
     top = _checks.as_real(highest, "highest")
     if affinities.size > 0 and affinities[0] > top:
         raise ValueError(f"highest must be at least the highest affinity of the tree, {affinities[0]}, got {highest!r}")
-    return _core.linkage(int(np.prod(tree.shape, dtype=np.int64)), affinities, node1, node2, top)
+    return _core.linkage(math.prod(shape), affinities, node1, node2, top)
 
 
-def _arrays(tree: SpanningTree) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Check a tree as far as its types go; what it holds is checked where it is read."""
+def _parts(tree: SpanningTree) -> tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Check shape and types of a tree; what its arrays hold is checked where they are read."""
     if not isinstance(tree, SpanningTree):
         raise TypeError(f"tree must be a SpanningTree, got {type(tree).__name__}")
     return (
+        tuple(_checks.as_integer(n, "tree.shape", 1) for n in tree.shape),
         _checks.contiguous(np.asarray(tree.affinities)),
         _checks.contiguous(np.asarray(tree.node1)),
         _checks.contiguous(np.asarray(tree.node2)),

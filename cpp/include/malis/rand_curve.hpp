@@ -40,9 +40,10 @@ struct RandCurve {
     Buffer<T> thresholds;  // every affinity of an edge, decreasing
     Buffer<std::int64_t> true_positives, false_positives;
     Buffer<double> precision, recall, f_score;
-    Buffer<double> rand_split, rand_merge;
-    Buffer<double> voi_split, voi_merge;  // bits
     T best_threshold = std::numeric_limits<T>::infinity();  // the highest of those with the best f_score
+    Buffer<double> voi_split, voi_merge;                    // bits
+    // Pairs of voxels of one label, and voxels that carry one: with these, the pairs give any Rand score.
+    std::int64_t true_pairs = 0, foreground = 0;
 };
 
 namespace detail {
@@ -101,6 +102,9 @@ class Confusion {
         all_ = pairs_among(foreground_);
     }
 
+    std::int64_t true_pairs() const { return static_cast<std::int64_t>(same_); }
+    std::int64_t foreground() const { return static_cast<std::int64_t>(foreground_); }
+
     // Joins two components; false when all foreground voxels are joined.
     template <class Index>
     bool merge(LabelHistograms<Index>& histograms, Index into, Index from) {
@@ -126,8 +130,6 @@ class Confusion {
         curve.precision[i] = precision_;
         curve.recall[i] = recall_;
         curve.f_score[i] = f_score_;
-        curve.rand_split[i] = rand_split_;
-        curve.rand_merge[i] = rand_merge_;
         curve.voi_split[i] = voi_split_;
         curve.voi_merge[i] = voi_merge_;
     }
@@ -144,9 +146,6 @@ class Confusion {
         precision_ = ratio_or_one(positive_, joined);
         recall_ = ratio_or_one(positive_, same_);
         f_score_ = ratio_or_one(2 * positive_, joined + same_);
-        // The Rand scores of the challenges count ordered pairs, those of a voxel with itself among them.
-        rand_split_ = ratio_or_one(2 * positive_ + foreground_, 2 * same_ + foreground_);
-        rand_merge_ = ratio_or_one(2 * positive_ + foreground_, 2 * joined + foreground_);
         const double voxels = foreground_ > 0 ? static_cast<double>(foreground_) : 1.0;
         // Nothing split and nothing merged is 0, not what rounding leaves of it.
         voi_split_ = positive_ == same_ ? 0.0 : std::max(0.0, truth_.minus(joint_) / voxels);
@@ -157,7 +156,7 @@ class Confusion {
     const Entropies entropies_;
     LongSum truth_, joint_, segments_;
     std::uint64_t foreground_ = 0, same_ = 0, all_ = 0, positive_ = 0, negative_ = 0;
-    double precision_, recall_, f_score_, rand_split_, rand_merge_, voi_split_, voi_merge_;
+    double precision_, recall_, f_score_, voi_split_, voi_merge_;
     bool changed_ = true;
 };
 
@@ -173,9 +172,10 @@ RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Inde
     const std::size_t entries = ranks.size();
     RandCurve<T> curve;
     for (auto* counts : {&curve.true_positives, &curve.false_positives}) counts->reset(entries);
-    for (auto* scores : {&curve.precision, &curve.recall, &curve.f_score, &curve.rand_split, &curve.rand_merge,
-                         &curve.voi_split, &curve.voi_merge})
+    for (auto* scores : {&curve.precision, &curve.recall, &curve.f_score, &curve.voi_split, &curve.voi_merge})
         scores->reset(entries);
+    curve.true_pairs = confusion.true_pairs();
+    curve.foreground = confusion.foreground();
 
     {
         UnionFind<Index> sets;

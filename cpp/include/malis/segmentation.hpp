@@ -269,46 +269,110 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
     parents = parents_of(segments, threads);
 }
 
+// The strongest edge of every voxel, the first of equals: its affinity, and the voxel it leads to (the voxel itself where
+// it has no edge of at least `threshold`).
+template <class T, class Index>
+void strongest_edges(const Grid<Index>& grid, const T* aff, T threshold, T* strongest, Index* target, int threads) {
+    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads, [&](std::size_t begin, std::size_t end) {
+        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
+            const Index z = row / grid.height, y = row - z * grid.height;
+            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
+            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+                const auto& step = grid.steps[k];
+                if (!step.decides) continue;
+                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
+                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
+                const typename Grid<Index>::Step back{back_offset, back_distance, true};
+                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
+                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
+                    const auto x = grid.range(to, z, y);
+                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
+                        const Index u = v + to.distance;
+                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
+                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
+                        strongest[v] = better ? a : strongest[v];
+                        target[v] = better ? u : target[v];
+                    }
+                };
+                const bool own_first = back_distance < step.distance;  // the offset leads back
+                take(own_first ? step : back, own_first);
+                take(own_first ? back : step, !own_first);
+            }
+        }
+    });
+}
+
+// Edges as strong as the strongest of one of their ends, between different components.
+template <class T, class Index>
+struct SteepestEdges {
+    const T* aff;
+    const T* strongest;
+    const Index* component;
+    T threshold;
+
+    template <class Collect>
+    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
+        for (Index i = 0; i < count; ++i, ++v, ++u) {
+            const T a = aff[first + i];
+            if (((a == strongest[v]) | (a == strongest[u])) & (component[v] != component[u]) & (a >= threshold) &&
+                passes<Collect::strength>(a, collect.threshold))
+                collect(a, static_cast<Index>(first + i), component[v], component[u]);
+        }
+    }
+};
+
 // The basins of the affinity graph, as parents.
 //
-// A component of edges of one affinity that no stronger edge touches is a regional maximum, the seed of a basin; the
-// others follow as in the seeded watershed. Seeds need not be found beforehand: while edges of one affinity are taken,
-// a component is either settled, reached by a stronger edge before, and belongs to a seed; or it is not, and then it
-// joins what it meets. Once a weaker edge comes, every component is settled that any edge has reached.
+// A component of edges of one affinity that no stronger edge touches is a regional maximum, the seed of a basin; all
+// other voxels follow as in the seeded watershed. Seeds need not be found for that. Every voxel joins where its
+// strongest edge leads, as it does in the watershed. If no two affinities are equal that is all. Otherwise a component
+// may be a part of a plateau: then its strongest affinity is also that of an edge that leads on, to the rest of the
+// plateau or to higher ground, and it follows the first of these, until its strongest affinity is that of no edge that
+// leaves it.
 template <class T, class Index>
 Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int threads) {
-    if (grid.voxels < (std::size_t{1} << 15)) threads = 1;
-    UnionFind<Index> segments, sets;
-    segments.reset(grid.voxels, threads);
-    sets.reset(grid.voxels, threads);
-    // All settled components are one in `sets`: edges between them are dropped as cycles.
-    constexpr Index none = static_cast<Index>(-1);
-    Index settled = none;
-    Buffer<Index> reached;  // a node of every component that is to be settled next
-    const Rank<T> last = to_rank(threshold);
-    Rank<T> level = 0;
+    const std::size_t n = grid.voxels;
+    if (n < (std::size_t{1} << 15)) threads = 1;
+    Buffer<T> strongest(n);
+    Buffer<Index> parents(n);
+    Buffer<Index> component(n);
+    strongest_edges(grid, aff, threshold, strongest.data(), component.data(), threads);
+    std::iota(parents.begin(), parents.end(), Index{0});
+    for (std::size_t v = 0; v < n; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    Buffer<Rank<T>> level;  // of every component: its strongest affinity, or that of no edge
+    for (std::size_t v = 0; v < n; ++v) {
+        const bool alone = component[v] == static_cast<Index>(v);
+        const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
+        if (parents[v] == static_cast<Index>(v)) {
+            component[v] = static_cast<Index>(level.size());
+            level.push_back(rank);
+        } else {
+            parents[v] = parents[parents[v]];
+            component[v] = component[parents[v]];
+            level[component[v]] = std::min(level[component[v]], rank);
+        }
+    }
+
+    UnionFind<Index> sets, segments;
+    sets.reset(level.size(), threads);
+    segments.reset(level.size(), threads);
     KruskalScratch<T, Index> scratch;
-    const EveryEdge<T> visit{aff};
-    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
-                      [&](const Record<T, Index>& r, Index root_a, Index root_b) {
-                          if (r.rank > last) return false;
-                          if (r.rank != level) {
-                              level = r.rank;
-                              for (const Index node : reached) {
-                                  if (settled == none) settled = node;
-                                  else sets.unite(settled, node);
-                              }
-                              reached.clear();
-                              root_a = sets.find(r.a);
-                              root_b = sets.find(r.b);
-                              if (root_a == root_b) return true;
-                          }
-                          sets.link(root_a, root_b);
-                          segments.unite(r.a, r.b);
-                          reached.push_back(r.a);
-                          return true;
-                      });
-    return parents_of(segments, threads);
+    const SteepestEdges<T, Index> visit{aff, strongest.data(), component.data(), threshold};
+    const GridScan<T, Index, SteepestEdges<T, Index>> source(grid, visit, threads);
+    kruskal<T, Index>(source, sets, scratch, threads, [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+        sets.link(root_a, root_b);
+        const Index a = segments.find(r.a), b = segments.find(r.b);
+        if (level[a] == r.rank || level[b] == r.rank) {
+            const Rank<T> joined = std::min(level[a], level[b]);
+            level[segments.link(a, b)] = joined;
+        }
+        return true;
+    });
+    const Buffer<Index> first = parents_of(segments, threads);
+    Buffer<Index> voxel(level.size());  // the first of every component
+    for (std::size_t v = n; v-- > 0;) voxel[component[v]] = static_cast<Index>(v);
+    for (std::size_t v = 0; v < n; ++v) parents[v] = voxel[first[component[v]]];
+    return parents;
 }
 
 }  // namespace detail
