@@ -35,11 +35,11 @@ from example_common import (
     load,
     positive,
     probabilities,
-    shuffled_colours,
     task_of,
     training_parser,
 )
 from malis import metrics
+from malis.plot import label_colours
 from pytorch_example import Step, train
 
 
@@ -270,11 +270,11 @@ def draw(args: argparse.Namespace, sets: list[Data], runs: list[dict[str, Any]])
         panels = list(axes.T.ravel())
         panels[0].imshow(data.test.images[0][0], cmap="gray")
         panels[0].set_title("image", fontsize=10)
-        panels[1].imshow(shuffled_colours(data.test.labels[0]), interpolation="nearest")
+        panels[1].imshow(label_colours(data.test.labels[0]), interpolation="nearest")
         panels[1].set_title("ground truth", fontsize=10)
         for ax, method in zip((panels[2], panels[4], panels[3], panels[5]), METHODS, strict=True):
             with np.load(segmentations_of(args.output, data.name, method.name, 0)) as file:
-                ax.imshow(shuffled_colours(file["arr_0"]), interpolation="nearest")
+                ax.imshow(label_colours(file["arr_0"]), interpolation="nearest")
             score = values(runs, data.name, method.name, "object score")[0, 0]
             ax.set_title(f"{method.name}: {score:.2f}", fontsize=10)
         for ax in panels:

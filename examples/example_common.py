@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.spatial import cKDTree
 from scipy.special import expit
 from skimage.io import imread
 from skimage.measure import label
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 import malis
 from malis import metrics
+from malis.synthetic import synthetic_image
 
 Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
 Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
@@ -61,62 +60,6 @@ class Data:
     train: Split
     validation: Split
     test: Split
-
-
-def synthetic_image(seed: int, size: int = 256) -> tuple[Image, Labels]:
-    """Draw packed organelles: round, dark, textured, with thin bright gaps that fade where two of them touch.
-
-    A gap is one to two pixels wide and for many pairs of neighbours hardly visible, while the cristae inside are as
-    bright as many a gap: few wrong pixels are enough to merge two objects. In the ground truth at least one pixel
-    of background lies between two objects, so that an object mask holds all there is to know.
-    """
-    rng = np.random.default_rng(seed)
-
-    def smooth(sigma: float) -> npt.NDArray[np.float64]:
-        noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), sigma, mode="wrap")
-        return noise / noise.std()
-
-    # Discs thrown at random that may overlap a little, the large ones first: packed, but not a lattice.
-    radii = np.sort(rng.uniform(6.0, 13.0, 6000))[::-1]
-    candidates = rng.uniform(-radii[0], size + radii[0], (len(radii), 2))
-    centres, sizes = candidates[:1], radii[:1]
-    for centre, radius in zip(candidates[1:], radii[1:], strict=True):
-        if (np.hypot(*(centres - centre).T) > 0.86 * (sizes + radius)).all():
-            centres, sizes = np.vstack([centres, centre]), np.append(sizes, radius)
-    n = len(centres)
-
-    def nearest_two(at: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], ...]:
-        distance, near = cKDTree(centres).query(at, k=6)
-        surface = distance - sizes[near]  # distance from each disc, negative inside
-        order = np.argsort(surface, -1)[..., :2]
-        first, second = np.moveaxis(np.take_along_axis(surface, order, -1), -1, 0)
-        owner, neighbour = np.moveaxis(np.take_along_axis(near, order, -1), -1, 0)
-        return owner, neighbour, first, second
-
-    at = np.stack(np.mgrid[:size, :size], -1) + 1.6 * np.stack([smooth(9), smooth(9)], -1)  # no perfect circles
-    owner, neighbour, first, second = nearest_two(at)
-    depth = np.minimum(1.5 - first, (second - first) / 2)  # below the surface, in pixels
-    # The outlines of the ground truth waver by a pixel, as those of annotators do.
-    drawn_owner, _, drawn_first, _ = nearest_two(at + 0.8 * np.stack([smooth(4), smooth(4)], -1))
-    touching_labels = np.where(drawn_first < 0.7, drawn_owner + 1, 0)
-    known = malis.seg_to_affgraph((touching_labels > 0).astype(np.int32), NHOOD)
-    cut = (malis.seg_to_affgraph(touching_labels, NHOOD) != known).any(0)
-    labels = np.where(cut, 0, touching_labels)
-
-    angle = rng.uniform(0, np.pi, n)[owner]
-    along = at[..., 0] * np.cos(angle) + at[..., 1] * np.sin(angle) + 2.5 * smooth(8)
-    cristae = np.clip(np.sin(2 * np.pi * along / rng.uniform(5, 8, n)[owner]), 0, 1) ** 2
-    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 2) / 2, 0, 1)
-    inside = rng.normal(0.32, 0.07, n)[owner] + 0.35 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
-    between = 0.72 + 0.05 * smooth(2.5) + 0.03 * smooth(1)
-    # Where two organelles press on each other, the gap fades, for some pairs all along their border.
-    pair = rng.normal(0, 1.2, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
-    visible = 1 / (1 + np.exp(-(pair - 0.4 + 0.9 * smooth(6)) / 0.5))
-    touching = np.exp(-(np.maximum(first, 0) ** 2) / 8) * (second < 4)
-    gap = (1 - 0.95 * touching * (1 - visible)) / (1 + np.exp((depth - 0.5) / 0.35))
-    picture = ndimage.gaussian_filter(inside + (between - inside) * gap, 0.9)
-    picture += 0.03 * smooth(40) + 0.07 * rng.standard_normal((size, size))
-    return normalized(picture), connected(labels)
 
 
 def normalized(image: npt.ArrayLike) -> Image:
@@ -384,15 +327,6 @@ def table(scores: list[metrics.Scores]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:-1], "-" * len(lines[0]), lines[-1]])
 
 
-def shuffled_colours(seg: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Colour labels (H, W) as (H, W, 3): background black, neighbours far apart in hue."""
-    from matplotlib.colors import hsv_to_rgb
-
-    at = seg.astype(np.float64)
-    hsv = np.stack([at * 0.6180339887 % 1, 0.55 + 0.4 * (at * 0.7548776662 % 1), 0.75 + 0.25 * (at * 0.5698402910 % 1)])
-    return np.where(seg[..., np.newaxis] > 0, hsv_to_rgb(np.moveaxis(hsv, 0, -1)), 0.0)
-
-
 def save_figure(
     file: Path,
     title: str,
@@ -408,15 +342,17 @@ def save_figure(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    from malis.plot import label_colours
+
     rows = min(rows, len(test))
     figure, axes = plt.subplots(rows, 4, figsize=(12, 3.15 * rows), squeeze=False, layout="constrained")
     for row, ax in enumerate(axes):
         predicted = "affinities (weakest)" if predictions[row].shape[0] > 1 else "probability of an object"
         ax[0].imshow(test.images[row][0], cmap="gray")
-        ax[1].imshow(shuffled_colours(test.labels[row]), interpolation="nearest")
+        ax[1].imshow(label_colours(test.labels[row]), interpolation="nearest")
         # The first row and column have no edge along one axis: shown as the others are.
         ax[2].imshow(predictions[row].min(0), cmap="gray", vmin=0, vmax=1)
-        ax[3].imshow(shuffled_colours(segmentations[row]), interpolation="nearest")
+        ax[3].imshow(label_colours(segmentations[row]), interpolation="nearest")
         titles = ("image", "ground truth", predicted, f"segmentation: object score {scores[row].object_score:.2f}")
         for a, text in zip(ax, titles, strict=True):
             a.set_title(text, fontsize=10)

@@ -75,15 +75,6 @@ def same_partition(a, b):
 # ------------------------------------------------------------------------------------------------ synthetic organelles
 
 
-def test_synthetic_images_are_reproducible():
-    image, labels = common.synthetic_image(3, SIZE)
-    again, labels_again = common.synthetic_image(3, SIZE)
-    np.testing.assert_array_equal(image, again)
-    np.testing.assert_array_equal(labels, labels_again)
-    other, _ = common.synthetic_image(4, SIZE)
-    assert not np.array_equal(image, other)
-
-
 def test_synthetic_images_are_packed_dark_objects():
     image, labels = common.synthetic_image(0)
     assert image.shape == (1, 256, 256)
@@ -266,16 +257,6 @@ def test_threshold_is_chosen_by_the_object_score():
     threshold, score = common.choose(common.components, common.THRESHOLDS, [aff], [truth])
     assert 0.6 < threshold <= 0.7
     assert score == 1
-
-
-def test_shuffled_colours():
-    colours = common.shuffled_colours(np.array([[0, 1, 2], [3, 2, 0]]))
-    assert colours.shape == (2, 3, 3)
-    assert (colours >= 0).all()
-    assert (colours <= 1).all()
-    np.testing.assert_array_equal(colours[0, 0], 0)
-    np.testing.assert_array_equal(colours[0, 2], colours[1, 1])
-    assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 4
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -22,8 +22,10 @@ SCORES = [
     metrics.match_objects,
     metrics.object_score,
     metrics.object_recall,
+    metrics.object_score_curve,
     metrics.rand_scores,
     metrics.evaluate,
+    metrics.error_map,
     metrics.adapted_rand_error,
     metrics.variation_of_information,
 ]
@@ -186,6 +188,95 @@ def test_object_scores_equal_the_definition(pair, min_size, dice_threshold):
         assert metrics.object_score(*pair, **options) == (0 if n_predicted else 1)
 
 
+@given(segmentations(), st.integers(0, 5), st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_object_score_curve_equals_the_single_scores(pair, min_size, levels):
+    curve = metrics.object_score_curve(*pair, levels, min_size=min_size)
+    assert curve.dice_thresholds.tolist() == levels
+    for level, score, recall in zip(*curve, strict=True):
+        assert score == metrics.object_score(*pair, min_size=min_size, dice_threshold=level)
+        assert recall == metrics.object_recall(*pair, min_size=min_size, dice_threshold=level)
+
+
+def test_object_score_curve_by_hand():
+    # Dice 2 * 120 / (200 + 120) = 0.75 and 2 * 180 / (200 + 180) = 0.947.
+    true, pred = bars((1, 200), (2, 200), (0, 200)), bars((0, 80), (7, 120), (8, 180), (0, 20), (9, 200))
+    curve = metrics.object_score_curve(true, pred)
+    np.testing.assert_allclose(curve.dice_thresholds, [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+    np.testing.assert_allclose(curve.object_recall, [1] * 5 + [0.5] * 4 + [0])
+    np.testing.assert_allclose(curve.object_score, [0.8] * 5 + [0.4] * 4 + [0])
+    # The default range holds the threshold of object_score exactly.
+    assert 0.7 in curve.dice_thresholds
+
+
+@pytest.mark.parametrize(
+    ("levels", "error"),
+    [
+        ([0.5, 1.1], ValueError),
+        ([-0.1], ValueError),
+        ([math.nan], ValueError),
+        ([], ValueError),
+        (0.7, ValueError),
+        (["high"], TypeError),
+        ([True], TypeError),
+    ],
+)
+def test_bad_dice_thresholds(levels, error):
+    with pytest.raises(error, match="dice_thresholds"):
+        metrics.object_score_curve([1, 2], [1, 2], levels)
+
+
+# --------------------------------------------------------------------------------------------------------- error maps
+
+
+def test_error_map_by_hand():
+    # Object 1 in halves of 60 and 40; 2 and 3 in one predicted object, more of it 2; a piece of 4 sticks to object 5.
+    true = bars((1, 100), (2, 60), (3, 40), (4, 50), (5, 60), (0, 20), (6, 10))
+    pred = bars((11, 60), (12, 40), (13, 100), (14, 30), (15, 80), (16, 20), (0, 10))
+    kinds = metrics.VoxelError
+    expected = bars(
+        (kinds.NONE, 60),
+        (kinds.SPLIT, 40),
+        (kinds.NONE, 60),
+        (kinds.MERGED, 40),
+        (kinds.NONE, 30),
+        (kinds.SPLIT_AND_MERGED, 20),
+        (kinds.NONE, 60),
+        (kinds.SPURIOUS, 20),
+        (kinds.MISSED, 10),
+    )
+    errors = metrics.error_map(true.reshape(2, -1), pred.reshape(2, -1))
+    assert errors.dtype == np.uint8
+    assert errors.shape == (2, 170)
+    np.testing.assert_array_equal(errors.ravel(), expected)
+
+
+def largest_partner(pairs):
+    """Return for every first label the second one that most pairs have, the lowest of equal ones."""
+    return {
+        a: min({b for x, b in pairs if x == a}, key=lambda b: (-pairs.count((a, b)), b)) for a in {a for a, _ in pairs}
+    }
+
+
+@given(segmentations())
+def test_error_map_equals_the_definition(pair):
+    true, pred = (seg.ravel().tolist() for seg in pair)
+    both = [(t, p) for t, p in zip(true, pred, strict=True) if t and p]
+    cover, owner = largest_partner(both), largest_partner([(p, t) for t, p in both])
+    for t, p, error in zip(true, pred, metrics.error_map(*pair).ravel().tolist(), strict=True):
+        if t and p:
+            assert (error in (3, 5)) == (cover[t] != p)
+            assert (error in (4, 5)) == (owner[p] != t)
+            assert error in (0, 3, 4, 5)
+        else:
+            assert error == (1 if t else 2 if p else 0)
+
+
+@given(segmentations())
+def test_a_perfect_segmentation_has_no_errors(pair):
+    true, _ = pair
+    assert not metrics.error_map(true, np.where(true > 0, true + 7, 0)).any()
+
+
 # ------------------------------------------------------------------------------------------------------- Rand scores
 
 
@@ -298,6 +389,12 @@ def test_scores_do_not_depend_on_layout(rng):
     assert metrics.evaluate(true.tolist(), pred.tolist(), min_size=3) == expected
 
 
+def test_rounding_lifts_no_score_above_one():
+    # Squared shares of 1 and of 27 voxels: the sums over the same numbers in two orders differ in the last digit.
+    true = bars((0, 2), (1, 2), (2, 26))
+    assert metrics.rand_scores(true, np.zeros_like(true)).merge == 1
+
+
 def test_truth_without_foreground():
     assert metrics.rand_scores(np.zeros(4), [0, 1, 1, 2]) == (1, 1, 1)
     assert metrics.adapted_rand_error(np.zeros(4), [0, 1, 1, 2]) == 0
@@ -373,5 +470,5 @@ def test_without_scikit_image():
 
 def test_examples_of_the_documentation():
     failed, tried = doctest.testmod(metrics)
-    assert tried >= 8
+    assert tried >= 10
     assert failed == 0

@@ -26,6 +26,7 @@ PUBLIC = [
     "bmap_to_affgraph",
     "affgraph_to_seg",
     "watershed_from_affgraph",
+    "find_threshold",
     "watershed_basins",
     "rand_curve",
     "RandCurve",
@@ -48,7 +49,7 @@ PUBLIC = [
     "compute_V_rand_N2",
 ]
 
-NUMPY_ALONE = ["affgraph", "compat", "curve", "loss", "nhood", "segmentation", "threads", "tree"]
+NUMPY_ALONE = ["affgraph", "compat", "curve", "loss", "nhood", "segmentation", "threads", "threshold", "tree"]
 
 # Everything that some part of the package or of its examples uses, and that a user may not have.
 OPTIONAL = [
@@ -67,6 +68,9 @@ OPTIONAL = [
     "tqdm",
     "dask",
     "zarr",
+    "tifffile",
+    "typer",
+    "rich",
     "PIL",
     "cc3d",
     "numba",

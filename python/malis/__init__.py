@@ -1,7 +1,7 @@
 """Maximin affinity learning of image segmentation: the MALIS loss, exact and fast.
 
-`import malis` needs NumPy alone. The adapters for frameworks, `malis.malis_torch` and its siblings, and
-`malis.metrics` are imported on their first use.
+`import malis` needs NumPy alone. The adapters for frameworks, `malis.malis_torch` and its siblings, `malis.plot` and
+`malis.synthetic` are imported on their first use.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from malis import metrics
 from malis._core import __version__
 from malis.affgraph import affgraph_to_edgelist, bmap_to_affgraph, nodelist_from_shape, seg_to_affgraph
 from malis.compat import (
@@ -27,9 +28,11 @@ from malis.loss import MalisLoss, PairCounts, edge_pairs, malis_loss, malis_weig
 from malis.nhood import mknhood2d, mknhood3d, mknhood3d_aniso
 from malis.segmentation import affgraph_to_seg, watershed_basins, watershed_from_affgraph
 from malis.threads import get_num_threads, set_num_threads
+from malis.threshold import BestThreshold, find_threshold
 from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
 
 __all__ = [
+    "BestThreshold",
     "MalisLoss",
     "PairCounts",
     "RandCurve",
@@ -42,6 +45,7 @@ __all__ = [
     "connected_components",
     "connected_components_affgraph",
     "edge_pairs",
+    "find_threshold",
     "get_num_threads",
     "linkage",
     "malis_loss",
@@ -49,6 +53,7 @@ __all__ = [
     "malis_weights",
     "marker_watershed",
     "maximum_spanning_tree",
+    "metrics",
     "mk_cont_table",
     "mknhood2d",
     "mknhood3d",
@@ -66,7 +71,7 @@ __all__ = [
     "watershed_from_affgraph",
 ]
 
-_SUBMODULES = ("malis_jax", "malis_keras", "malis_tensorflow", "malis_torch", "metrics")
+_SUBMODULES = ("malis_jax", "malis_keras", "malis_tensorflow", "malis_torch", "plot", "synthetic")
 
 
 def __getattr__(name: str) -> Any:

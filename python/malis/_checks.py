@@ -148,6 +148,16 @@ def as_threshold(value: object, name: str) -> float:
     return number
 
 
+def as_reals(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    """Check a sequence of at least one finite real number."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a sequence of real numbers, got {values!r}")
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be a sequence of at least one finite number, got {values!r}")
+    return array.astype(np.float64)
+
+
 def as_integer(value: object, name: str, least: int) -> int:
     """Check an integer option that is at least `least`."""
     try:

@@ -2,16 +2,18 @@
 
 Two families of scores, both computed from a sparse contingency table:
 
-* per object: :func:`object_score` and :func:`object_recall`, which count the objects that were found;
+* per object: :func:`object_score` and :func:`object_recall`, which count the objects that were found, also at
+  every Dice threshold (:func:`object_score_curve`);
 * per pair of voxels or per voxel: :func:`rand_scores`, :func:`adapted_rand_error` and
   :func:`variation_of_information`.
 
-:func:`evaluate` returns all of those that need NumPy alone, from one table.
-Label 0 is background on both sides.
+:func:`evaluate` returns all of those that need NumPy alone, from one table; :func:`error_map` says where the errors
+are. Label 0 is background on both sides.
 """
 
 from __future__ import annotations
 
+import enum
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,15 +27,19 @@ if TYPE_CHECKING:
 __all__ = [
     "ContingencyTable",
     "ObjectMatches",
+    "ObjectScoreCurve",
     "RandScores",
     "Scores",
     "VariationOfInformation",
+    "VoxelError",
     "adapted_rand_error",
     "contingency_table",
+    "error_map",
     "evaluate",
     "match_objects",
     "object_recall",
     "object_score",
+    "object_score_curve",
     "rand_scores",
     "variation_of_information",
 ]
@@ -86,6 +92,34 @@ class ObjectMatches(NamedTuple):
     def found(self, dice_threshold: float = 0.7) -> NDArray[np.bool_]:
         """Return which true objects are found: a match of their own and a Dice above the threshold."""
         return self.unique & (self.dice > dice_threshold)
+
+
+class ObjectScoreCurve(NamedTuple):
+    """The object scores at every Dice threshold (see :func:`object_score_curve`)."""
+
+    dice_thresholds: NDArray[np.float64]
+    """The Dice coefficients to exceed, in the order given, shape ``(n,)``."""
+    object_score: NDArray[np.float64]
+    """Found objects over the mean number of true and predicted objects, shape ``(n,)``."""
+    object_recall: NDArray[np.float64]
+    """Found objects over true objects, shape ``(n,)``."""
+
+
+class VoxelError(enum.IntEnum):
+    """What is wrong with a voxel (the values of :func:`error_map`)."""
+
+    NONE = 0
+    """Nothing: in matching objects, or background on both sides."""
+    MISSED = 1
+    """In a true object, but not in a predicted one."""
+    SPURIOUS = 2
+    """In a predicted object, but not in a true one."""
+    SPLIT = 3
+    """In a predicted object that is not the one that covers most of the true object."""
+    MERGED = 4
+    """In a predicted object that mostly belongs to another true object."""
+    SPLIT_AND_MERGED = 5
+    """Both: split off, and merged with something else."""
 
 
 class RandScores(NamedTuple):
@@ -147,26 +181,7 @@ def contingency_table(seg_true: ArrayLike, seg_pred: ArrayLike) -> ContingencyTa
     >>> table.counts.tolist()
     [1, 2, 1]
     """
-    true, pred = _checks.as_labels(seg_true, "seg_true"), _checks.as_labels(seg_pred, "seg_pred")
-    if true.shape != pred.shape:
-        raise ValueError(f"seg_pred must have the shape of seg_true, {true.shape}, got {_checks.describe(pred)}")
-    true_labels, true_index = _compact(true)
-    pred_labels, pred_index = _compact(pred)
-    code = true_index * len(pred_labels) + pred_index
-    n_codes = len(true_labels) * len(pred_labels)
-    if n_codes <= 4 * code.size:  # few labels: one counting pass is faster than sorting the voxels
-        dense = np.bincount(code, minlength=n_codes)
-        present = np.flatnonzero(dense)
-        count = dense[present]
-    else:
-        present, count = np.unique(code, return_counts=True)
-    return ContingencyTable(
-        true_labels,
-        pred_labels,
-        (present // len(pred_labels)).astype(np.int64),
-        (present % len(pred_labels)).astype(np.int64),
-        count.astype(np.int64),
-    )
+    return _table(*_codes(seg_true, seg_pred))
 
 
 def match_objects(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64) -> ObjectMatches:
@@ -284,6 +299,53 @@ def object_recall(
     return _object_recall(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
 
 
+def object_score_curve(
+    seg_true: ArrayLike, seg_pred: ArrayLike, dice_thresholds: ArrayLike | None = None, *, min_size: int = 64
+) -> ObjectScoreCurve:
+    """Return the object score and the object recall at many Dice thresholds, from one contingency table.
+
+    A score that falls early means outlines that are a little off; one that stays low at any threshold means objects
+    that were merged, split or not seen.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+    dice_thresholds : array_like of float, shape (n,), optional
+        The Dice coefficients to exceed, each between 0 and 1; by default 0.5, 0.55, ..., 0.95.
+    min_size : int, default 64
+        Smallest number of voxels of an object.
+
+    Returns
+    -------
+    ObjectScoreCurve
+        ``dice_thresholds``, ``object_score``, ``object_recall``, each of shape ``(n,)``; entry ``i`` is what
+        :func:`object_score` and :func:`object_recall` return for ``dice_threshold=dice_thresholds[i]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`object_score`; also if ``dice_thresholds`` is no sequence of numbers.
+
+    Examples
+    --------
+    >>> curve = object_score_curve([1, 1, 1, 1, 2, 2], [7, 7, 7, 0, 9, 9], [0.5, 0.8, 0.9], min_size=1)
+    >>> curve.object_score
+    array([1. , 1. , 0.5])
+    """
+    if dice_thresholds is None:
+        dice_thresholds = np.arange(10, 20) / 20  # 0.7 is the very number that object_score compares with
+    levels = _checks.as_reals(dice_thresholds, "dice_thresholds")
+    if not ((levels >= 0) & (levels <= 1)).all():
+        raise ValueError(f"dice_thresholds must lie between 0 and 1, got {levels.tolist()}")
+    matches = match_objects(seg_true, seg_pred, min_size=min_size)
+    return ObjectScoreCurve(
+        levels,
+        np.array([_object_score(matches, level) for level in levels.tolist()]),
+        np.array([_object_recall(matches, level) for level in levels.tolist()]),
+    )
+
+
 def rand_scores(seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segment: bool = False) -> RandScores:
     """Return the Rand F-score with its split and merge parts, as defined by the SNEMI3D and ISBI challenges.
 
@@ -361,6 +423,53 @@ def evaluate(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, di
         _object_recall(matches, dice_threshold),
         *_rand_scores(table, background_is_segment=False),
     )
+
+
+def error_map(seg_true: ArrayLike, seg_pred: ArrayLike) -> NDArray[np.uint8]:
+    """Say for every voxel what is wrong with it: missed, spurious, split off, merged.
+
+    Every true object has a predicted object that covers most of it, and every predicted object a true object that it
+    mostly belongs to (the lowest label where several are equal). A voxel in a true and in a predicted object is *split*
+    when the latter is not the one that covers most of the former, and *merged* when the predicted object mostly belongs
+    to another true one.
+
+    Parameters
+    ----------
+    seg_true, seg_pred : array_like of int
+        As in :func:`contingency_table`; 0 is background.
+
+    Returns
+    -------
+    ndarray of uint8
+        Values of :class:`VoxelError`, in the shape of ``seg_true``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`contingency_table`.
+
+    Examples
+    --------
+    >>> errors = error_map([1, 1, 1, 2, 2, 0, 3], [4, 4, 5, 6, 0, 6, 4])
+    >>> [VoxelError(e).name for e in errors]
+    ['NONE', 'NONE', 'SPLIT', 'NONE', 'MISSED', 'SPURIOUS', 'MERGED']
+    """
+    true_labels, pred_labels, code = _codes(seg_true, seg_pred)
+    table = _table(true_labels, pred_labels, code)
+    in_true, in_pred = table.true_labels[table.true_index] != 0, table.pred_labels[table.pred_index] != 0
+    both = np.flatnonzero(in_true & in_pred)
+    true_index, pred_index, counts = (a[both] for a in (table.true_index, table.pred_index, table.counts))
+    split, merged = in_true & in_pred, in_true & in_pred
+    split[both[_largest(true_index, pred_index, counts)]] = False
+    merged[both[_largest(pred_index, true_index, counts)]] = False
+    error = np.full(len(table.counts), VoxelError.NONE, np.uint8)
+    error[in_true & ~in_pred] = VoxelError.MISSED
+    error[~in_true & in_pred] = VoxelError.SPURIOUS
+    error[split] = VoxelError.SPLIT
+    error[merged] = VoxelError.MERGED
+    error[split & merged] = VoxelError.SPLIT_AND_MERGED
+    entry = np.searchsorted(table.true_index * len(pred_labels) + table.pred_index, code)
+    return error[entry].reshape(np.shape(seg_true))
 
 
 def adapted_rand_error(seg_true: ArrayLike, seg_pred: ArrayLike) -> float:
@@ -444,6 +553,34 @@ def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> Variat
     return VariationOfInformation(max(0.0, float(split)), max(0.0, float(merge)))
 
 
+def _codes(seg_true: ArrayLike, seg_pred: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return the distinct labels of both sides, and one number per voxel, flat, that stands for its two labels."""
+    true, pred = _checks.as_labels(seg_true, "seg_true"), _checks.as_labels(seg_pred, "seg_pred")
+    if true.shape != pred.shape:
+        raise ValueError(f"seg_pred must have the shape of seg_true, {true.shape}, got {_checks.describe(pred)}")
+    true_labels, true_index = _compact(true)
+    pred_labels, pred_index = _compact(pred)
+    return true_labels, pred_labels, true_index * len(pred_labels) + pred_index
+
+
+def _table(true_labels: NDArray[Any], pred_labels: NDArray[Any], code: NDArray[np.int64]) -> ContingencyTable:
+    """Count the voxels of every code that `_codes` gave them."""
+    n_codes = len(true_labels) * len(pred_labels)
+    if n_codes <= 4 * code.size:  # few labels: one counting pass is faster than sorting the voxels
+        dense = np.bincount(code, minlength=n_codes)
+        present = np.flatnonzero(dense)
+        count = dense[present]
+    else:
+        present, count = np.unique(code, return_counts=True)
+    return ContingencyTable(
+        true_labels,
+        pred_labels,
+        (present // len(pred_labels)).astype(np.int64),
+        (present % len(pred_labels)).astype(np.int64),
+        count.astype(np.int64),
+    )
+
+
 def _compact(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the sorted distinct labels and, flat, the position of each voxel's label among them."""
     flat = labels.reshape(-1)
@@ -472,11 +609,8 @@ def _match_objects(table: ContingencyTable, min_size: int) -> ObjectMatches:
 
     overlaps = np.flatnonzero(true_objects[table.true_index] & pred_objects[table.pred_index])
     true_index, pred_index, count = (a[overlaps] for a in (table.true_index, table.pred_index, table.counts))
-    # Sorted by true object, then the largest overlap first, then the lowest predicted label: the first
-    # entry of every true object is its match.
-    order = np.lexsort((pred_index, -count, true_index))
-    matched, first = np.unique(true_index[order], return_index=True)
-    best = order[first]
+    best = _largest(true_index, pred_index, count)
+    matched = true_index[best]
 
     match = np.full(len(table.true_labels), -1)
     match[matched] = pred_index[best]
@@ -493,6 +627,12 @@ def _match_objects(table: ContingencyTable, min_size: int) -> ObjectMatches:
         unique=has_match & (n_matches[match] == 1),
         n_predicted=int(np.count_nonzero(pred_objects)),
     )
+
+
+def _largest(group: NDArray[np.int64], partner: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for every group in increasing order, the position of its largest count; ties: the lowest partner."""
+    order = np.lexsort((partner, -count, group))
+    return order[np.unique(group[order], return_index=True)[1]]
 
 
 def _object_score(matches: ObjectMatches, dice_threshold: float) -> float:
@@ -520,7 +660,8 @@ def _rand_scores(table: ContingencyTable, background_is_segment: bool) -> RandSc
         entries = unlabelled[table.pred_index]
         joint[entries] = table.counts[entries] / n_voxels**2
     both, merged = float(joint.sum()), float(pred.sum())
-    return RandScores(2.0 * both / (merged + true), both / true, both / merged)
+    # The sums run over the same numbers in other orders: rounding may lift a ratio above 1.
+    return RandScores(*(min(1.0, ratio) for ratio in (2.0 * both / (merged + true), both / true, both / merged)))
 
 
 def _true_foreground(table: ContingencyTable) -> ContingencyTable:

@@ -1,0 +1,342 @@
+"""The command: what it computes, prints, writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import matplotlib.image
+import numpy as np
+import pytest
+import skimage.metrics
+import tifffile
+import zarr
+
+import malis
+from malis import metrics
+from malis.__main__ import main
+from malis.synthetic import synthetic_affinities, synthetic_image
+
+NHOOD = malis.mknhood2d(1)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    _, labels = synthetic_image(1, 96)
+    return labels, synthetic_affinities(labels, NHOOD, 1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, cells):
+    """A folder with the affinities and the truth, in which the command runs."""
+    labels, aff = cells
+    np.save(tmp_path / "gt.npy", labels)
+    np.save(tmp_path / "aff.npy", aff)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(capsys, folder):
+    """Run the command, which must exit with 2, print one line on stderr, and write nothing; returns that line."""
+
+    def run(*args):
+        before = sorted(str(path) for path in folder.rglob("*"))
+        capsys.readouterr()
+        assert main(list(map(str, args))) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        (line,) = printed.err.splitlines()
+        assert line.startswith("malis: ")
+        assert sorted(str(path) for path in folder.rglob("*")) == before
+        return line
+
+    return run
+
+
+def printed_scores(text):
+    """Return the rows of a table as printed."""
+    rows = [line.rsplit(maxsplit=1) for line in text.splitlines() if len(line.rsplit(maxsplit=1)) == 2]
+    return {name.strip(): value for name, value in rows}
+
+
+# ------------------------------------------------------------------------------------------------------------ segment
+
+
+@pytest.mark.parametrize(
+    "output", ["seg.npy", "seg.npz", "seg.h5:/a/seg", "seg.tif", "seg.zarr", "seg.zarr/labels/seg"]
+)
+def test_segment(output, folder, cells, capsys):
+    _, aff = cells
+    assert main(["segment", "aff.npy", "-o", output, "--threshold", "0.8", "--size", "30"]) == 0
+    expected, sizes = malis.affgraph_to_seg(aff, NHOOD, 29, threshold=0.8)
+    assert sizes[1:].min() >= 30
+    assert capsys.readouterr().out == f"{output}: {len(sizes) - 1} objects, threshold 0.8\n"
+    read = {
+        "seg.npy": lambda: np.load("seg.npy"),
+        "seg.npz": lambda: np.load("seg.npz")["seg"],
+        "seg.h5:/a/seg": lambda: h5py.File("seg.h5")["a/seg"][:],
+        "seg.tif": lambda: tifffile.imread("seg.tif"),
+        "seg.zarr": lambda: zarr.open_array("seg.zarr")[:],
+        "seg.zarr/labels/seg": lambda: zarr.open_group("seg.zarr")["labels/seg"][:],
+    }
+    np.testing.assert_array_equal(read[output](), expected)
+
+
+def test_provenance(folder):
+    assert main(["segment", "aff.npy", "-o", "seg.zarr", "--gt", "gt.npy", "--threshold", "auto"]) == 0
+    note = zarr.open_array("seg.zarr").attrs["malis"]
+    assert note["version"] == malis.__version__
+    assert (note["command"], note["affinities"], note["gt"]) == ("segment", "aff.npy", "gt.npy")
+    assert note["options"] == {
+        "threshold": "auto",
+        "score": "object_score",
+        "size": 64,
+        "small": "drop",
+        "nhood": [[-1, 0], [0, -1]],
+        "channel_axis": None,
+    }
+    seg, _ = malis.affgraph_to_seg(np.load("aff.npy"), NHOOD, 63, threshold=note["threshold"])
+    np.testing.assert_array_equal(zarr.open_array("seg.zarr")[:], seg)
+
+
+@pytest.mark.parametrize("score", ["object_score", "rand_f_score", "variation_of_information"])
+def test_auto_finds_the_threshold(score, folder, cells, capsys):
+    labels, aff = cells
+    args = ["--threshold", "auto", "--gt", "gt.npy", "--score", score, "--size", "20"]
+    assert main(["segment", "aff.npy", "-o", "seg.npy", *args]) == 0
+    found = malis.find_threshold([aff], [labels], NHOOD, score=score, size_thresh=19)
+    seg = malis.affgraph_to_seg(aff, NHOOD, 19, threshold=found.threshold)[0]
+    np.testing.assert_array_equal(np.load("seg.npy"), seg)
+    out = capsys.readouterr().out
+    assert f"threshold {found.threshold:.6g}" in out
+    assert printed_scores(out)["object score"] == f"{metrics.object_score(labels, seg, min_size=20):.4f}"
+
+
+def test_truth_alone_scores(folder, capsys):
+    assert main(["segment", "aff.npy", "-o", "seg.npy", "--threshold", "0.7", "--gt", "gt.npy"]) == 0
+    segmented = printed_scores(capsys.readouterr().out)
+    assert main(["evaluate", "seg.npy", "gt.npy"]) == 0
+    assert printed_scores(capsys.readouterr().out).items() <= segmented.items()
+
+
+def test_small_components_are_merged(folder, cells):
+    _, aff = cells
+    assert main(["segment", "aff.npy", "-o", "seg.npy", "--small", "merge", "--threshold", "0.9"]) == 0
+    expected, _ = malis.affgraph_to_seg(aff, NHOOD, 63, threshold=0.9, small="merge")
+    assert (expected > 0).all()
+    np.testing.assert_array_equal(np.load("seg.npy"), expected)
+
+
+def test_offsets_and_channels_last(folder, cells):
+    labels, _ = cells
+    nhood = [[0, -1], [-1, 0], [-3, 2]]
+    aff = synthetic_affinities(labels, nhood, 7)
+    np.save("last.npy", np.moveaxis(aff, 0, -1))
+    assert main(["segment", "last.npy", "-o", "seg.npy", "--channel-axis", "-1", "--nhood", json.dumps(nhood)]) == 0
+    np.testing.assert_array_equal(np.load("seg.npy"), malis.affgraph_to_seg(aff, nhood, 63, threshold=0.5)[0])
+
+
+def test_volumes_and_bytes(folder, rng):
+    truth = np.kron(rng.integers(0, 3, (2, 3, 3)), np.ones((5, 6, 7), int))
+    nhood = malis.mknhood3d(1)
+    aff = (255 * malis.seg_to_affgraph(truth, nhood)).astype(np.uint8)
+    tifffile.imwrite("aff.tif", aff.swapaxes(0, 1), imagej=True, metadata={"axes": "ZCYX"})
+    with h5py.File("volume.h5", "w") as file:
+        file["truth"] = truth.astype(np.uint64)
+    assert main(["segment", "aff.tif", "-o", "volume.h5:/seg", "--threshold", "128", "--gt", "volume.h5:/truth"]) == 0
+    with h5py.File("volume.h5") as file:
+        expected = malis.affgraph_to_seg(aff, nhood, 63, threshold=128)[0]
+        np.testing.assert_array_equal(file["seg"][:], expected)
+        assert file["truth"].shape == truth.shape
+
+
+def test_force(folder, refused, cells):
+    assert main(["segment", "aff.npy", "-o", "seg.npy"]) == 0
+    before = np.load("seg.npy")
+    assert "seg.npy exists: --force replaces it" in refused("segment", "aff.npy", "-o", "seg.npy", "--threshold", "0.9")
+    np.testing.assert_array_equal(np.load("seg.npy"), before)
+    assert main(["segment", "aff.npy", "-o", "seg.npy", "--threshold", "0.9", "--force"]) == 0
+    assert not np.array_equal(np.load("seg.npy"), before)
+
+
+# ----------------------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate(folder, cells, capsys):
+    labels, aff = cells
+    pred = malis.affgraph_to_seg(aff, NHOOD, 30, threshold=0.8)[0]
+    tifffile.imwrite("seg.tif", pred)
+    assert main(["evaluate", "seg.tif", "gt.npy", "--size", "40", "--dice", "0.9", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    expected = metrics.evaluate(labels, pred, min_size=40, dice_threshold=0.9)._asdict()
+    assert {name: scores[name] for name in expected} == expected
+    assert 0 < scores["object_score"] < 1
+    assert scores["adapted_rand_error"] == pytest.approx(skimage.metrics.adapted_rand_error(labels, pred)[0])
+    voi = skimage.metrics.variation_of_information(labels[labels > 0], pred[labels > 0])
+    assert (scores["voi_split"], scores["voi_merge"]) == pytest.approx(tuple(voi))
+    assert main(["evaluate", "seg.tif", "gt.npy", "--size", "40", "--dice", "0.9"]) == 0
+    printed = printed_scores(capsys.readouterr().out)
+    assert printed == {name.replace("_", " "): f"{value:.4f}" for name, value in scores.items()}
+
+
+# -------------------------------------------------------------------------------------------------------------- curve
+
+
+def test_curve(folder, cells, capsys):
+    labels, aff = cells
+    assert main(["curve", "aff.npy", "gt.npy", "--plot", "curve.png", "-o", "curve.npz", "--json"]) == 0
+    curve = malis.rand_curve(aff, labels, NHOOD)
+    best = json.loads(capsys.readouterr().out)
+    assert best["threshold"] == curve.best_threshold
+    assert best["f_score"] == curve.f_score.max()
+    at = np.flatnonzero(curve.thresholds == curve.best_threshold)[0]
+    assert best["true_positives"] == curve.true_positives[at]
+    assert best["voi_split"] == curve.voi_split[at]
+    with np.load("curve.npz") as written:
+        assert {"thresholds", "f_score", "rand_split", "voi_merge"} < set(written)
+        for name, values in written.items():
+            np.testing.assert_array_equal(values, getattr(curve, name))
+    assert matplotlib.image.imread("curve.png")[..., :3].std() > 0.05
+    assert main(["curve", "aff.npy", "gt.npy"]) == 0
+    assert printed_scores(capsys.readouterr().out)["threshold"] == f"{curve.best_threshold:.4f}"
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_drawings(kind, folder):
+    assert main(["curve", "aff.npy", "gt.npy", "--plot", f"curve.{kind}"]) == 0
+    assert (folder / f"curve.{kind}").stat().st_size > 5000
+
+
+# --------------------------------------------------------------------------------------------------------------- demo
+
+
+def test_demo(folder, capsys):
+    assert main(["demo", "--seed", "3"]) == 0
+    picture = matplotlib.image.imread("malis_demo.png")
+    assert picture.shape[1] == 1200
+    assert picture[..., :3].std() > 0.1
+    scores = printed_scores(capsys.readouterr().out)
+    assert 0.7 < float(scores["object score"]) < 1
+    assert main(["demo", "--seed", "4", "-o", "other.png"]) == 0
+    assert printed_scores(capsys.readouterr().out)["object score"] != scores["object score"]
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["cut", "aff.npy"], "No such command 'cut'"),
+        (["segment"], "Missing argument"),
+        (["segment", "aff.npy"], "Missing option '--output'"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--size", "-1"], "--size"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--score", "dice"], "--score"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--colour", "red"], "--colour"),
+        (
+            ["segment", "aff.npy", "-o", "seg.npy", "--threshold", "high"],
+            "--threshold must be a number or auto, got 'high'",
+        ),
+        (["segment", "aff.npy", "-o", "seg.npy", "--threshold", "nan"], "--threshold must be a number or auto"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--threshold", "auto"], "needs the truth: --gt"),
+        (["segment", "none.npy", "-o", "seg.npy"], "none.npy does not exist"),
+        (["segment", "aff.npy", "-o", "seg.png"], "'seg.png' must end in .npy"),
+        (["segment", "aff.npy", "-o", "none/seg.npy"], "none is no folder"),
+        (["segment", "aff.npy", "-o", "aff.npy", "--force"], "aff.npy is an input"),
+        (["segment", "aff.npy", "-o", "gt.npy", "--force", "--gt", "gt.npy"], "gt.npy is an input"),
+        (["segment", "gt.npy", "-o", "seg.npy"], "one channel for each of 1 to 3 spatial axes"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--nhood", "[[-1,0]]"], "one channel for each of the 1 offsets"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--nhood", "[-1,0]"], "--nhood must be a list of offsets"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--nhood", "nearest"], "--nhood must be a list of offsets"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--channel-axis", "5"], "has 3 axes, got the channel axis 5"),
+        (["segment", "nan.npy", "-o", "seg.npy"], "NaN"),
+        (["segment", "text.npy", "-o", "seg.npy"], "AFF must have dtype"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--gt", "other.npy"], "one channel of the shape of GT"),
+        (["segment", "broken.npy", "-o", "seg.npy"], "broken.npy cannot be read"),
+        (["evaluate", "gt.npy", "other.npy"], "seg_pred must have the shape of seg_true"),
+        (["evaluate", "gt.npy", "gt.npy", "--dice", "2"], "--dice"),
+        (["evaluate", "negative.npy", "gt.npy"], "seg_pred"),
+        (["curve", "aff.npy", "gt.npy", "--plot", "curve.gif"], "curve.gif must end in .png or .pdf or .svg"),
+        (["curve", "aff.npy", "gt.npy", "--plot", "there.png"], "there.png exists"),
+        (["curve", "aff.npy", "gt.npy", "-o", "curve.csv"], "curve.csv must end in .npz"),
+        (["curve", "point.npy", "one.npy"], "has no edge between two voxels"),
+        (["demo", "-o", "there.png"], "there.png exists: --force replaces it"),
+        (["demo", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_line(args, message, refused, folder):
+    np.save("other.npy", np.ones((3, 4), int))
+    np.save("negative.npy", np.full((96, 96), -1))
+    np.save("nan.npy", np.full((2, 3, 4), np.nan))
+    np.save("text.npy", np.array([["a"]]))
+    np.save("point.npy", np.ones((2, 1, 1)))
+    np.save("one.npy", np.ones((1, 1), int))
+    (folder / "broken.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    (folder / "there.png").write_bytes(b"")
+    assert message in refused(*args)
+
+
+def test_an_error_of_the_program_is_not_hidden(folder, monkeypatch):
+    monkeypatch.setattr("malis.affgraph_to_seg", lambda *args, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["segment", "aff.npy", "-o", "seg.npy"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(number, folder):
+    """The data are being written when the signal comes; nothing of them is left."""
+    code = (
+        "import sys, time, numpy as np\n"
+        "def save(file, array):\n"
+        "    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
+        "np.save = save\n"
+        "from malis.__main__ import main\n"
+        "sys.exit(main(['segment', 'aff.npy', '-o', 'seg.npy']))"
+    )
+    before = sorted(os.listdir())
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout.readline() == "writing\n"
+        assert len(os.listdir()) == len(before) + 1
+        time.sleep(0.1)
+        run.send_signal(number)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (130, "", "malis: interrupted\n")
+    assert sorted(os.listdir()) == before
+
+
+# ------------------------------------------------------------------------------------------------------------ package
+
+
+def test_help(capsys):
+    assert main([]) == 0
+    whole = capsys.readouterr().out
+    for name in ("segment", "evaluate", "curve", "demo"):
+        assert name in whole
+        assert main([name, "--help"]) == 0
+        assert "--" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"malis {malis.__version__}\n"
+
+
+def test_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "malis", "--version"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, f"malis {malis.__version__}\n")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; from malis.__main__ import main; sys.exit(main(['demo']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [f"malis: the command needs {missing}: pip install 'malis-loss[cli]'"]
