@@ -77,3 +77,13 @@ def same_partition(first: np.ndarray, second: np.ndarray) -> None:
     to_second[one], to_first[two] = two, one
     equal = np.array_equal(to_second[one], two) and np.array_equal(to_first[two], one)
     require(equal, "two segmentations of one graph differ")
+
+
+def curve(curve: malis.RandCurve, sweep: list[tuple[float, float]]) -> None:
+    """Compare the F-scores of a curve with those of thresholds, of which none is above all affinities."""
+    for threshold, f_score in sweep:
+        at = np.searchsorted(-curve.thresholds, -threshold, side="right") - 1
+        found = float(curve.f_score[at])
+        require(
+            math.isclose(found, f_score, rel_tol=1e-9), f"F-score {found} at {threshold}, by scikit-image {f_score}"
+        )

@@ -110,6 +110,7 @@ def rows_for(sizes: Sizes) -> list[Row]:
             "x `cc3d.color_connectivity_graph`",
         ),
         Row("seg_to_affgraph", f"`seg_to_affgraph`, {large}", 1.5, "x `numpy.copyto` of its output"),
+        Row("curve", f"`rand_curve` (all thresholds), {s}", 1.0, "x 10 thresholds, segmented and scored one by one"),
     ]
     for case in data.WORST:
         per_edge = " (time per edge)" if case == "12 long-range offsets" else ""
@@ -165,7 +166,7 @@ class Table:
         self.worst()
 
     def small(self) -> None:
-        if not self.has("loss", "pairs", "weights_pos", "weights_neg"):
+        if not self.has("loss", "pairs", "weights_pos", "weights_neg", "curve"):
             return
         seg, aff, nhood = data.realistic(self.sizes.cube("small"))
         log(f"{self.sizes.small}^3")
@@ -181,9 +182,12 @@ class Table:
         del counts
         self.checked("loss", "pairs")
         functions.update(self.drop_in(seg, aff, nhood))
+        functions.update(self.curve(seg, aff, nhood))
         times = alternate(functions, self.repetitions)
         for key in ("loss", "pairs", "weights_pos", "weights_neg"):
             self.ratio(key, times, key, "argsort")
+        if "sweep" in functions:
+            self.ratio("curve", times, "curve", "sweep")
         if self.has("loss"):
             floor, own = median(times, "floor"), median(times, "loss")
             self.lines.append(
@@ -215,6 +219,17 @@ class Table:
                 labels, node1, node2, weights, pos
             )
         return functions
+
+    def curve(self, seg: np.ndarray, aff: np.ndarray, nhood: np.ndarray) -> Functions:
+        if not self.has("curve"):
+            return {}
+        if not installed("skimage"):
+            self.rows["curve"].note = "skimage (scikit-image) is not installed"
+            return {}
+        sweep = yardsticks.threshold_sweep(aff, seg, nhood)
+        checks.curve(malis.rand_curve(aff, seg, nhood), sweep())
+        self.checked("curve")
+        return {"curve": lambda: malis.rand_curve(aff, seg, nhood).f_score, "sweep": sweep}
 
     def large(self) -> None:
         if not self.has("loss_large", "growth", "threads", "components", "seg_to_affgraph"):

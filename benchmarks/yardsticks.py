@@ -69,6 +69,22 @@ def scipy_components(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Cal
     return lambda: connected_components(matrix, directed=False)
 
 
+def threshold_sweep(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Threshold and F-score of the pairs for 10 segmentations, by scikit-image."""
+    from skimage.metrics import adapted_rand_error
+
+    thresholds = np.linspace(0.05, 0.95, 10)
+
+    def sweep() -> list[tuple[float, float]]:
+        scores = []
+        for threshold in thresholds:
+            labels, _ = malis.affgraph_to_seg(aff, nhood, 0, threshold=threshold)
+            scores.append((float(threshold), 1 - float(adapted_rand_error(seg, labels, ignore_labels=(0,))[0])))
+        return scores
+
+    return sweep
+
+
 def connectivity_graph(aff: np.ndarray, nhood: np.ndarray, threshold: float) -> np.ndarray:
     """Bit field of cc3d: which of its six neighbours a voxel is connected to.
 

@@ -21,11 +21,12 @@ pytest.importorskip("scipy", reason="the inputs of the benchmarks are made with 
 
 ROWS = {
     "loss", "loss_large", "growth", "pairs", "batch", "torch", "weights_pos", "weights_neg", "threads", "memory",
-    "components", "seg_to_affgraph", "worst_one_object", "worst_random_labels", "worst_all_affinities_equal",
-    "worst_no_background", "worst_pure_noise_affinities", "worst_background_only", "worst_12_long_range_offsets",
+    "components", "seg_to_affgraph", "curve", "worst_one_object", "worst_random_labels",
+    "worst_all_affinities_equal", "worst_no_background", "worst_pure_noise_affinities", "worst_background_only",
+    "worst_12_long_range_offsets",
 }  # fmt: skip
 # What a row or a candidate of the comparison needs beyond NumPy and SciPy.
-NEEDS = {"torch": "torch", "components": "cc3d"}
+NEEDS = {"torch": "torch", "components": "cc3d", "curve": "skimage"}
 CANDIDATES = {
     "higra.bpt_canonical": "higra",
     "cc3d.color_connectivity_graph": "cc3d",

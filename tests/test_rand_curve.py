@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -281,6 +282,28 @@ def test_of_images(shared_data, rng):
     np.testing.assert_array_equal(curve.thresholds, existing_affinities(aff.astype(np.float32), nhood))
     for i in np.linspace(0, curve.thresholds.size - 1, 12).astype(int):
         assert_entry(curve, i, aff, seg, nhood)
+
+
+def test_the_curve_as_an_object(rng):
+    curve = malis.rand_curve(rng.random((2, 9, 11)), rng.integers(0, 3, (9, 11)), malis.mknhood2d(1))
+    assert repr(curve) == f"<RandCurve of {curve.thresholds.size} thresholds, best_threshold={curve.best_threshold!r}>"
+    assert curve.f_score is curve.f_score  # made once
+    assert_same_curve(pickle.loads(pickle.dumps(curve)), curve)
+    thresholds, tp, fp, precision, recall, f_score, best_threshold, *others = curve
+    assert thresholds is curve.thresholds
+    assert tp is curve.true_positives
+    assert fp is curve.false_positives
+    assert precision is curve.precision
+    assert recall is curve.recall
+    assert f_score is curve.f_score
+    assert best_threshold == curve.best_threshold
+    assert len(others) == 4
+    assert all(one is two for one, two in zip(others, curve[7:], strict=True))
+    assert all(value is getattr(curve, name) for name, value in curve._asdict().items())
+    assert list(curve._asdict()) == list(curve._fields)
+    for name in ARRAYS + ENTROPIES:
+        assert getattr(curve, name).shape == curve.thresholds.shape
+        assert getattr(curve, name).dtype == (np.int64 if "positives" in name else np.float64)
 
 
 def test_arguments_are_not_changed(rng):

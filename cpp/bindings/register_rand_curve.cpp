@@ -20,11 +20,10 @@ py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::ar
                 curve = rand_curve(volume, affinities, labels, n);
             }
             return py::tuple(py::make_tuple(
-                as_array(std::move(curve.thresholds)), as_array(std::move(curve.true_positives)),
-                as_array(std::move(curve.false_positives)), as_array(std::move(curve.precision)),
-                as_array(std::move(curve.recall)), as_array(std::move(curve.f_score)),
-                static_cast<double>(curve.best_threshold), as_array(std::move(curve.voi_split)),
-                as_array(std::move(curve.voi_merge)), curve.true_pairs, curve.foreground));
+                as_array(std::move(curve.thresholds)), static_cast<double>(curve.best_threshold), curve.true_pairs,
+                curve.foreground, as_array(std::move(curve.first)), as_array(std::move(curve.true_positives)),
+                as_array(std::move(curve.false_positives)), as_array(std::move(curve.voi_split)),
+                as_array(std::move(curve.voi_merge))));
         });
     });
 }

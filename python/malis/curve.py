@@ -2,56 +2,157 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, _core
 
+_Counts = npt.NDArray[np.int64]
+_Scores = npt.NDArray[np.float64]
 
-class RandCurve(NamedTuple):
-    """Scores of the segmentation at every threshold (see `rand_curve`); all arrays have the shape of `thresholds`."""
 
-    thresholds: npt.NDArray[Any]
-    """Every distinct affinity, decreasing, in the precision of the affinities."""
-    true_positives: npt.NDArray[np.int64]
-    """Pairs of voxels of one true object that lie in one component."""
-    false_positives: npt.NDArray[np.int64]
-    """Pairs of voxels of two true objects that lie in one component."""
-    precision: npt.NDArray[np.float64]
-    """True positives over all pairs in one component; 1 where there is none."""
-    recall: npt.NDArray[np.float64]
-    """True positives over all pairs in one true object; 1 where there is none."""
-    f_score: npt.NDArray[np.float64]
-    """Harmonic mean of `precision` and `recall`; 1 where there are no pairs on either side."""
-    best_threshold: float
-    """The highest threshold with the best `f_score`."""
-    voi_split: npt.NDArray[np.float64]
-    """H(prediction | truth) in bits: large where true objects are split."""
-    voi_merge: npt.NDArray[np.float64]
-    """H(truth | prediction) in bits: large where true objects are merged."""
-    true_pairs: int
-    """Pairs of voxels of one true object."""
-    foreground: int
-    """Foreground voxels of the truth."""
+class _Steps(NamedTuple):
+    """Scores that hold from one threshold to the next that changes them."""
 
-    @property
-    def rand_split(self) -> npt.NDArray[np.float64]:
-        """Low where true objects are split, as in `malis.metrics.rand_scores`."""
-        return self._rand_score(np.full(self.thresholds.shape, self.true_pairs))
+    first: _Counts
+    true_positives: _Counts
+    false_positives: _Counts
+    voi_split: _Scores
+    voi_merge: _Scores
 
-    @property
-    def rand_merge(self) -> npt.NDArray[np.float64]:
-        """Low where true objects are merged, as in `malis.metrics.rand_scores`."""
-        return self._rand_score(self.true_positives + self.false_positives)
 
-    def _rand_score(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return the true positives over other pairs: ordered ones, those of a voxel with itself among them."""
-        if self.foreground == 0:
-            return np.ones(self.thresholds.shape)
-        both, others = self.true_positives.astype(np.float64), pairs.astype(np.float64)
-        return np.asarray((2 * both + self.foreground) / (2 * others + self.foreground))
+class RandCurve(Sequence[Any]):
+    """Scores of the segmentation at every threshold, as `rand_curve` returns them.
+
+    Reads like the named tuple ``(thresholds, true_positives, false_positives, precision, recall, f_score,
+    best_threshold, rand_split, rand_merge, voi_split, voi_merge)``. All arrays have the shape of `thresholds`; but for
+    `thresholds` itself each is made when it is first asked for.
+
+    Attributes
+    ----------
+    thresholds : ndarray
+        Every distinct affinity, decreasing, in the precision of the affinities.
+    true_positives, false_positives : ndarray of int64
+        Pairs of voxels of one true object, and of two, that lie in one component.
+    precision : ndarray of float64
+        True positives over all pairs in one component; 1 where there is none.
+    recall : ndarray of float64
+        True positives over all pairs in one true object; 1 where there is none.
+    f_score : ndarray of float64
+        Harmonic mean of `precision` and `recall`; 1 where there are no pairs on either side.
+    best_threshold : float
+        The highest threshold with the best `f_score`.
+    rand_split, rand_merge : ndarray of float64
+        Low where true objects are split, and where they are merged, as in `malis.metrics.rand_scores`.
+    voi_split, voi_merge : ndarray of float64
+        H(prediction | truth) and H(truth | prediction) in bits: large where true objects are split, and where they are
+        merged.
+    true_pairs : int
+        Pairs of voxels of one true object.
+    foreground : int
+        Foreground voxels of the truth.
+    """
+
+    _fields: ClassVar = (
+        "thresholds",
+        "true_positives",
+        "false_positives",
+        "precision",
+        "recall",
+        "f_score",
+        "best_threshold",
+        "rand_split",
+        "rand_merge",
+        "voi_split",
+        "voi_merge",
+    )
+
+    def __init__(
+        self, thresholds: npt.NDArray[Any], best_threshold: float, true_pairs: int, foreground: int, steps: _Steps
+    ) -> None:
+        self.thresholds = thresholds
+        self.best_threshold = best_threshold
+        self.true_pairs = true_pairs
+        self.foreground = foreground
+        self._steps = steps
+
+    def __repr__(self) -> str:
+        return f"<RandCurve of {self.thresholds.size} thresholds, best_threshold={self.best_threshold!r}>"
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return tuple(getattr(self, name) for name in self._fields[index])
+        return getattr(self, self._fields[index])
+
+    def _asdict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._fields}
+
+    @cached_property
+    def true_positives(self) -> _Counts:  # noqa: D102
+        return self._at_thresholds(self._steps.true_positives)
+
+    @cached_property
+    def false_positives(self) -> _Counts:  # noqa: D102
+        return self._at_thresholds(self._steps.false_positives)
+
+    @cached_property
+    def precision(self) -> _Scores:  # noqa: D102
+        return self._at_thresholds(_ratio(_float(self._steps.true_positives), _float(self._positives())))
+
+    @cached_property
+    def recall(self) -> _Scores:  # noqa: D102
+        return self._at_thresholds(_ratio(_float(self._steps.true_positives), float(self.true_pairs)))
+
+    @cached_property
+    def f_score(self) -> _Scores:  # noqa: D102
+        true, positives = 2 * _float(self._steps.true_positives), _float(self._positives())
+        return self._at_thresholds(_ratio(true, positives + float(self.true_pairs)))
+
+    @cached_property
+    def rand_split(self) -> _Scores:  # noqa: D102
+        return self._at_thresholds(_ratio(self._ordered(self._steps.true_positives), self._ordered(self.true_pairs)))
+
+    @cached_property
+    def rand_merge(self) -> _Scores:  # noqa: D102
+        return self._at_thresholds(_ratio(self._ordered(self._steps.true_positives), self._ordered(self._positives())))
+
+    @cached_property
+    def voi_split(self) -> _Scores:  # noqa: D102
+        return self._at_thresholds(self._steps.voi_split)
+
+    @cached_property
+    def voi_merge(self) -> _Scores:  # noqa: D102
+        return self._at_thresholds(self._steps.voi_merge)
+
+    def _positives(self) -> _Counts:
+        return self._steps.true_positives + self._steps.false_positives
+
+    def _ordered(self, pairs: _Counts | int) -> _Scores:
+        """Return the number of ordered pairs, those of a voxel with itself among them."""
+        return 2 * _float(pairs) + float(self.foreground)
+
+    def _at_thresholds(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.repeat(values, np.diff(self._steps.first, append=self.thresholds.size))
+
+
+def _float(counts: _Counts | int) -> _Scores:
+    return np.asarray(counts, np.float64)
+
+
+def _ratio(part: _Scores, whole: _Scores | float) -> _Scores:
+    """Divide, where nothing of nothing is all of it."""
+    return np.divide(part, whole, out=np.ones_like(part), where=np.asarray(whole) > 0)
 
 
 def rand_curve(
@@ -92,10 +193,10 @@ def rand_curve(
     Returns
     -------
     RandCurve
-        ``thresholds, true_positives, false_positives, precision, recall, f_score, best_threshold, voi_split,
-        voi_merge, true_pairs, foreground`` and the properties ``rand_split, rand_merge``; one entry for every distinct
-        affinity of an edge between two different voxels of the volume, by decreasing affinity. Where there is no edge
-        the arrays are empty and `best_threshold` is infinite.
+        ``thresholds, true_positives, false_positives, precision, recall, f_score, best_threshold, rand_split,
+        rand_merge, voi_split, voi_merge``: one entry for every distinct affinity of an edge between two different
+        voxels of the volume, by decreasing affinity. Where there is no edge the arrays are empty and `best_threshold`
+        is infinite.
 
     Raises
     ------
@@ -107,8 +208,9 @@ def rand_curve(
 
     Notes
     -----
-    The arrays take 60 bytes for every distinct affinity (64 for float64), which may be as many as there are edges.
-    Affinities of float16 or of 8 bits have few distinct ones.
+    There may be as many distinct affinities as edges; those of float16 or of 8 bits are few. The curve keeps the
+    thresholds, and 40 bytes for every one that changes a score, fewer than there are foreground voxels. Each of the
+    other arrays takes 8 bytes for every threshold once it has been asked for.
 
     References
     ----------
@@ -136,4 +238,5 @@ def rand_curve(
     labels = _checks.as_labels(seg, "seg")
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_volume(affinities, labels, "seg", offsets)
-    return RandCurve(*_core.rand_curve(affinities, labels, offsets, _checks.as_threads(num_threads)))
+    curve = _core.rand_curve(affinities, labels, offsets, _checks.as_threads(num_threads))
+    return RandCurve(*curve[:4], _Steps(*curve[4:]))

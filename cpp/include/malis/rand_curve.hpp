@@ -34,14 +34,15 @@
 
 namespace malis {
 
-// Entry i describes the components of the edges whose affinity is at least thresholds[i], each voxel within one.
+// Threshold i describes the components of the edges whose affinity is at least thresholds[i], each voxel within one.
+// Most affinities join nothing, or background alone, and change no score: scores are kept in steps, of which step j holds
+// from threshold first[j] to that before first[j + 1].
 template <class T>
 struct RandCurve {
     Buffer<T> thresholds;  // every affinity of an edge, decreasing
-    Buffer<std::int64_t> true_positives, false_positives;
-    Buffer<double> precision, recall, f_score;
-    T best_threshold = std::numeric_limits<T>::infinity();  // the highest of those with the best f_score
-    Buffer<double> voi_split, voi_merge;                    // bits
+    Buffer<std::int64_t> first, true_positives, false_positives;
+    Buffer<double> voi_split, voi_merge;  // bits
+    T best_threshold = std::numeric_limits<T>::infinity();  // the highest of those with the best F-score of pairs
     // Pairs of voxels of one label, and voxels that carry one: with these, the pairs give any Rand score.
     std::int64_t true_pairs = 0, foreground = 0;
 };
@@ -80,10 +81,6 @@ class Entropies {
 
 inline std::uint64_t pairs_among(std::uint64_t n) { return n % 2 != 0 ? (n - 1) / 2 * n : n / 2 * (n > 0 ? n - 1 : 0); }
 
-inline double ratio_or_one(std::uint64_t numerator, std::uint64_t denominator) {
-    return denominator == 0 ? 1.0 : static_cast<double>(numerator) / static_cast<double>(denominator);
-}
-
 // The state of the pass, and what it amounts to.
 class Confusion {
   public:
@@ -93,7 +90,7 @@ class Confusion {
             foreground_ += voxels[l];
             truth_.add(entropies_(voxels[l]));
         }
-        // Then twice the number of pairs still fits into 64 bits.
+        // Then the number of pairs fits into 63 bits.
         if (foreground_ > std::numeric_limits<std::uint32_t>::max()) {
             throw std::invalid_argument("seg must have fewer than 2**32 foreground voxels, got " +
                                         std::to_string(foreground_));
@@ -121,18 +118,28 @@ class Confusion {
         return positive_ + negative_ < all_;
     }
 
-    // Writes entry i of the curve.
+    bool changed() const { return changed_; }
+
+    // Writes step j of a curve.
     template <class T>
-    void write(RandCurve<T>& curve, std::size_t i) {
-        if (changed_) update();
-        curve.true_positives[i] = static_cast<std::int64_t>(positive_);
-        curve.false_positives[i] = static_cast<std::int64_t>(negative_);
-        curve.precision[i] = precision_;
-        curve.recall[i] = recall_;
-        curve.f_score[i] = f_score_;
-        curve.voi_split[i] = voi_split_;
-        curve.voi_merge[i] = voi_merge_;
+    void write(RandCurve<T>& curve, std::size_t j) {
+        curve.true_positives[j] = static_cast<std::int64_t>(positive_);
+        curve.false_positives[j] = static_cast<std::int64_t>(negative_);
+        const double voxels = foreground_ > 0 ? static_cast<double>(foreground_) : 1.0;
+        // Nothing split and nothing merged is 0, not what rounding leaves of it.
+        curve.voi_split[j] = positive_ == same_ ? 0.0 : std::max(0.0, truth_.minus(joint_) / voxels);
+        curve.voi_merge[j] = negative_ == 0 ? 0.0 : std::max(0.0, segments_.minus(joint_) / voxels);
+        changed_ = false;
     }
+
+    // 1 where there are no pairs on either side.
+    double f_score() const {
+        const double pairs = static_cast<double>(positive_ + negative_) + static_cast<double>(same_);
+        return pairs > 0 ? 2 * static_cast<double>(positive_) / pairs : 1.0;
+    }
+
+    // How often anything changes, at most.
+    std::size_t most_changes() const { return static_cast<std::size_t>(foreground_ > 0 ? foreground_ - 1 : 0); }
 
   private:
     void join(LongSum& sum, std::uint64_t x, std::uint64_t y) const {
@@ -141,22 +148,9 @@ class Confusion {
         sum.add(-entropies_(y));
     }
 
-    void update() {
-        const std::uint64_t joined = positive_ + negative_;
-        precision_ = ratio_or_one(positive_, joined);
-        recall_ = ratio_or_one(positive_, same_);
-        f_score_ = ratio_or_one(2 * positive_, joined + same_);
-        const double voxels = foreground_ > 0 ? static_cast<double>(foreground_) : 1.0;
-        // Nothing split and nothing merged is 0, not what rounding leaves of it.
-        voi_split_ = positive_ == same_ ? 0.0 : std::max(0.0, truth_.minus(joint_) / voxels);
-        voi_merge_ = negative_ == 0 ? 0.0 : std::max(0.0, segments_.minus(joint_) / voxels);
-        changed_ = false;
-    }
-
     const Entropies entropies_;
     LongSum truth_, joint_, segments_;
     std::uint64_t foreground_ = 0, same_ = 0, all_ = 0, positive_ = 0, negative_ = 0;
-    double precision_, recall_, f_score_, voi_split_, voi_merge_;
     bool changed_ = true;
 };
 
@@ -169,38 +163,48 @@ RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Inde
     Confusion confusion(voxels);
 
     const Buffer<Rank<T>> ranks = distinct_ranks<T, Index>(grid, aff, threads);
-    const std::size_t entries = ranks.size();
     RandCurve<T> curve;
-    for (auto* counts : {&curve.true_positives, &curve.false_positives}) counts->reset(entries);
-    for (auto* scores : {&curve.precision, &curve.recall, &curve.f_score, &curve.voi_split, &curve.voi_merge})
-        scores->reset(entries);
     curve.true_pairs = confusion.true_pairs();
     curve.foreground = confusion.foreground();
+    if (ranks.empty()) return curve;
+    const std::size_t most = std::min(ranks.size(), confusion.most_changes() + 1);
+    for (auto* integers : {&curve.first, &curve.true_positives, &curve.false_positives}) integers->reset(most);
+    for (auto* entropies : {&curve.voi_split, &curve.voi_merge}) entropies->reset(most);
 
-    {
-        UnionFind<Index> sets;
-        sets.reset(nodes, threads);
-        LabelHistograms<Index> histograms(nodes, labels.count, 0, threads);
-        parallel_ranges(nodes, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t v = begin; v < end; ++v) histograms.set(static_cast<Index>(v), labels.of[v], 1);
-        });
-        KruskalScratch<T, Index> scratch;
-        const EveryEdge<T> visit{aff};
-        std::size_t i = 0;
-        kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
-                          [&](const Record<T, Index>& r, Index a, Index b) {
-                              while (ranks[i] < r.rank) confusion.write(curve, i++);
-                              const Index into = sets.link(a, b);
-                              return confusion.merge(histograms, into, into == a ? b : a);
-                          });
-        while (i < entries) confusion.write(curve, i++);
-    }
+    UnionFind<Index> sets;
+    sets.reset(nodes, threads);
+    LabelHistograms<Index> histograms(nodes, labels.count, 0, threads);
+    parallel_ranges(nodes, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) histograms.set(static_cast<Index>(v), labels.of[v], 1);
+    });
+    KruskalScratch<T, Index> scratch;
+    const EveryEdge<T> visit{aff};
+    std::size_t threshold = 0, steps = 0;
+    double best = -1;
+    const auto end_threshold = [&] {
+        if (!confusion.changed()) return;
+        confusion.write(curve, steps);
+        curve.first[steps++] = static_cast<std::int64_t>(threshold);
+        if (confusion.f_score() > best) {
+            best = confusion.f_score();
+            curve.best_threshold = from_rank<T>(ranks[threshold]);
+        }
+    };
+    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
+                      [&](const Record<T, Index>& r, Index a, Index b) {
+                          if (ranks[threshold] != r.rank) {
+                              end_threshold();
+                              while (ranks[threshold] != r.rank) ++threshold;
+                          }
+                          const Index into = sets.link(a, b);
+                          return confusion.merge(histograms, into, into == a ? b : a);
+                      });
+    end_threshold();
+    for (auto* integers : {&curve.first, &curve.true_positives, &curve.false_positives}) integers->resize(steps);
+    for (auto* entropies : {&curve.voi_split, &curve.voi_merge}) entropies->resize(steps);
 
-    curve.thresholds.reset(entries);
-    for (std::size_t i = 0; i < entries; ++i) curve.thresholds[i] = from_rank<T>(ranks[i]);
-    if (entries > 0)
-        curve.best_threshold = curve.thresholds[static_cast<std::size_t>(
-            std::max_element(curve.f_score.begin(), curve.f_score.end()) - curve.f_score.begin())];
+    curve.thresholds.reset(ranks.size());
+    for (std::size_t i = 0; i < ranks.size(); ++i) curve.thresholds[i] = from_rank<T>(ranks[i]);
     return curve;
 }
 
