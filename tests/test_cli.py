@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 import skimage.metrics
 import tifffile
-import zarr
 
 import malis
 from malis import metrics
 from malis.__main__ import main
 from malis.synthetic import synthetic_affinities, synthetic_image
 
+zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
 NHOOD = malis.mknhood2d(1)
 
 
@@ -327,6 +328,11 @@ def test_help(capsys):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"malis {malis.__version__}\n"
+
+
+def test_is_installed_as_a_command():
+    (command,) = importlib.metadata.distribution("malis-loss").entry_points.select(name="malis")
+    assert command.load() is main
 
 
 def test_as_a_module():

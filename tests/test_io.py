@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-import zarr
 
 from malis import _io
+
+zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
 
 PROVENANCE = {"version": "1.2", "options": {"threshold": 0.5, "nhood": [[-1, 0]]}}
 OUTPUTS = [
@@ -96,6 +97,21 @@ def test_names_of_folders_may_hold_anything(name, tmp_path, seg):
     folder.mkdir()
     write(folder / name, seg)
     np.testing.assert_array_equal(_io.read_labels(str(folder / name)), seg)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "inner"),
+    [
+        ("a.zarr/b/c.zarr/d", "a.zarr", "b/c.zarr/d"),
+        ("a.h5:/volumes/seg.npy", "a.h5", "volumes/seg.npy"),
+        ("C:\\data\\a.h5:/seg", "C:\\data\\a.h5", "seg"),
+        ("a.zarr/", "a.zarr", ""),
+        ("x.tif.d/a.OME.TIFF", "x.tif.d/a.OME.TIFF", ""),
+    ],
+)
+def test_places(text, path, inner):
+    place = _io.parse(text)
+    assert (str(place.path), place.inner) == (path, inner)
 
 
 @pytest.mark.parametrize("text", ["seg", "seg.png", "seg.h5x", "", "seg.zar"])
@@ -407,6 +423,8 @@ def test_files_with_several_arrays(tmp_path):
     for name in ("a.npz:raw", "a.h5:/raw", "a.h5:/volumes"):
         with pytest.raises(ValueError, match="has no array"):
             _io.read_labels(f"{tmp_path}/{name}")
+    with pytest.raises(FileNotFoundError, match="raw"):
+        _io.read_labels(f"{tmp_path}/a.zarr/raw")
     assert _io.read_labels(f"{tmp_path}/a.h5:/volumes/seg").tolist() == [2]
 
 
@@ -454,6 +472,12 @@ for name in ("seg.h5:/a", "seg.tif", "seg.zarr"):
     else:
         raise AssertionError("no ImportError")
 """
+
+
+def test_old_zarr_is_refused(monkeypatch, tmp_path, seg):
+    monkeypatch.delattr(zarr, "create_array")
+    with pytest.raises(ImportError, match=r"needs zarr 3 and Python 3\.11, got zarr"):
+        write(tmp_path / "seg.zarr", seg)
 
 
 def test_without_libraries(tmp_path):

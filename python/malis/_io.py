@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 _FORMATS = ".npy, .npz, .h5, .hdf5, .tif, .tiff or .zarr"
 _PLACE = re.compile(
-    r"(?P<path>.*\.(?P<suffix>npy|npz|h5|hdf5|tif|tiff|zarr))(?:(?::|(?<=\.zarr)[/\\])(?P<inner>.*))?", re.I
+    r"(?P<path>.*?\.(?P<suffix>npy|npz|h5|hdf5|tif|tiff|zarr))(?:(?::|(?<=\.zarr)[/\\])(?P<inner>.*))?", re.I
 )
 _HOLDS_MANY = ("npz", "h5", "hdf5", "zarr")
 
@@ -380,6 +380,9 @@ def _write_zarr(place: Place, seg: Array, provenance: Mapping[str, Any]) -> None
 
 def _library(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        module: Any = importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"this format needs {name}: pip install 'malis-loss[cli]'") from error
+    if name == "zarr" and not hasattr(module, "create_array"):
+        raise ImportError(f"this format needs zarr 3 and Python 3.11, got zarr {module.__version__}")
+    return module
