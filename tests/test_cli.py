@@ -293,7 +293,9 @@ def test_an_error_of_the_program_is_not_hidden(folder, monkeypatch):
 def test_interrupted(number, folder):
     """The data are being written when the signal comes; nothing of them is left."""
     code = (
-        "import sys, time, numpy as np\n"
+        "import signal, sys, time, numpy as np\n"
+        # A shell starts its background jobs with this signal ignored, and they pass it on to theirs.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def save(file, array):\n"
         "    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
         "np.save = save\n"
