@@ -20,7 +20,7 @@ import malis
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from malis import malis_torch  # noqa: E402
-from malis.loss import malis_loss_channels_last  # noqa: E402
+from malis.loss import batch_loss  # noqa: E402
 from malis.malis_torch import MalisLoss, malis_loss2d, malis_loss3d  # noqa: E402
 
 FUNCTIONS = {2: malis_loss2d, 3: malis_loss3d}
@@ -315,9 +315,9 @@ def test_channels_last_are_not_copied(ndim: int, masked: bool, monkeypatch: pyte
 
     def spy(aff, *args, **options):
         seen.append(aff)
-        return malis_loss_channels_last(aff, *args, **options)
+        return batch_loss(aff, *args, **options)
 
-    monkeypatch.setattr(malis_torch, "malis_loss_channels_last", spy)
+    monkeypatch.setattr(malis_torch, "batch_loss", spy)
     seg, output = case(ndim)
     both = masks(ndim) if masked else ()
     expected = value_and_grad(lambda out: MalisLoss()(seg, out, *both), output)

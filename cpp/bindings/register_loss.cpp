@@ -8,7 +8,7 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
                         const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask, double margin,
                         double pos_loss_weight, bool normalize, const std::string& pointwise, bool from_logits,
                         bool constrain_positive, bool constrain_negative, bool ignore_background,
-                        std::optional<int> threads, bool channels_last) {
+                        std::optional<int> threads, bool channels_last, double scale) {
     const Volume volume = make_volume(seg, 1, nhood);
     auto shape = shape_of(seg);
     PairOptions options;
@@ -25,6 +25,7 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
     loss.pos_loss_weight = pos_loss_weight;
     loss.normalize = normalize;
     loss.from_logits = from_logits;
+    loss.scale = scale;
     if (pointwise == "cross_entropy") {
         loss.pointwise = Pointwise::cross_entropy;
     } else if (pointwise != "squared_hinge") {
@@ -70,7 +71,8 @@ void register_loss(py::module_& m) {
     m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("edge_mask"),
           py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"), py::arg("normalize"),
           py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"), py::arg("constrain_negative"),
-          py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"));
+          py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"),
+          py::arg("scale") = 1.0);
     m.def("whole_numbers", &whole_numbers, py::arg("values"), py::arg("num_threads"));
 }
 

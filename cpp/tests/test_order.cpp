@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -93,8 +94,8 @@ std::vector<std::pair<const char*, std::function<T(std::size_t i, std::size_t n,
 template <class T, class Index>
 void sorts_like_stable_sort(std::size_t n, bool all) {
     using R = Record<T, Index>;
-    Buffer<R> scratch;
-    SortScratch<T> keys;
+    Buffer<R> records;
+    SortScratch<T, Index> scratch;
     std::size_t which = 0;
     for (const auto& [name, value] : distributions<T>()) {
         if (!all && which++ % 3 != 0) continue;
@@ -108,11 +109,16 @@ void sorts_like_stable_sort(std::size_t n, bool all) {
         }
         const std::vector<R> unsorted = expected;
         std::stable_sort(expected.begin(), expected.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
-        for (const int threads : {1, 3}) {
-            context = std::string(name) + ", " + std::to_string(n) + " records, " + std::to_string(threads) + " threads";
-            Buffer<R> records(n);
-            std::copy(unsorted.begin(), unsorted.end(), records.begin());
-            sort_records<T, Index>(records, scratch, keys, threads);
+        const std::vector<std::size_t> one_part{0, n}, four_parts{0, n / 3, n / 3, n - n / 5, n};
+        for (const auto& [threads, bounds] : {std::pair(1, one_part), {3, one_part}, {1, four_parts}, {3, four_parts}}) {
+            context = std::string(name) + ", " + std::to_string(n) + " records in " +
+                      std::to_string(bounds.size() - 1) + " parts, " + std::to_string(threads) + " threads";
+            Parts<T, Index> parts(bounds.size() - 1);
+            for (std::size_t p = 0; p < parts.size(); ++p) {
+                parts[p].resize(bounds[p + 1] - bounds[p]);
+                std::copy(unsorted.data() + bounds[p], unsorted.data() + bounds[p + 1], parts[p].begin());
+            }
+            sort_records<T, Index>(parts, records, scratch, threads);
             bool equal = records.size() == n;
             for (std::size_t i = 0; equal && i < n; ++i)
                 equal = records[i].rank == expected[i].rank && records[i].edge == expected[i].edge &&

@@ -40,6 +40,7 @@ def malis_loss(
     ignore_background: bool,
     num_threads: int | None,
     channels_last: bool,
+    scale: float = 1.0,
 ) -> tuple[_Float64, _Array]: ...
 def whole_numbers(values: _Array, num_threads: int | None) -> npt.NDArray[np.int32] | None: ...
 def edge_pair_counts(

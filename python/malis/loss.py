@@ -237,25 +237,28 @@ def malis_loss(
     return MalisLoss(loss, grad) if batched else MalisLoss(float(loss[0]), grad[0])
 
 
-def malis_loss_channels_last(
+def batch_loss(
     aff: npt.NDArray[Any],
     seg: npt.NDArray[Any],
     nhood: npt.ArrayLike,
     *,
     edge_mask: npt.NDArray[np.bool_] | None = None,
     unlabelled_mask: npt.NDArray[np.bool_] | None = None,
+    channels_last: bool = False,
+    scale: float = 1.0,
     **options: Any,
 ) -> MalisLoss:
-    """`malis_loss` of a batch in the layout ``(B, *shape, K)``, as networks of Keras and Flax have it.
+    """`malis_loss` of a batch for the adapters, which have checked the shapes; the gradient of 16 bits has 32.
 
-    For the adapters, which have checked the shapes: the core moves the channels faster than any of the frameworks.
+    With `channels_last` in the layout ``(B, *shape, K)``, as networks of Keras and Flax have it: the core moves the
+    channels faster than any of the frameworks. `scale` multiplies losses and gradient.
     """
     checked = Options.of(options)
     affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
-    offsets = _checks.as_nhood(nhood)
-    return MalisLoss(*_core.malis_loss(affinities, labels, offsets, edges, unlabelled, *checked, channels_last=True))
+    arrays = affinities, labels, _checks.as_nhood(nhood), edges, unlabelled
+    return MalisLoss(*_core.malis_loss(*arrays, *checked, channels_last=channels_last, scale=scale))
 
 
 def malis_weights(

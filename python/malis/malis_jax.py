@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from malis import _checks, _core, loss
+from malis import _checks, _core
 from malis._adapter import CORE_NAMES, REDUCTIONS, Names, Nhood, Settings, Tensor, as_tuples
 from malis._options import Options
+from malis.loss import batch_loss
 
 __all__ = ["malis_loss", "malis_loss2d", "malis_loss3d"]
 
@@ -88,12 +89,13 @@ def _through_host(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
                 "rounds larger ones"
             )
         try:
-            losses, grad = (loss.malis_loss_channels_last if static.channels_last else loss.malis_loss)(
+            losses, grad = batch_loss(
                 flat[0],
                 flat[1],
                 static.nhood,
                 edge_mask=flat[2] if static.edge_mask else None,
                 unlabelled_mask=flat[-1] if static.unlabelled_mask else None,
+                channels_last=static.channels_last,
                 **static.options._asdict(),
             )
         except ValueError as error:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from malis import _checks
 from malis._adapter import REDUCTIONS, Checked, Names, Settings, Tensor, check_limit
-from malis.loss import malis_loss, malis_loss_channels_last
+from malis.loss import batch_loss
 
 __all__ = ["malis_loss2d", "malis_loss3d"]
 
@@ -39,12 +39,13 @@ def _evaluate_arrays(
         return np.zeros(0, output.dtype), np.zeros_like(output)
     try:
         check_limit(labels, checked.label_limit)
-        loss, grad = (malis_loss_channels_last if settings.channels_last else malis_loss)(
+        loss, grad = batch_loss(
             output,
             labels,
             checked.nhood,
             edge_mask=edge_mask,
             unlabelled_mask=unlabelled_mask,
+            channels_last=settings.channels_last,
             **settings.options._asdict(),
         )
     except ValueError as error:

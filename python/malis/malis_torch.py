@@ -18,7 +18,7 @@ from torch import Tensor
 from malis import _adapter, _checks
 from malis._adapter import REDUCTIONS, Names, Nhood, Settings, as_tuples, check_limit
 from malis._options import Options
-from malis.loss import malis_loss, malis_loss_channels_last
+from malis.loss import batch_loss
 
 __all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
 
@@ -52,7 +52,7 @@ def _labels_as_numpy(labels: Tensor) -> npt.NDArray[Any]:
     mutates_args=(),
     schema="(Tensor output, Tensor seg_gt, Tensor? edge_mask, Tensor? unlabelled_mask, int[] nhood, "
     "float margin, float pos_loss_weight, bool normalize, str pointwise, bool from_logits, "
-    "bool constrain_positive, bool constrain_negative, bool ignore_background, int? num_threads) "
+    "bool constrain_positive, bool constrain_negative, bool ignore_background, int? num_threads, float scale) "
     "-> (Tensor loss, Tensor grad)",
     **_TAGS,
 )
@@ -62,9 +62,9 @@ def _loss(
     edge_mask: Tensor | None,
     unlabelled_mask: Tensor | None,
     nhood: Sequence[int],
-    *options: Any,
+    *options_and_scale: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every sample and its derivative, both float32 where `output` has 16 bits.
+    """Loss of every sample and its derivative, both times `scale`, both float32 where `output` has 16 bits.
 
     A 16-bit derivative would lose its small numbers before the gradient scaling of mixed precision, which
     comes with the upstream gradient, could save them.
@@ -75,13 +75,15 @@ def _loss(
         output = output.movedim(1, -1)
         edge_mask = None if edge_mask is None else edge_mask.movedim(1, -1)
     try:
-        loss, grad = (malis_loss_channels_last if channels_last else malis_loss)(
+        loss, grad = batch_loss(
             _as_numpy(output.to(dtype)),
             _labels_as_numpy(seg_gt),
             np.asarray(nhood, dtype=np.int64).reshape(-1, output.dim() - 2),
             edge_mask=None if edge_mask is None else _as_numpy(edge_mask),
             unlabelled_mask=None if unlabelled_mask is None else _as_numpy(unlabelled_mask),
-            **Options(*options)._asdict(),
+            channels_last=channels_last,
+            scale=options_and_scale[-1],
+            **Options(*options_and_scale[:-1])._asdict(),
         )
     except ValueError as error:
         raise ValueError(Names().of_core(str(error))) from None
@@ -133,7 +135,17 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     grad = None if grad_loss is None else _ChainRule.apply(grad_loss, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-    return (grad, *[None] * (4 + len(Options._fields)))
+    return (grad, *[None] * (5 + len(Options._fields)))
+
+
+def _is_one(grad_loss: Tensor) -> bool:
+    """Whether all numbers of an upstream gradient are 1; False where that cannot be known, or not at once."""
+    if grad_loss.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    try:
+        return bool((grad_loss == 1).all())
+    except RuntimeError:  # inside of vmap
+        return False
 
 
 def _vmap_rule(function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
@@ -166,7 +178,14 @@ class _Loss(torch.autograd.Function):
         return cast(tuple[Tensor, Tensor], _loss(*args))
 
     setup_context = staticmethod(_setup_context)
-    backward = staticmethod(_backward)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, grad_of_grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_loss is not None and not torch.is_grad_enabled() and _is_one(grad_loss):
+            # The usual case. A product would fill as much new memory as the network's output takes.
+            grad, output = ctx.saved_tensors
+            return (grad.to(output.dtype), *[None] * (5 + len(Options._fields)))
+        return _backward(ctx, grad_loss, grad_of_grad)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -181,9 +200,18 @@ def _seen(tensor: object, name: str) -> _adapter.Tensor:
 
 
 def losses_of_samples(
-    settings: Settings, labels: Tensor, output: Tensor, edge_mask: Tensor | None, unlabelled_mask: Tensor | None
+    settings: Settings,
+    labels: Tensor,
+    output: Tensor,
+    edge_mask: Tensor | None,
+    unlabelled_mask: Tensor | None,
+    shares_of_mean: bool = False,
 ) -> Tensor:
-    """Check the tensors and compute the loss of every sample, shape (B,). The operator itself checks the values."""
+    """Check the tensors and compute the loss of every sample, shape (B,). The operator itself checks the values.
+
+    With `shares_of_mean` every loss is divided by B: the mean is their sum, and the operator's own gradient that of
+    the mean.
+    """
     checked = settings.check(
         _seen(output, settings.names.output),
         _seen(labels, settings.names.labels),
@@ -199,23 +227,35 @@ def losses_of_samples(
         output = output.movedim(-1, 1)
         edge_mask = None if edge_mask is None else edge_mask.movedim(-1, 1)
     offsets = [step for offset in checked.nhood for step in offset]
+    scale = 1 / output.shape[0] if shares_of_mean else 1.0
+    arguments = output, labels, edge_mask, unlabelled_mask, offsets, *settings.options, scale
     if torch.compiler.is_compiling():
-        return cast(Tensor, _loss(output, labels, edge_mask, unlabelled_mask, offsets, *settings.options)[0])
+        return cast(Tensor, _loss(*arguments)[0])
     try:
         if checked.label_limit is not None:
             check_limit(_labels_as_numpy(labels), checked.label_limit)
-        losses = _Loss.apply(output, labels, edge_mask, unlabelled_mask, offsets, *settings.options)[0]  # type: ignore[no-untyped-call]
+        losses = _Loss.apply(*arguments)[0]  # type: ignore[no-untyped-call]
     except ValueError as error:
         names = settings.names
         raise ValueError(names.renamed(names.of_core(str(error)), Names())) from None
     return cast(Tensor, losses)
 
 
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
+def _reduced_loss(
+    settings: Settings,
+    seg_gt: Tensor,
+    output: Tensor,
+    edge_mask: Tensor | None,
+    unlabelled_mask: Tensor | None,
+    reduction: str,
+) -> Tensor:
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
+    # A compiled function may have a batch size that is not known yet, and multiplies without an array of its own.
+    shares = reduction == "mean" and not torch.compiler.is_compiling()
+    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, shares)
     if reduction == "none":
         return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+    return losses.mean() if reduction == "mean" and not shares else losses.sum()
 
 
 def _evaluate(
@@ -241,7 +281,7 @@ def _evaluate(
         offsets = None if nhood is None else as_tuples(nhood)
         options = options.checked()
     settings = Settings(ndim, offsets, options, channels_last=False, names=Names())
-    return _reduced(losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask), reduction)
+    return _reduced_loss(settings, seg_gt, output, edge_mask, unlabelled_mask, reduction)
 
 
 # -------------------------------------------------------------------------------------------- what users call
@@ -341,7 +381,7 @@ def malis_loss2d(
     >>> output = torch.full((1, 2, 2, 4), 0.5, requires_grad=True)
     >>> loss = malis_loss2d(seg_gt, output)
     >>> loss
-    tensor(0.0800, grad_fn=<MeanBackward0>)
+    tensor(0.0800, grad_fn=<SumBackward0>)
     >>> loss.backward()
     >>> output.grad.shape
     torch.Size([1, 2, 2, 4])
@@ -561,7 +601,7 @@ class MalisLoss(torch.nn.Module):
         """
         options = Options(*[getattr(self, name) for name in Options._fields])
         settings = Settings(None, self.nhood, options, channels_last=False, names=Names())
-        return _reduced(losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask), self.reduction)
+        return _reduced_loss(settings, seg_gt, output, edge_mask, unlabelled_mask, self.reduction)
 
     def extra_repr(self) -> str:
         """List the options for ``print``."""

@@ -14,11 +14,11 @@
 
 #define MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Graph)                                                        \
     prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::positive, T, Index, Graph>(   \
-        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool);                                        \
+        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool, CountArrays);                                        \
     prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::negative, T, Index, Graph>(   \
-        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool);                                        \
+        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool, CountArrays);                                        \
     prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::unconstrained, T, Index, Graph>( \
-        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool);
+        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool, CountArrays);
 
 #define MALIS_INSTANCES_OF_COUNT(prefix, T, Index, Sink) \
     prefix template class detail::ConstrainedCount<T, Index, Sink<T, Index>>;

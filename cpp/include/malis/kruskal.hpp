@@ -35,9 +35,10 @@ namespace malis {
 
 template <class T, class Index>
 struct KruskalScratch {
-    Buffer<Record<T, Index>> records, rest, sorted;
+    Parts<T, Index> records, rest;
+    Buffer<Record<T, Index>> sorted;
     Buffer<Rank<T>> samples;
-    SortScratch<T> keys;
+    SortScratch<T, Index> keys;
     // The threshold of the previous problem: where one object follows the other it fits most of them, and sampling
     // would cost more than the objects. 0 when there is none.
     Rank<T> hint = 0;
@@ -118,27 +119,18 @@ class WeakCollector : public StrongCollector<T, Index> {
 
 // Scans a source with a Collector made of (buffer, args...).
 template <class Collector, class T, class Index, class Source, class... Args>
-void collect(const Source& source, Buffer<Record<T, Index>>& to, int threads, Args... args) {
+void collect(const Source& source, Parts<T, Index>& to, int threads, Args... args) {
     const std::size_t chunks = source.chunks();
-    to.clear();
-    if (threads <= 1 || chunks <= 1) {
-        Collector collector(to, args...);
+    to.resize(threads <= 1 ? 1 : std::max<std::size_t>(1, chunks));
+    for (auto& part : to) part.clear();
+    if (to.size() <= 1) {
+        Collector collector(to[0], args...);
         for (std::size_t chunk = 0; chunk < chunks; ++chunk) source.scan(chunk, collector);
         return;
     }
-    std::vector<Buffer<Record<T, Index>>> parts(chunks);
     parallel_for(chunks, threads, [&](std::size_t chunk, std::size_t) {
-        Collector collector(parts[chunk], args...);
+        Collector collector(to[chunk], args...);
         source.scan(chunk, collector);
-    });
-    std::vector<std::size_t> begin(chunks + 1, 0);
-    for (std::size_t c = 0; c < chunks; ++c) begin[c + 1] = begin[c] + parts[c].size();
-    to.reset(begin[chunks]);
-    parallel_for(chunks, threads, [&](std::size_t chunk, std::size_t) {
-        if (!parts[chunk].empty())
-            std::memcpy(static_cast<void*>(to.data() + begin[chunk]), parts[chunk].data(),
-                        parts[chunk].size() * sizeof(Record<T, Index>));
-        parts[chunk].release();
     });
 }
 
@@ -152,21 +144,25 @@ R quantile(Buffer<R>& samples, double factor, double wanted) {
     return *nth;
 }
 
-// Records that were filtered out of a source, as a source.
+// Samples records that were filtered out of a source, as a source would.
 template <class T, class Index>
-class RecordSource {
+class PartsSource {
   public:
-    explicit RecordSource(const Buffer<Record<T, Index>>& records) : records_(records) {}
+    explicit PartsSource(const Parts<T, Index>& parts) : parts_(parts), size_(size_of<T, Index>(parts)) {}
     template <class Take>
     double sample(Take take) const {
-        const std::size_t step = std::max<std::size_t>(1, records_.size() / 256);
-        std::size_t taken = 0;
-        for (std::size_t i = step / 2; i < records_.size(); i += step, ++taken) take(records_[i].rank);
-        return static_cast<double>(records_.size()) / static_cast<double>(std::max<std::size_t>(taken, 1));
+        const std::size_t step = std::max<std::size_t>(1, size_ / 256);
+        std::size_t taken = 0, skip = step / 2;
+        for (const auto& part : parts_) {
+            for (; skip < part.size(); skip += step, ++taken) take(part[skip].rank);
+            skip -= part.size();
+        }
+        return static_cast<double>(size_) / static_cast<double>(std::max<std::size_t>(taken, 1));
     }
 
   private:
-    const Buffer<Record<T, Index>>& records_;
+    const Parts<T, Index>& parts_;
+    const std::size_t size_;
 };
 
 // Whether on_merge keeps something for every root that can be asked for ahead of a merge.
@@ -177,21 +173,24 @@ struct LooksAhead<OnMerge, std::void_t<decltype(&OnMerge::prefetch_root)>> : std
 
 // Sorts the records and takes them in order; false when on_merge asked to stop.
 template <class T, class Index, class OnMerge>
-bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
-                  int threads, OnMerge& on_merge) {
+bool merge_sorted(Parts<T, Index>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
+                  OnMerge& on_merge) {
     sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads);
-    const Record<T, Index>* r = records.begin();
-    const Record<T, Index>* const end = records.end();
+    const Record<T, Index>* const begin = scratch.sorted.begin();
+    const Record<T, Index>* const end = scratch.sorted.end();
+    const Record<T, Index>* r = begin;
     if (sets.nodes() > (std::size_t{1} << 16)) {
         // Beyond the cache a merge waits for one line of memory after the other: from a node to its root, to what is
         // kept for that root, and on from there. All of them are asked for some records ahead, a step at a time.
-        constexpr std::ptrdiff_t far = 24, middle = 12, near = 6, window = 16;
+        constexpr std::ptrdiff_t farthest = 32, far = 22, middle = 12, near = 6, window = 16;
         const Index* parents = sets.parents();
         Index roots[window][2] = {};
-        for (; end - r > far; ++r) {
-            prefetch(parents + r[far].a);
-            prefetch(parents + r[far].b);
-            Index* const at_middle = roots[(r - records.begin() + middle) % window];
+        for (; end - r > farthest; ++r) {
+            prefetch(parents + r[farthest].a);
+            prefetch(parents + r[farthest].b);
+            prefetch(parents + parents[r[far].a]);
+            prefetch(parents + parents[r[far].b]);
+            Index* const at_middle = roots[(r - begin + middle) % window];
             at_middle[0] = sets.find(r[middle].a);
             at_middle[1] = sets.find(r[middle].b);
             if (at_middle[0] != at_middle[1]) {
@@ -201,7 +200,7 @@ bool merge_sorted(Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, Kru
                 }
             }
             if constexpr (LooksAhead<OnMerge>::value) {
-                const Index* const at_near = roots[(r - records.begin() + near) % window];
+                const Index* const at_near = roots[(r - begin + near) % window];
                 if (at_near[0] != at_near[1]) {
                     on_merge.prefetch_beyond(at_near[0]);
                     on_merge.prefetch_beyond(at_near[1]);
@@ -255,7 +254,7 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
     };
     collect_first();
     if (first == scratch.hint && first != all) {
-        const double found = static_cast<double>(records.size()) / static_cast<double>(sets.sets());
+        const double found = static_cast<double>(size_of<T, Index>(records)) / static_cast<double>(sets.sets());
         if (found < 0.6 * edges_per_node || found > 1.8 * edges_per_node) {
             first = threshold(source);
             collect_first();
@@ -267,31 +266,38 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
         return;
     }
     detail::collect<detail::WeakCollector<T, Index>>(source, rest, threads, from_rank<T>(first), sets.roots(threads));
-    while (!rest.empty()) {
-        const R next = few(static_cast<double>(rest.size()), 3.5) ? all : threshold(detail::RecordSource<T, Index>(rest));
+    while (const std::size_t left = size_of<T, Index>(rest)) {
+        const R next = few(static_cast<double>(left), 3.5) ? all : threshold(detail::PartsSource<T, Index>(rest));
         if (next == all) {
             detail::merge_sorted<T, Index>(rest, sets, scratch, threads, on_merge);
             return;
         }
-        records.reset(rest.size());
-        std::size_t strong = 0, weak = 0;
-        for (std::size_t i = 0; i < rest.size(); ++i) {
-            const Record<T, Index> r = rest[i];
-            const bool now = r.rank <= next;
-            records[strong] = r;
-            strong += now;
-            rest[weak] = r;
-            weak += !now;
+        records.resize(1);
+        records[0].reset(left);
+        std::size_t strong = 0;
+        for (auto& part : rest) {
+            std::size_t weak = 0;
+            for (std::size_t i = 0; i < part.size(); ++i) {
+                const Record<T, Index> r = part[i];
+                const bool now = r.rank <= next;
+                records[0][strong] = r;
+                strong += now;
+                part[weak] = r;
+                weak += !now;
+            }
+            part.resize(weak);
         }
-        records.resize(strong);
+        records[0].resize(strong);
         if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || sets.sets() < 2) return;
-        std::size_t left = 0;
-        for (std::size_t i = 0; i < weak; ++i) {
-            const Record<T, Index> r = rest[i];
-            rest[left] = r;
-            left += sets.find(r.a) != sets.find(r.b);
+        for (auto& part : rest) {
+            std::size_t kept = 0;
+            for (std::size_t i = 0; i < part.size(); ++i) {
+                const Record<T, Index> r = part[i];
+                part[kept] = r;
+                kept += sets.find(r.a) != sets.find(r.b);
+            }
+            part.resize(kept);
         }
-        rest.resize(left);
     }
 }
 

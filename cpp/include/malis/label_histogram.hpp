@@ -22,6 +22,12 @@ struct PairCount {
     std::uint64_t pos, neg;
 };
 
+// Where counts themselves are asked for: an array per kind, null for one that is not wanted.
+struct CountArrays {
+    std::int64_t* pos = nullptr;
+    std::int64_t* neg = nullptr;
+};
+
 // How many pairs n things make.
 inline std::uint64_t pairs_of(std::uint64_t n) { return n % 2 ? n / 2 * n : n / 2 * (n - (n > 0)); }
 

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "malis/label_histogram.hpp"
 #include "malis/order.hpp"
 #include "malis/parallel.hpp"
 
@@ -26,6 +27,7 @@ struct LossOptions {
     bool normalize = true;
     Pointwise pointwise = Pointwise::squared_hinge;
     bool from_logits = false;  // aff holds logits; the loss is that of their sigmoid
+    double scale = 1;          // of the loss and its gradient: 1 / samples for a share of the mean of a batch
 };
 
 template <class T, class Index>
@@ -34,6 +36,7 @@ class LossSink {
     LossSink(T* grad, std::size_t edges, const LossOptions& options)
         : grad_(grad), edges_(edges), options_(options) {}
 
+    CountArrays arrays() const { return {}; }
     void clear(int threads) {
         parallel_ranges(edges_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
             std::memset(static_cast<void*>(grad_ + begin), 0, (end - begin) * sizeof(T));
@@ -85,7 +88,7 @@ class LossSink {
     static constexpr double eps = 1e-7;
 
     double weight(double of_pass, double pairs) const {
-        return 2 * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
+        return 2 * options_.scale * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
     }
 
     static double sigmoid(double logit, double& derivative) {

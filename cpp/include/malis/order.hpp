@@ -89,10 +89,11 @@ struct Key<float> {
     std::uint64_t both_;
 };
 
-template <class T>
+template <class T, class Index>
 struct SortScratch {
     Buffer<Key<T>> keys;
     Buffer<std::uint32_t> counts;
+    Buffer<Record<T, Index>> moved;
 };
 
 namespace detail {
@@ -224,93 +225,135 @@ void sort_keys(Items items, std::size_t n, Key<T>* to, Buffer<std::uint32_t>& co
     insertion_sort(to, to + n);  // every key is within its bucket: a short way to go
 }
 
-// Sorts n records stably from one place to another.
+// Sorts n records stably from one place to another, or where they are.
 template <class T, class Index>
-void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* to, SortScratch<T>& scratch) {
+void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* to, SortScratch<T, Index>& scratch) {
     if (n > std::numeric_limits<std::uint32_t>::max()) {
-        std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
+        if (from != to) std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
         std::stable_sort(to, to + n, [](const auto& x, const auto& y) { return x.rank < y.rank; });
         return;
     }
     scratch.keys.reset(6 * n);
     sort_keys<T>(RecordItems<T, Index>{from}, n, scratch.keys.data(), scratch.counts);
+    if (from == to) {
+        scratch.moved.reset(n);
+        std::memcpy(static_cast<void*>(scratch.moved.data()), from, n * sizeof *from);
+        from = scratch.moved.data();
+    }
     for (std::size_t i = 0; i < n; ++i) to[i] = from[scratch.keys[i].at()];
 }
 
 }  // namespace detail
 
-// Sorts records stably by rank, on several threads where there are many. `scratch` is resized as needed.
+// Records as their source was scanned: one part after the other.
 template <class T, class Index>
-void sort_records(Buffer<Record<T, Index>>& records, Buffer<Record<T, Index>>& scratch, SortScratch<T>& keys,
+using Parts = std::vector<Buffer<Record<T, Index>>>;
+
+template <class T, class Index>
+std::size_t size_of(const Parts<T, Index>& parts) {
+    std::size_t n = 0;
+    for (const auto& part : parts) n += part.size();
+    return n;
+}
+
+// Sorts the records of all parts stably by rank, on several threads where there are many. Gives back the memory of
+// parts that are large.
+template <class T, class Index>
+void sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, SortScratch<T, Index>& scratch,
                   int threads) {
     using R = Record<T, Index>;
-    const std::size_t n = records.size();
-    scratch.reset(n);
+    const std::size_t n = size_of<T, Index>(parts);
+    sorted.reset(n);
+    const auto join = [&] {
+        std::size_t at = 0;
+        for (auto& part : parts) {
+            if (!part.empty()) std::memcpy(static_cast<void*>(sorted.data() + at), part.data(), part.size() * sizeof(R));
+            at += part.size();
+        }
+    };
     if (n < (std::size_t{1} << 15)) {
-        detail::sort_small<T, Index>(records.data(), n, scratch.data(), keys);
-        std::swap(records, scratch);
+        const bool one = parts.size() == 1;
+        if (!one) join();
+        detail::sort_small<T, Index>(one ? parts[0].data() : sorted.data(), n, sorted.data(), scratch);
         return;
     }
-    // One pass into buckets that fit the cache, by pieces that each thread counts and moves; then bucket by bucket.
-    const std::size_t pieces = threads > 1 ? static_cast<std::size_t>(threads) : 1;
-    const auto piece_begin = [&](std::size_t p) { return n / pieces * p + std::min(p, n % pieces); };
-    std::vector<Rank<T>> lowest(pieces), highest(pieces);
-    std::vector<char> sorted(pieces);
-    parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
-        const R* r = records.data() + piece_begin(p);
-        Rank<T> low = r->rank, high = r->rank, previous = p > 0 ? (r - 1)->rank : r->rank;
+    // One pass into buckets that fit the cache, by pieces that are counted and moved independently; then bucket by
+    // bucket.
+    struct Piece {
+        const R *begin, *end;
+        Rank<T> lowest, highest;
+        bool sorted;
+        std::vector<std::size_t> place;  // per bucket
+    };
+    std::vector<Piece> pieces;
+    for (const auto& part : parts) {
+        const std::size_t count = parts.size() == 1 && threads > 1 ? static_cast<std::size_t>(threads) : 1;
+        for (std::size_t i = 0; i < count; ++i) {
+            const R* const begin = part.begin() + part.size() * i / count;
+            const R* const end = part.begin() + part.size() * (i + 1) / count;
+            if (begin != end) pieces.push_back({begin, end, begin->rank, begin->rank, true, {}});
+        }
+    }
+    parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
+        Piece& piece = pieces[p];
+        Rank<T> low = piece.lowest, high = low, previous = low;
         bool in_order = true;
-        for (const R* end = records.data() + piece_begin(p + 1); r != end; ++r) {
+        for (const R* r = piece.begin; r != piece.end; ++r) {
             low = std::min(low, r->rank);
             high = std::max(high, r->rank);
             in_order &= previous <= r->rank;
             previous = r->rank;
         }
-        lowest[p] = low;
-        highest[p] = high;
-        sorted[p] = in_order;
+        piece.lowest = low;
+        piece.highest = high;
+        piece.sorted = in_order;
     });
-    if (std::find(sorted.begin(), sorted.end(), 0) == sorted.end()) return;
+    Rank<T> lowest = pieces[0].lowest, highest = pieces[0].highest;
+    bool in_order = true;
+    for (std::size_t p = 0; p < pieces.size(); ++p) {
+        in_order &= pieces[p].sorted && (p == 0 || (pieces[p - 1].end - 1)->rank <= pieces[p].begin->rank);
+        lowest = std::min(lowest, pieces[p].lowest);
+        highest = std::max(highest, pieces[p].highest);
+    }
     const std::size_t buckets = std::min<std::size_t>(std::size_t{1} << 12, n / 64);
-    const detail::Buckets<T> bucket_of(*std::min_element(lowest.begin(), lowest.end()),
-                                       *std::max_element(highest.begin(), highest.end()), buckets);
-    if (!bucket_of.usable()) {
-        std::stable_sort(records.begin(), records.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
+    const detail::Buckets<T> bucket_of(lowest, highest, buckets);
+    if (in_order || !bucket_of.usable()) {
+        join();
+        if (!in_order)
+            std::stable_sort(sorted.begin(), sorted.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
         return;
     }
-    std::vector<std::vector<std::size_t>> place(pieces);
-    parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
+    parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t> count(buckets, 0);
-        const R* end = records.data() + piece_begin(p + 1);
         bucket_of.visit([&](auto bucket) {
-            for (const R* r = records.data() + piece_begin(p); r != end; ++r) ++count[bucket(r->rank)];
+            for (const R* r = pieces[p].begin; r != pieces[p].end; ++r) ++count[bucket(r->rank)];
         });
-        place[p] = std::move(count);
+        pieces[p].place = std::move(count);
     });
     std::vector<std::size_t> first(buckets + 1);
     std::size_t total = 0;
     for (std::size_t i = 0; i < buckets; ++i) {
         first[i] = total;
-        for (std::size_t p = 0; p < pieces; ++p) {
-            const std::size_t count = place[p][i];
-            place[p][i] = total;
+        for (Piece& piece : pieces) {
+            const std::size_t count = piece.place[i];
+            piece.place[i] = total;
             total += count;
         }
     }
     first[buckets] = total;
-    parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
-        std::vector<std::size_t>& to = place[p];
-        const R* end = records.data() + piece_begin(p + 1);
+    parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
+        std::vector<std::size_t>& to = pieces[p].place;
         bucket_of.visit([&](auto bucket) {
-            for (const R* r = records.data() + piece_begin(p); r != end; ++r) scratch[to[bucket(r->rank)]++] = *r;
+            for (const R* r = pieces[p].begin; r != pieces[p].end; ++r) sorted[to[bucket(r->rank)]++] = *r;
         });
     });
+    for (auto& part : parts) part.release();
     const std::size_t tasks = std::min<std::size_t>(buckets, 64);
-    std::vector<SortScratch<T>> of_thread(pieces);
+    std::vector<SortScratch<T, Index>> of_thread(static_cast<std::size_t>(std::max(1, threads)));
     parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
         for (std::size_t i = buckets * task / tasks; i < buckets * (task + 1) / tasks; ++i) {
-            detail::sort_small<T, Index>(scratch.data() + first[i], first[i + 1] - first[i], records.data() + first[i],
-                                         of_thread[thread]);
+            R* const bucket = sorted.data() + first[i];
+            detail::sort_small<T, Index>(bucket, first[i + 1] - first[i], bucket, of_thread[thread]);
         }
     });
 }

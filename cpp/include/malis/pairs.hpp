@@ -28,6 +28,7 @@
 //     clear(threads)                     before everything else
 //     expect_positive(pairs)             once, before positive(); likewise negative
 //     positive(rank, edge, pairs)        an edge and the pairs it decides; returns its part of a loss
+//     arrays()                           where counts may be written without all of that, or two nulls
 //     correct_positive(expected, found)  there were other pairs than expected; returns the factor for the loss
 #pragma once
 
@@ -66,6 +67,7 @@ template <class T, class Index>
 class CountSink {
   public:
     CountSink(std::int64_t* pos, std::int64_t* neg, std::size_t edges) : pos_(pos), neg_(neg), edges_(edges) {}
+    CountArrays arrays() const { return {pos_, neg_}; }
     void clear(int threads) {
         for (std::int64_t* counts : {pos_, neg_}) {
             if (counts == nullptr) continue;
@@ -182,19 +184,25 @@ struct Contraction {
     void operator()(T, Index, Index a, Index b) { sets.unite(a, b); }
 };
 
-// Joins components with their label histograms, and writes down what that decides; stops when no pair is left.
+// Joins components with their label histograms, and writes down what that decides: to arrays where there are any, else
+// to a list, as the share of an edge in a loss is known when all are done. Stops when no pair is left.
 template <class T, class Index, class Counts>
 struct CountMerge {
     UnionFind<Index>& sets;
     LabelHistograms<Index>& histograms;
     Buffer<Decision<T, Index>>& decisions;
+    CountArrays arrays;
     PairCount left;  // of the kinds that are asked for
     Counts counts;   // whether an edge does
 
     bool operator()(const Record<T, Index>& r, Index a, Index b) {
         const Index into = sets.link(a, b);
         const PairCount pairs = histograms.merge(into, into == a ? b : a);
-        if ((pairs.pos | pairs.neg) != 0 && counts(r)) decisions.push_back({r.rank, r.edge, pairs});
+        if ((pairs.pos | pairs.neg) != 0 && counts(r)) {
+            if (arrays.pos == nullptr && arrays.neg == nullptr) decisions.push_back({r.rank, r.edge, pairs});
+            if (arrays.pos != nullptr && pairs.pos != 0) arrays.pos[r.edge] = static_cast<std::int64_t>(pairs.pos);
+            if (arrays.neg != nullptr && pairs.neg != 0) arrays.neg[r.edge] = static_cast<std::int64_t>(pairs.neg);
+        }
         left.pos -= std::min(left.pos, pairs.pos);
         left.neg -= std::min(left.neg, pairs.neg);
         return (left.pos | left.neg) != 0;
@@ -204,14 +212,16 @@ struct CountMerge {
 };
 template <class T, class Index, class Counts>
 CountMerge<T, Index, Counts> count_merge(UnionFind<Index>& sets, LabelHistograms<Index>& histograms,
-                                         Buffer<Decision<T, Index>>& decisions, PairCount left, Counts counts) {
-    return {sets, histograms, decisions, left, counts};
+                                         Buffer<Decision<T, Index>>& decisions, CountArrays arrays, PairCount left,
+                                         Counts counts) {
+    return {sets, histograms, decisions, arrays, left, counts};
 }
 
-// One pass over the nodes of any graph, with label histograms.
+// One pass over the nodes of any graph, with label histograms. Returns what was not written to arrays.
 template <Pass pass, class T, class Index, class Graph>
 Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
-                                  const PairOptions& options, bool want_positive, bool want_negative) {
+                                  const PairOptions& options, bool want_positive, bool want_negative,
+                                  CountArrays arrays) {
     const std::size_t nodes = labels.of.size();
     const int threads = nodes < (std::size_t{1} << 15) ? 1 : options.threads;
     UnionFind<Index> sets;
@@ -239,15 +249,22 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
         if (l != labels.unlabelled) left.pos += pairs_of(voxels[l]);
     }
     left.neg += pairs_of(foreground);
-    if (!want_positive) left.pos = 0;
-    if (!want_negative) left.neg = 0;
+    const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
+    if (!want_positive) {
+        left.pos = 0;
+        arrays.pos = nullptr;
+    }
+    if (!want_negative) {
+        left.neg = 0;
+        arrays.neg = nullptr;
+    }
     Buffer<Decision<T, Index>> decisions;
-    decisions.reserve(nodes);  // only what is written takes memory
+    if (listed) decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
     const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
     kruskal<T, Index>(
         scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
-        count_merge(sets, histograms, decisions, left,
+        count_merge(sets, histograms, decisions, arrays, left,
                     [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
     return decisions;
 }
@@ -262,17 +279,19 @@ double count_on_graph(const Graph& graph, const T* aff, const Labels<Index>& lab
     double loss = 0;
     if (want_positive && options.constrain_positive) {
         loss += detail::emit_positive<T, Index>(
-            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false), sink);
+            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false, sink.arrays()),
+            sink);
         want_positive = false;
     }
     if (want_negative && options.constrain_negative) {
         loss += detail::emit_negative<T, Index>(
-            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true), sink);
+            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true, sink.arrays()),
+            sink);
         want_negative = false;
     }
     if (want_positive || want_negative) {
         const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options, want_positive,
-                                                                              want_negative);
+                                                                              want_negative, sink.arrays());
         if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
         if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
     }
@@ -429,12 +448,13 @@ class ConstrainedCount {
         sets.reset(basins, threads_);
         KruskalScratch<T, Index> scratch;
         Buffer<Decision<T, Index>> decisions;
-        decisions.reserve(basins);
+        const CountArrays arrays{nullptr, sink_.arrays().neg};
+        if (arrays.neg == nullptr) decisions.reserve(basins);
         const BasinVisit visit{aff_, aff_ + grid_.edges(), regions_.node.data()};
         // Basins of many voxels share many edges; basins of one or two are a lattice.
         const double edges_per_node = grid_.voxels / 8 < basins ? lattice_edges : parallel_edges;
         kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
-                          count_merge(sets, histograms, decisions, left, [](const auto&) { return true; }),
+                          count_merge(sets, histograms, decisions, arrays, left, [](const auto&) { return true; }),
                           edges_per_node);
         return emit_negative<T, Index>(decisions, sink_);
     }
@@ -554,14 +574,10 @@ class ConstrainedCount {
         work_.clear();
     }
 
-    // A way out of a voxel: forward along an offset or backward against it, for one row and the x that stay inside.
-    struct Way {
-        Index distance, edge, x_begin, x_end;
-    };
-
-    // The ways out of the voxels of a row, in the order of their edge index, which is the same for all its voxels.
-    void ways_of_row(Index z, Index y, std::vector<Way>& ways) const {
-        ways.clear();
+    void ways_of_row(Index z, Index y, Ways<Index>& ways) const {
+        ways.all.clear();
+        ways.x_begin = 0;
+        ways.x_end = grid_.width;
         for (std::size_t k = 0; k < grid_.steps.size(); ++k) {
             if (!grid_.steps[k].decides) continue;
             const Index channel = static_cast<Index>(k) * grid_.voxels;
@@ -571,7 +587,10 @@ class ConstrainedCount {
             backward.distance = Index{0} - forward.distance;
             const auto add = [&](const auto& step, Index edge) {
                 const auto x = grid_.range(step, z, y);
-                if (x.begin < x.end) ways.push_back({step.distance, edge, x.begin, x.end});
+                if (x.begin >= x.end) return;
+                ways.all.push_back({step.distance, edge, x.begin, x.end});
+                ways.x_begin = std::max(ways.x_begin, x.begin);
+                ways.x_end = std::min(ways.x_end, x.end);
             };
             // Backward, the edge belongs to the voxel at the other end.
             const bool forward_first = forward.distance > static_cast<Index>(-1) / 2;  // leads to lower voxels
@@ -600,9 +619,8 @@ class ConstrainedCount {
         const auto slab_voxel = [&](std::size_t s) {
             return s == 0 ? Index{0} : s == slabs ? grid_.voxels : objects_.runs[slab_run(s)].v;
         };
-        parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) { lead_on(slab_run(s), slab_run(s + 1), lead); });
         std::atomic<Index> next{regions};
-        std::vector<Buffer<Index>> leaving(slabs);
+        std::vector<Buffer<Index>> voxels(slabs);
         parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) {
             Index number = 0, left = 0;
             const auto new_patch = [&] {
@@ -613,76 +631,68 @@ class ConstrainedCount {
                 --left;
                 return number++;
             };
-            for (Index r = slab_run(s); r < slab_run(s + 1); ++r) {
-                const Run<Index>& run = objects_.runs[r];
-                for (Index v = run.v; v < run.v + run.length; ++v) {
-                    follow(v, slab_voxel(s), slab_voxel(s + 1), lead, new_patch);
-                    if (regions_.node[v] >= lead) leaving[s].push_back(v);
-                }
-            }
+            voxels[s].reset(std::min<Index>(objects_.voxels[0], slab_voxel(s + 1) - slab_voxel(s)));
+            lead_on(slab_run(s), slab_run(s + 1), lead, voxels[s]);
+            follow(voxels[s], slab_voxel(s), slab_voxel(s + 1), lead, new_patch);
         });
+        // All at once: where two slabs lead to each other, others may lead there as well.
+        Buffer<Index> leaving;
+        for (const auto& of_slab : voxels)
+            for (const Index v : of_slab) leaving.push_back(v);
         Index patches = next.load();
-        for (const auto& voxels : leaving)
-            for (const Index v : voxels) follow(v, 0, grid_.voxels, lead, [&] { return patches++; });
+        follow(leaving, 0, grid_.voxels, lead, [&] { return patches++; });
         return patches;
     }
 
-    // Writes to background voxels where they lead: to the region there or, if it is background as well, to that voxel.
-    void lead_on(Index first, Index last, Index lead) {
-        Index* node = regions_.node.data();
-        const Index* label = labels_.of.data();
-        std::vector<Way> ways;
-        Buffer<T> strongest(grid_.width);
+    // Writes to background voxels which neighbour they lead to, and lists them.
+    void lead_on(Index first, Index last, Index lead, Buffer<Index>& voxels) {
+        Ways<Index> ways;
         Buffer<Index> distance(grid_.width);
+        std::size_t count = 0;
         for (Index r = first; r < last;) {
-            const Index row = objects_.runs[r].v - objects_.runs[r].x, y = objects_.runs[r].y;
-            Index stop = r;
-            while (stop < last && objects_.runs[stop].v - row < grid_.width) ++stop;
-            const Index from = objects_.runs[r].x;
-            const Index to = objects_.runs[stop - 1].x + objects_.runs[stop - 1].length;
-            ways_of_row(row / grid_.width / grid_.height, y, ways);
-            // All voxels from the first of the background to the last: a row at a time is cheaper than voxels at
-            // random. A voxel that has no way with an affinity above minus infinity leads to itself, as a patch.
-            std::fill(strongest.data() + from, strongest.data() + to, -std::numeric_limits<T>::infinity());
-            std::fill(distance.data() + from, distance.data() + to, Index{0});
-            for (const Way& way : ways) {
-                const Index begin = std::max(from, way.x_begin), end = std::min(to, way.x_end);
-                if (begin >= end) continue;
-                // An edge backward from x = 0 may lie before the first one; from `begin` on it does not.
-                const T* aff = aff_ + static_cast<Index>(way.edge + row + begin);
-                keep_stronger(aff, way.distance, strongest.data() + begin, distance.data() + begin, end - begin);
-            }
-            for (; r < stop; ++r) {
+            const Index row = objects_.runs[r].v - objects_.runs[r].x;
+            ways_of_row(row / grid_.width / grid_.height, objects_.runs[r].y, ways);
+            for (; r < last && objects_.runs[r].v - row < grid_.width; ++r) {
                 const Run<Index>& run = objects_.runs[r];
-                for (Index v = run.v; v < run.v + run.length; ++v) {
-                    const Index target = v + distance[v - row];
-                    node[v] = label[target] == 0 ? lead + target : node[target];
+                strongest_way(aff_, ways, run.v, run.x, run.length, distance.data());
+                for (Index i = 0; i < run.length; ++i) {
+                    regions_.node[run.v + i] = lead + run.v + i + distance[i];
+                    voxels[count++] = run.v + i;
                 }
             }
         }
+        voxels.resize(count);
     }
 
-    // Follows where v leads as far as it stays within voxels [from, to), and lets all voxels on the way lead there.
+    // Lets voxels lead where their target leads, again and again, until all lead to a region or patch or out of the
+    // voxels [from, to); the latter stay listed. All voxels of [from, to) that lead on must be listed. Jumps double in
+    // length: a few rounds do, and every round takes the voxels in the order of memory.
     template <class NewPatch>
-    void follow(Index v, Index from, Index to, Index lead, NewPatch&& new_patch) {
+    void follow(Buffer<Index>& voxels, Index from, Index to, Index lead, NewPatch&& new_patch) {
         Index* node = regions_.node.data();
-        Index x = v;
-        while (node[x] >= lead) {
-            const Index next = node[x] - lead;
-            if (next < from || next >= to) break;
-            // In a strict order the only cycles are two voxels that lead to each other, or one without any edge.
-            if (node[next] == lead + x) {
-                node[x] = node[next] = new_patch();
-                break;
+        Buffer<Index> leaving;
+        while (!voxels.empty()) {
+            std::size_t left = 0;
+            for (const Index v : voxels) {
+                if (node[v] < lead) continue;  // the other end of a new patch
+                const Index target = node[v] - lead;
+                if (target < from || target >= to) {
+                    leaving.push_back(v);
+                    continue;
+                }
+                const Index beyond = node[target];
+                // In a strict order the only cycles are two voxels that lead to each other, or one without any edge.
+                if (beyond == lead + v) {
+                    node[v] = node[target] = new_patch();
+                    continue;
+                }
+                node[v] = beyond;
+                voxels[left] = v;
+                left += beyond >= lead;
             }
-            x = next;
+            voxels.resize(left);
         }
-        const Index target = node[x];
-        while (v != x) {
-            const Index next = node[v] - lead;
-            node[v] = target;
-            v = next;
-        }
+        std::swap(voxels, leaving);
     }
 
     const Grid<Index>& grid_;
