@@ -1,13 +1,18 @@
 // How many voxels of which label a component holds, for components that are joined one after the other.
 //
 // Most components carry one label or none, so a node holds just (label, voxels); a component of several labels holds
-// the number of a flat table in place of the label. Joining moves the smaller table into the larger. Tables of a few
-// labels are searched one by one, larger ones by open addressing; their memory comes from lists of free blocks.
+// the place of a table in place of the label. Joining moves the smaller table into the larger.
+//
+//     up to 7 labels   head | entry | entry | ...                     a line of the cache, searched one by one
+//     more             head | unused  || entry | - | entry | - ...    open addressing, at most half full
+//
+// A place counts in such lines, so a number of 32 bits reaches all of them, and the only memory that a merge waits for
+// is the node and then its line.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -51,7 +56,7 @@ class LabelHistograms {
     MALIS_INLINE void prefetch_root(Index root) const { prefetch(nodes_.data() + root); }
     MALIS_INLINE void prefetch_beyond(Index root) const {
         const Index label = nodes_[root].label;
-        if (label > labels_) prefetch(tables_[label - labels_ - 1].entries);
+        if (label > labels_) prefetch(at(label));
     }
 
     // Joins two components; `into` is the root that remains. Returns the pairs of voxels that this connects. Calls
@@ -74,31 +79,28 @@ class LabelHistograms {
                 if (a.label == unlabelled_) same_unlabelled = all;
                 on_same(a.voxels, b.voxels);
             } else {
-                const Index table = new_table();
-                Table& t = tables_[table];
-                t.entries[0] = {a.label, a.voxels};
-                t.entries[1] = {b.label, b.voxels};
-                t.size = 2;
-                a.label = labels_ + 1 + table;
+                const Index table = new_table(0);
+                Entry* const t = at(table);
+                t[0].voxels = 2;
+                t[1] = {a.label, a.voxels};
+                t[2] = {b.label, b.voxels};
+                a.label = table;
             }
+        } else if (a_single || b_single) {
+            const Entry single = a_single ? Entry{a.label, a.voxels} : Entry{b.label, b.voxels};
+            if (a_single) a.label = b.label;
+            add(a.label, single, same, same_unlabelled, on_same);
         } else {
-            Index large, small_table = none;
-            Entry single{};
-            if (a_single || b_single) {
-                large = (a_single ? b.label : a.label) - labels_ - 1;
-                single = a_single ? Entry{a.label, a.voxels} : Entry{b.label, b.voxels};
-                add(large, single, same, same_unlabelled, on_same);
-            } else {
-                large = a.label - labels_ - 1;
-                small_table = b.label - labels_ - 1;
-                if (tables_[large].size < tables_[small_table].size) std::swap(large, small_table);
-                const Table small = tables_[small_table];
-                for (std::size_t i = 0; i < (small.hashed() ? small.capacity() : small.size); ++i) {
-                    if (small.entries[i].label != 0) add(large, small.entries[i], same, same_unlabelled, on_same);
-                }
-                free_table(small_table);
+            Index small = b.label;
+            if (at(a.label)->voxels < at(small)->voxels) std::swap(a.label, small);
+            const Entry* const t = at(small);
+            const bool hashed = t->label != 0;
+            const Entry* const entries = t + (hashed ? line : 1);
+            const std::size_t size = hashed ? std::size_t{1} << t->label : static_cast<std::size_t>(t->voxels);
+            for (std::size_t i = 0; i < size; ++i) {
+                if (entries[i].label != 0) add(a.label, entries[i], same, same_unlabelled, on_same);
             }
-            a.label = labels_ + 1 + large;
+            free_table(small);
         }
         a.voxels += b.voxels;
         return {same - same_unlabelled, all - same};
@@ -109,132 +111,123 @@ class LabelHistograms {
 
   private:
     struct Node {
-        Index label;  // 0: no voxels; 1..labels_: one label; beyond: labels_ + 1 + table
+        Index label;  // 0: no voxels; 1..labels_: one label; beyond: the place of a table, counted on from labels_ + 1
         Index voxels;
     };
+    // The first entry of a table is its head: the number of labels in place of voxels; and in place of a label 0, or
+    // log2 of the capacity of one that is hashed.
     struct Entry {
         Index label, voxels;
     };
-    static constexpr std::size_t linear = 8;  // tables of up to so many entries are searched one by one
-    static constexpr Index none = static_cast<Index>(-1);
-    struct Table {
-        Entry* entries;
-        Index size;
-        unsigned bits;  // log2 of the capacity
-        std::size_t capacity() const { return std::size_t{1} << bits; }
-        bool hashed() const { return capacity() > linear; }
-    };
+    static constexpr std::size_t line = 8;           // entries: 64 bytes where indices have 32 bits
+    static constexpr unsigned chunk_bits = 11;       // log2 of the lines of a chunk
+    static constexpr unsigned first_hashed_bits = 5;
 
-    static std::size_t slot(Index label, unsigned bits) {
+    Entry* at(Index table) const {
+        const std::size_t place = static_cast<std::size_t>(table - labels_ - 1);
+        return chunks_[place >> chunk_bits] + (place & ((std::size_t{1} << chunk_bits) - 1)) * line;
+    }
+
+    static std::size_t slot(Index label, Index bits) {
         return static_cast<std::size_t>((static_cast<std::uint64_t>(label) * 0x9E3779B97F4A7C15ull) >> (64 - bits));
+    }
+    // Where a label is, or the free entry where it would be.
+    static Entry* find(Entry* entries, Index bits, Index label) {
+        std::size_t i = slot(label, bits);
+        while (entries[i].label != 0 && entries[i].label != label) i = (i + 1) & ((std::size_t{1} << bits) - 1);
+        return entries + i;
+    }
+
+    // Adds an entry to a table, which may have to move for it.
+    template <class OnSame>
+    void add(Index& table, Entry e, std::uint64_t& same, std::uint64_t& same_unlabelled, OnSame& on_same) {
+        Entry* const t = at(table);
+        const std::size_t size = static_cast<std::size_t>(t->voxels);
+        Entry* found;
+        bool full;
+        if (t->label == 0) {
+            found = t + 1 + size;
+            for (Entry* entry = t + 1; entry != t + 1 + size; ++entry) {
+                if (entry->label == e.label) found = entry;
+            }
+            full = size == line - 1;
+            if (found != t + 1 + size) return join(*found, e, same, same_unlabelled, on_same);
+        } else {
+            found = find(t + line, t->label, e.label);
+            full = 2 * (size + 1) > std::size_t{1} << t->label;
+            if (found->label != 0) return join(*found, e, same, same_unlabelled, on_same);
+        }
+        if (full) {
+            grow(table);
+            return add(table, e, same, same_unlabelled, on_same);
+        }
+        *found = e;
+        ++t->voxels;
     }
 
     template <class OnSame>
-    void add(Index table, Entry e, std::uint64_t& same, std::uint64_t& same_unlabelled, OnSame& on_same) {
-        Table* t = &tables_[table];
-        Entry* found = nullptr;
-        if (!t->hashed()) {
-            for (Index i = 0; i < t->size; ++i) {
-                if (t->entries[i].label == e.label) found = &t->entries[i];
-            }
-            if (found == nullptr) {
-                if (t->size == t->capacity()) {
-                    grow(*t);
-                    add(table, e, same, same_unlabelled, on_same);
-                    return;
-                }
-                t->entries[t->size++] = e;
-                return;
-            }
-        } else {
-            std::size_t at = slot(e.label, t->bits);
-            while (t->entries[at].label != 0 && t->entries[at].label != e.label) at = (at + 1) & (t->capacity() - 1);
-            if (t->entries[at].label == 0) {
-                if (2 * (static_cast<std::size_t>(t->size) + 1) > t->capacity()) {
-                    grow(*t);
-                    add(table, e, same, same_unlabelled, on_same);
-                    return;
-                }
-                t->entries[at] = e;
-                ++t->size;
-                return;
-            }
-            found = &t->entries[at];
-        }
-        const std::uint64_t pairs = static_cast<std::uint64_t>(found->voxels) * e.voxels;
+    void join(Entry& found, const Entry& e, std::uint64_t& same, std::uint64_t& same_unlabelled, OnSame& on_same) {
+        const std::uint64_t pairs = static_cast<std::uint64_t>(found.voxels) * e.voxels;
         same += pairs;
         if (e.label == unlabelled_) same_unlabelled += pairs;
-        on_same(found->voxels, e.voxels);
-        found->voxels += e.voxels;
+        on_same(found.voxels, e.voxels);
+        found.voxels += e.voxels;
     }
 
-    void grow(Table& t) {
-        const Table old = t;
-        // Hashed tables are at most half full.
-        t.bits = old.bits < 3 ? 3 : (old.bits == 3 ? 5 : old.bits + 1);
-        t.entries = allocate(t.bits);
-        if (t.hashed()) {
-            for (std::size_t i = 0; i < t.capacity(); ++i) t.entries[i] = {0, 0};
-            for (std::size_t i = 0; i < (old.hashed() ? old.capacity() : old.size); ++i) {
-                if (old.entries[i].label == 0) continue;
-                std::size_t at = slot(old.entries[i].label, t.bits);
-                while (t.entries[at].label != 0) at = (at + 1) & (t.capacity() - 1);
-                t.entries[at] = old.entries[i];
-            }
-        } else {
-            for (Index i = 0; i < old.size; ++i) t.entries[i] = old.entries[i];
+    void grow(Index& table) {
+        const Index bits = at(table)->label;
+        const Index grown = new_table(bits == 0 ? first_hashed_bits : bits + 1);
+        const Entry* const from = at(table);
+        Entry* const to = at(grown);
+        to->voxels = from->voxels;
+        const Entry* const entries = from + (bits == 0 ? 1 : line);
+        const std::size_t size = bits == 0 ? static_cast<std::size_t>(from->voxels) : std::size_t{1} << bits;
+        for (std::size_t i = 0; i < size; ++i) {
+            if (entries[i].label != 0) *find(to + line, to->label, entries[i].label) = entries[i];
         }
-        free_[old.bits].push_back(old.entries);
+        free_table(table);
+        table = grown;
     }
 
-    Index new_table() {
-        Index table;
-        if (free_tables_.empty()) {
-            table = static_cast<Index>(tables_.size());
-            tables_.push_back({});
-        } else {
-            table = free_tables_.back();
-            free_tables_.pop_back();
-        }
-        tables_[table] = {allocate(2), 0, 2};
+    // A table without entries, of one line for 0 bits.
+    Index new_table(Index bits) {
+        const Index table = allocate(bits);
+        Entry* const t = at(table);
+        t[0] = {bits, 0};
+        if (bits > 0) std::memset(static_cast<void*>(t + line), 0, sizeof(Entry) << bits);
         return table;
     }
 
-    void free_table(Index table) {
-        free_[tables_[table].bits].push_back(tables_[table].entries);
-        free_tables_.push_back(table);
-    }
+    void free_table(Index table) { free_[at(table)->label].push_back(table); }
 
-    Entry* allocate(unsigned bits) {
+    Index allocate(Index bits) {
         if (!free_[bits].empty()) {
-            Entry* entries = free_[bits].back();
+            const Index table = free_[bits].back();
             free_[bits].pop_back();
-            return entries;
+            return table;
         }
-        const std::size_t size = std::size_t{1} << bits;
-        if (size >= block_size / 4) {
-            large_.push_back(std::make_unique<Entry[]>(size));
-            return large_.back().get();
+        constexpr std::size_t chunk_lines = std::size_t{1} << chunk_bits;
+        const std::size_t lines = bits == 0 ? 1 : 1 + (std::size_t{1} << bits) / line;
+        const bool alone = lines > chunk_lines / 4;
+        if (alone || used_ + lines > chunk_lines) {
+            memory_.emplace_back((alone ? lines : chunk_lines) * line);
+            chunks_.push_back(memory_.back().data());
+            if (!alone) {
+                chunk_ = chunks_.size() - 1;
+                used_ = 0;
+            }
         }
-        if (block_used_ + size > block_size) {
-            large_.push_back(std::make_unique<Entry[]>(block_size));
-            block_ = large_.back().get();
-            block_used_ = 0;
-        }
-        Entry* entries = block_ + block_used_;
-        block_used_ += size;
-        return entries;
+        const std::size_t place = alone ? (chunks_.size() - 1) << chunk_bits : (chunk_ << chunk_bits) + used_;
+        if (!alone) used_ += lines;
+        return labels_ + 1 + static_cast<Index>(place);
     }
 
-    static constexpr std::size_t block_size = std::size_t{1} << 14;
     Index labels_, unlabelled_;
     Buffer<Node> nodes_;
-    std::vector<Table> tables_;
-    std::vector<Index> free_tables_;
-    std::vector<Entry*> free_[64];
-    std::vector<std::unique_ptr<Entry[]>> large_;
-    Entry* block_ = nullptr;
-    std::size_t block_used_ = block_size;
+    std::vector<Buffer<Entry>> memory_;
+    std::vector<Entry*> chunks_;     // where `memory_` begins
+    std::vector<Index> free_[64];    // tables by their bits
+    std::size_t chunk_ = 0, used_ = std::size_t{1} << chunk_bits;  // the chunk that is not full, and its lines in use
 };
 
 }  // namespace malis
