@@ -117,9 +117,10 @@ class WeakCollector : public StrongCollector<T, Index> {
     const Index* root_;
 };
 
-// Scans a source with a Collector made of (buffer, args...).
+// Scans a source with a Collector made of (buffer, args...). On several threads, parts have room for so many records of
+// all that are `expected`: growing would copy them.
 template <class Collector, class T, class Index, class Source, class... Args>
-void collect(const Source& source, Parts<T, Index>& to, int threads, Args... args) {
+void collect(const Source& source, Parts<T, Index>& to, double expected, int threads, Args... args) {
     const std::size_t chunks = source.chunks();
     to.resize(threads <= 1 ? 1 : std::max<std::size_t>(1, chunks));
     for (auto& part : to) part.clear();
@@ -129,6 +130,7 @@ void collect(const Source& source, Parts<T, Index>& to, int threads, Args... arg
         return;
     }
     parallel_for(chunks, threads, [&](std::size_t chunk, std::size_t) {
+        to[chunk].reserve(static_cast<std::size_t>(expected / static_cast<double>(chunks)));
         Collector collector(to[chunk], args...);
         source.scan(chunk, collector);
     });
@@ -250,7 +252,8 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
     R first = sets.sets() < 32 ? all : scratch.hint != 0 ? scratch.hint : threshold(source);
     const auto collect_first = [&] {
         detail::collect<detail::StrongCollector<T, Index>>(
-            source, records, threads, first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
+            source, records, 1.3 * edges_per_node * static_cast<double>(sets.sets()), threads,
+            first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
     };
     collect_first();
     if (first == scratch.hint && first != all) {
@@ -265,7 +268,8 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
         sets.sets() < 2) {
         return;
     }
-    detail::collect<detail::WeakCollector<T, Index>>(source, rest, threads, from_rank<T>(first), sets.roots(threads));
+    detail::collect<detail::WeakCollector<T, Index>>(source, rest, 0, threads, from_rank<T>(first),
+                                                          sets.roots(threads));
     while (const std::size_t left = size_of<T, Index>(rest)) {
         const R next = few(static_cast<double>(left), 3.5) ? all : threshold(detail::PartsSource<T, Index>(rest));
         if (next == all) {
