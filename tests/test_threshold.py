@@ -120,6 +120,15 @@ def test_many_voxels_are_segmented_in_parts(monkeypatch):
     assert whole.threshold == parts.threshold
 
 
+def test_infinite_affinities_hide_no_finite_ones():
+    # All but the last of 27 voxels are joined at infinity, more joins than those that are looked at.
+    aff = np.full((1, 27), np.inf)
+    aff[0, -1] = 0.25
+    found = malis.find_threshold([aff], [np.ones(27, int)], [[-1]], score="rand_f_score")
+    assert found.thresholds.tolist() == [0.25]
+    assert (found.threshold, found.score) == (0.25, 1)
+
+
 @given(problem=problems(), size_thresh=st.integers(0, 3))
 def test_any_graph(problem, size_thresh):
     ends = malis.seg_to_affgraph(np.ones(problem.seg.shape, int), problem.nhood).astype(bool)

@@ -156,6 +156,7 @@ def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> np
         rows = linkage(ranked, highest=0.0)[:edges]
         sizes = np.concatenate([np.ones(truth.size), rows[:, 3]])
         smaller = sizes[rows[:, :2].astype(np.int64)].min(axis=1)
+        smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
         objects = np.count_nonzero(np.unique(truth))
         joins.append(tree.affinities[np.argsort(-smaller, kind="stable")[: 2 * objects + _FEWEST]])
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
