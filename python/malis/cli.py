@@ -155,7 +155,12 @@ def evaluate(
     dice: Annotated[float, typer.Option(min=0, max=1, help="Dice coefficient that a found object exceeds.")] = 0.7,
     as_json: AsJson = False,
 ) -> None:
-    """Score labels against the truth."""
+    """Score labels against the truth.
+
+    Unlabelled voxels of SEG are segments of one voxel for the Rand scores, as in
+    SNEMI3D, and a single segment for the adapted Rand error and the variation
+    of information, as in scikit-image.
+    """
     with _steps(2) as step:
         step("reading")
         pred, truth = _io.read_labels(seg), _io.read_labels(gt)

@@ -79,7 +79,8 @@ def find_threshold(
     Returns
     -------
     BestThreshold
-        ``threshold, score, thresholds, scores``. Where several thresholds are equally good it is the middle one.
+        ``threshold, score, thresholds, scores``. Where several thresholds are equally good it is the middle one, of two
+        the higher one.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def find_threshold(
     mean = scores.mean(axis=1)
     # Sums of the same numbers differ by rounding alone.
     best = np.flatnonzero(sign * mean >= (sign * mean).max() - 1e-12)
-    chosen = best[len(best) // 2]
+    chosen = best[(len(best) - 1) // 2]
     return BestThreshold(float(levels[chosen]), float(mean[chosen]), levels, scores)
 
 
