@@ -123,8 +123,9 @@ def choose_grown(affinities: list[npt.NDArray[np.float32]], split: Split) -> tup
 
 def scores_of(truth: Labels, seg: npt.NDArray[Any]) -> dict[str, float]:
     """Return every score of an image."""
-    vi = metrics.variation_of_information(truth, seg)
-    values = (*metrics.evaluate(truth, seg, min_size=MIN_SIZE), *vi, metrics.adapted_rand_error(truth, seg))
+    table = metrics.contingency_table(truth, seg)
+    vi = metrics.variation_of_information(table=table)
+    values = (*metrics.evaluate(min_size=MIN_SIZE, table=table), *vi, metrics.adapted_rand_error(table=table))
     return dict(zip(SCORES, values, strict=True))
 
 

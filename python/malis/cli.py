@@ -306,9 +306,10 @@ def _read_affinities(
 
 
 def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], size: int, dice: float) -> dict[str, float]:
-    scores: dict[str, float] = metrics.evaluate(truth, seg, min_size=size, dice_threshold=dice)._asdict()
-    scores["adapted_rand_error"] = metrics.adapted_rand_error(truth, seg)
-    voi = metrics.variation_of_information(truth, seg)
+    table = metrics.contingency_table(truth, seg)
+    scores: dict[str, float] = metrics.evaluate(min_size=size, dice_threshold=dice, table=table)._asdict()
+    scores["adapted_rand_error"] = metrics.adapted_rand_error(table=table)
+    voi = metrics.variation_of_information(table=table)
     return {**scores, "voi_split": voi.split, "voi_merge": voi.merge}
 
 
