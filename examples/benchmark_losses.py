@@ -30,7 +30,8 @@ from example_common import (
     Data,
     Labels,
     Network,
-    choose,
+    Split,
+    choose_threshold,
     components,
     load,
     positive,
@@ -106,10 +107,25 @@ def grow(affinities: npt.NDArray[np.float32], thresholds: tuple[float, float]) -
 GROWN = [(high, low) for high in (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) for low in (0.3, 0.5, 0.7) if low < high]
 
 
+def choose_grown(affinities: list[npt.NDArray[np.float32]], split: Split) -> tuple[tuple[float, float], float]:
+    """Return the thresholds of `GROWN` with the best mean object score, the middle of equals, and that score."""
+    images = list(zip(affinities, split.labels, strict=True))
+    scores = np.array(
+        [
+            np.mean([metrics.object_score(truth, grow(aff, thresholds), min_size=MIN_SIZE) for aff, truth in images])
+            for thresholds in GROWN
+        ]
+    )
+    best = np.flatnonzero(scores >= scores.max() - 1e-12)
+    chosen = best[len(best) // 2]
+    return GROWN[chosen], float(scores[chosen])
+
+
 def scores_of(truth: Labels, seg: npt.NDArray[Any]) -> dict[str, float]:
     """Return every score of an image."""
-    vi = metrics.variation_of_information(truth, seg)
-    values = (*metrics.evaluate(truth, seg, min_size=MIN_SIZE), *vi, metrics.adapted_rand_error(truth, seg))
+    table = metrics.contingency_table(truth, seg)
+    vi = metrics.variation_of_information(table=table)
+    values = (*metrics.evaluate(min_size=MIN_SIZE, table=table), *vi, metrics.adapted_rand_error(table=table))
     return dict(zip(SCORES, values, strict=True))
 
 
@@ -124,9 +140,8 @@ def run_one(args: argparse.Namespace, data: Data, method: Method, seed: int, fil
     def after_step(step: Step, network: Network) -> None:
         steps.append(step)
         if step.number in points:
-            predictions = [probabilities(network, image) for image in data.validation.images]
-            _, score = choose(task.segment, THRESHOLDS[::3], predictions, data.validation.labels)
-            curve.append((step.number, score))
+            predictions = [task.affinities(probabilities(network, image)) for image in data.validation.images]
+            curve.append((step.number, choose_threshold(predictions, data.validation, THRESHOLDS[::3])[1]))
 
     channels = data.train.images[0].shape[0]
     options = method.options(args, seed)
@@ -136,8 +151,8 @@ def run_one(args: argparse.Namespace, data: Data, method: Method, seed: int, fil
         [task.affinities(probabilities(network, image)) for image in part.images]
         for part in (data.validation, data.test)
     )
-    threshold, best = choose(components, THRESHOLDS, validation, data.validation.labels)
-    thresholds, best_grown = choose(grow, GROWN, validation, data.validation.labels)
+    threshold, best = choose_threshold(validation, data.validation)
+    thresholds, best_grown = choose_grown(validation, data.validation)
     segmentations = [components(affinities, threshold) for affinities in test]
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, *[seg.astype(np.uint16) for seg in segmentations])

@@ -195,6 +195,14 @@ def components(affinities: npt.NDArray[np.float32], threshold: float) -> npt.NDA
     return malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
 
 
+def choose_threshold(
+    affinities: list[npt.NDArray[np.float32]], split: Split, thresholds: Sequence[float] = THRESHOLDS
+) -> tuple[float, float]:
+    """Return the threshold with the best mean object score, and that score."""
+    found = malis.find_threshold(affinities, split.labels, NHOOD, thresholds=thresholds, size_thresh=MIN_SIZE - 1)
+    return found.threshold, found.score
+
+
 def _affinity_target(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     return np.stack([malis.seg_to_affgraph(i, NHOOD) for i in labels]).astype(np.float32)
 
@@ -293,29 +301,6 @@ def probabilities(network: Network, image: Image) -> Probabilities:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def choose(
-    segment: Callable[[Any, Any], npt.NDArray[Any]],
-    options: Sequence[Any],
-    predictions: Sequence[Any],
-    truths: list[Labels],
-) -> tuple[Any, float]:
-    """Return the option of `segment` with the best mean object score (middle of the best ones), and that score."""
-    scores = np.array(
-        [
-            np.mean(
-                [
-                    metrics.object_score(truth, segment(prediction, option), min_size=MIN_SIZE)
-                    for prediction, truth in zip(predictions, truths, strict=True)
-                ]
-            )
-            for option in options
-        ]
-    )
-    best = np.flatnonzero(scores >= scores.max() - 1e-12)
-    chosen = best[len(best) // 2]
-    return options[chosen], float(scores[chosen])
-
-
 def table(scores: list[metrics.Scores]) -> str:
     """Format the scores of every test image and their mean."""
     names = ("object score", "object recall", "Rand F-score", "Rand split", "Rand merge")
@@ -365,9 +350,7 @@ def save_figure(
 
 def report(loss: str, data: Data, task: Task, predict: Callable[[Image], Probabilities], file: Path) -> dict[str, Any]:
     """Choose the threshold on the validation images, score the test images, print the table, save the figure."""
-    threshold, best = choose(
-        task.segment, THRESHOLDS, [predict(i) for i in data.validation.images], data.validation.labels
-    )
+    threshold, best = choose_threshold([task.affinities(predict(i)) for i in data.validation.images], data.validation)
     print(f"threshold {threshold:.3f} (object score {best:.3f} on {len(data.validation)} validation images)")
     predictions = [predict(i) for i in data.test.images]
     segmentations = [task.segment(p, threshold) for p in predictions]

@@ -254,7 +254,7 @@ def test_threshold_is_chosen_by_the_object_score():
     aff = malis.seg_to_affgraph(truth, common.NHOOD).astype(np.float32) * 0.9
     aff[1, :, 20] = 0.6
     aff[0, 10] = 0.7
-    threshold, score = common.choose(common.components, common.THRESHOLDS, [aff], [truth])
+    threshold, score = common.choose_threshold([aff], common.Split([], [truth]))
     assert 0.6 < threshold <= 0.7
     assert score == 1
 

@@ -29,6 +29,7 @@ SCORES = [
     metrics.adapted_rand_error,
     metrics.variation_of_information,
 ]
+NO_TABLE = [metrics.contingency_table, metrics.error_map]
 
 
 @st.composite
@@ -379,6 +380,35 @@ def test_evaluate_collects_the_single_scores(pair, min_size):
     assert scores.object_recall == metrics.object_recall(*pair, min_size=min_size, dice_threshold=0.5)
     assert (scores.rand_f_score, scores.rand_split, scores.rand_merge) == metrics.rand_scores(*pair)
     assert all(type(score) is float and 0 <= score <= 1 for score in scores)
+
+
+@pytest.mark.parametrize(
+    "score", [score for score in SCORES if score not in NO_TABLE], ids=lambda score: score.__name__
+)
+@given(pair=segmentations())
+def test_one_table_for_all_scores(score, pair):
+    of_segmentations, of_table = score(*pair), score(table=metrics.contingency_table(*pair))
+    if isinstance(of_table, float):
+        assert of_table == of_segmentations
+    else:
+        for one, two in zip(of_segmentations, of_table, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "score", [score for score in SCORES if score not in NO_TABLE], ids=lambda score: score.__name__
+)
+def test_segmentations_or_a_table(score):
+    table = metrics.contingency_table([1, 2], [1, 2])
+    for args, message in (
+        (([1, 2], [1, 2], table), "got both"),
+        ((None, [1, 2], table), "got both"),
+        ((None, None, None), "must both be given, or table"),
+        (([1, 2], None, None), "must both be given, or table"),
+        ((None, None, tuple(table)), "table must be what contingency_table returns, got tuple"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            score(*args[:2], table=args[2])
 
 
 def test_scores_do_not_depend_on_layout(rng):

@@ -289,7 +289,7 @@ def test_the_curve_as_an_object(rng):
     assert repr(curve) == f"<RandCurve of {curve.thresholds.size} thresholds, best_threshold={curve.best_threshold!r}>"
     assert curve.f_score is curve.f_score  # made once
     assert_same_curve(pickle.loads(pickle.dumps(curve)), curve)
-    thresholds, tp, fp, precision, recall, f_score, best_threshold, *others = curve
+    thresholds, tp, fp, precision, recall, f_score, best_threshold = curve
     assert thresholds is curve.thresholds
     assert tp is curve.true_positives
     assert fp is curve.false_positives
@@ -297,8 +297,11 @@ def test_the_curve_as_an_object(rng):
     assert recall is curve.recall
     assert f_score is curve.f_score
     assert best_threshold == curve.best_threshold
-    assert len(others) == 4
-    assert all(one is two for one, two in zip(others, curve[7:], strict=True))
+    assert len(curve) == 7
+    assert curve[-1] == best_threshold
+    assert all(one is two for one, two in zip(curve[1:3], (tp, fp), strict=True))
+    with pytest.raises(IndexError):
+        curve[7]
     assert all(value is getattr(curve, name) for name, value in curve._asdict().items())
     assert list(curve._asdict()) == list(curve._fields)
     for name in ARRAYS + ENTROPIES:

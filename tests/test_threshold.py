@@ -45,7 +45,7 @@ def test_equals_a_sweep():
     assert found.score == pytest.approx(expected.mean(axis=1).max())
     assert 0.3 < found.score < 1  # neither trivial nor hopeless
     best = np.flatnonzero(expected.mean(axis=1) == expected.mean(axis=1).max())
-    assert found.threshold == found.thresholds[best[len(best) // 2]]
+    assert found.threshold == found.thresholds[best[(len(best) - 1) // 2]]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,22 @@ def test_many_voxels_are_segmented_in_parts(monkeypatch):
     parts = malis.find_threshold([aff], [truth], NHOOD)
     np.testing.assert_array_equal(whole.scores, parts.scores)
     assert whole.threshold == parts.threshold
+
+
+@pytest.mark.parametrize(("levels", "expected"), [([0.4, 0.5, 0.6, 0.7], 0.6), ([0.4, 0.5, 0.7], 0.5), ([0.5], 0.5)])
+def test_the_middle_one_of_equals(levels, expected):
+    aff = [[0, 0.9, 0.3, 0.9]]
+    found = malis.find_threshold([aff], [[1, 1, 2, 2]], [[-1]], score="rand_f_score", thresholds=levels)
+    assert (found.threshold, found.score) == (expected, 1)
+
+
+def test_infinite_affinities_hide_no_finite_ones():
+    # All but the last of 27 voxels are joined at infinity, more joins than those that are looked at.
+    aff = np.full((1, 27), np.inf)
+    aff[0, -1] = 0.25
+    found = malis.find_threshold([aff], [np.ones(27, int)], [[-1]], score="rand_f_score")
+    assert found.thresholds.tolist() == [0.25]
+    assert (found.threshold, found.score) == (0.25, 1)
 
 
 @given(problem=problems(), size_thresh=st.integers(0, 3))

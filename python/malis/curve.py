@@ -29,7 +29,7 @@ class RandCurve(Sequence[Any]):
     """Scores of the segmentation at every threshold, as `rand_curve` returns them.
 
     Reads like the named tuple ``(thresholds, true_positives, false_positives, precision, recall, f_score,
-    best_threshold, rand_split, rand_merge, voi_split, voi_merge)``. All arrays have the shape of `thresholds`; but for
+    best_threshold)``; the other scores are attributes alone. All arrays have the shape of `thresholds`; but for
     `thresholds` itself each is made when it is first asked for.
 
     Attributes
@@ -65,10 +65,6 @@ class RandCurve(Sequence[Any]):
         "recall",
         "f_score",
         "best_threshold",
-        "rand_split",
-        "rand_merge",
-        "voi_split",
-        "voi_merge",
     )
 
     def __init__(
@@ -193,10 +189,10 @@ def rand_curve(
     Returns
     -------
     RandCurve
-        ``thresholds, true_positives, false_positives, precision, recall, f_score, best_threshold, rand_split,
-        rand_merge, voi_split, voi_merge``: one entry for every distinct affinity of an edge between two different
-        voxels of the volume, by decreasing affinity. Where there is no edge the arrays are empty and `best_threshold`
-        is infinite.
+        ``thresholds, true_positives, false_positives, precision, recall, f_score, best_threshold``, and as further
+        attributes ``rand_split, rand_merge, voi_split, voi_merge``: one entry for every distinct affinity of an edge
+        between two different voxels of the volume, by decreasing affinity. Where there is no edge the arrays are empty
+        and `best_threshold` is infinite.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Scores of a segmentation against the ground truth.
 
-Two families of scores, both computed from a sparse contingency table:
+Two families of scores, both computed from a sparse contingency table (:func:`contingency_table`), which can be counted
+once for all of them:
 
 * per object: :func:`object_score` and :func:`object_recall`, which count the objects that were found, also at
   every Dice threshold (:func:`object_score_curve`);
@@ -184,7 +185,13 @@ def contingency_table(seg_true: ArrayLike, seg_pred: ArrayLike) -> ContingencyTa
     return _table(*_codes(seg_true, seg_pred))
 
 
-def match_objects(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64) -> ObjectMatches:
+def match_objects(
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    min_size: int = 64,
+    table: ContingencyTable | None = None,
+) -> ObjectMatches:
     """Match every true object with the predicted object that covers most of it.
 
     Objects of fewer than ``min_size`` voxels are dropped on both sides first. Where several predicted objects
@@ -196,6 +203,8 @@ def match_objects(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 6
         As in :func:`contingency_table`; 0 is background.
     min_size : int, default 64
         Smallest number of voxels of an object.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -214,10 +223,17 @@ def match_objects(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 6
     ([7, 9], [0.857, 0.667])
     """
     _checks.as_integer(min_size, "min_size", 0)
-    return _match_objects(contingency_table(seg_true, seg_pred), min_size)
+    return _match_objects(_table_of(seg_true, seg_pred, table), min_size)
 
 
-def object_score(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7) -> float:
+def object_score(
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    min_size: int = 64,
+    dice_threshold: float = 0.7,
+    table: ContingencyTable | None = None,
+) -> float:
     """Return the number of found objects over the mean number of true and of predicted objects.
 
     1. Objects of fewer than ``min_size`` voxels are dropped on both sides.
@@ -237,6 +253,8 @@ def object_score(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64
         Smallest number of voxels of an object.
     dice_threshold : float, default 0.7
         The Dice coefficient to exceed, between 0 and 1.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -260,11 +278,16 @@ def object_score(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64
     0.5
     """
     _check_options(min_size, dice_threshold)
-    return _object_score(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
+    return _object_score(match_objects(seg_true, seg_pred, min_size=min_size, table=table), dice_threshold)
 
 
 def object_recall(
-    seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    min_size: int = 64,
+    dice_threshold: float = 0.7,
+    table: ContingencyTable | None = None,
 ) -> float:
     """Return the number of found objects over the number of true objects.
 
@@ -279,6 +302,8 @@ def object_recall(
         Smallest number of voxels of an object.
     dice_threshold : float, default 0.7
         The Dice coefficient to exceed, between 0 and 1.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -296,11 +321,16 @@ def object_recall(
     0.5
     """
     _check_options(min_size, dice_threshold)
-    return _object_recall(match_objects(seg_true, seg_pred, min_size=min_size), dice_threshold)
+    return _object_recall(match_objects(seg_true, seg_pred, min_size=min_size, table=table), dice_threshold)
 
 
 def object_score_curve(
-    seg_true: ArrayLike, seg_pred: ArrayLike, dice_thresholds: ArrayLike | None = None, *, min_size: int = 64
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    dice_thresholds: ArrayLike | None = None,
+    *,
+    min_size: int = 64,
+    table: ContingencyTable | None = None,
 ) -> ObjectScoreCurve:
     """Return the object score and the object recall at many Dice thresholds, from one contingency table.
 
@@ -315,6 +345,8 @@ def object_score_curve(
         The Dice coefficients to exceed, each between 0 and 1; by default 0.5, 0.55, ..., 0.95.
     min_size : int, default 64
         Smallest number of voxels of an object.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -338,7 +370,7 @@ def object_score_curve(
     levels = _checks.as_reals(dice_thresholds, "dice_thresholds")
     if not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"dice_thresholds must lie between 0 and 1, got {levels.tolist()}")
-    matches = match_objects(seg_true, seg_pred, min_size=min_size)
+    matches = match_objects(seg_true, seg_pred, min_size=min_size, table=table)
     return ObjectScoreCurve(
         levels,
         np.array([_object_score(matches, level) for level in levels.tolist()]),
@@ -346,7 +378,13 @@ def object_score_curve(
     )
 
 
-def rand_scores(seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segment: bool = False) -> RandScores:
+def rand_scores(
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    background_is_segment: bool = False,
+    table: ContingencyTable | None = None,
+) -> RandScores:
     """Return the Rand F-score with its split and merge parts, as defined by the SNEMI3D and ISBI challenges.
 
     With ``p[i, j]`` the share of the voxels of the true foreground that are labelled ``i`` in the prediction
@@ -366,6 +404,8 @@ def rand_scores(seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segme
         As in :func:`contingency_table`; 0 is background.
     background_is_segment : bool, default False
         Whether the predicted background is one segment rather than one per voxel.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -387,10 +427,17 @@ def rand_scores(seg_true: ArrayLike, seg_pred: ArrayLike, *, background_is_segme
     >>> rand_scores([1, 1, 2, 2], [1, 1, 1, 1])
     RandScores(f_score=0.6666666666666666, split=1.0, merge=0.5)
     """
-    return _rand_scores(contingency_table(seg_true, seg_pred), background_is_segment)
+    return _rand_scores(_table_of(seg_true, seg_pred, table), background_is_segment)
 
 
-def evaluate(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, dice_threshold: float = 0.7) -> Scores:
+def evaluate(
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    min_size: int = 64,
+    dice_threshold: float = 0.7,
+    table: ContingencyTable | None = None,
+) -> Scores:
     """Return the object score, the object recall and the Rand scores, from one contingency table.
 
     Parameters
@@ -399,6 +446,8 @@ def evaluate(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, di
         As in :func:`contingency_table`; 0 is background.
     min_size, dice_threshold
         As in :func:`object_score`.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -416,7 +465,7 @@ def evaluate(seg_true: ArrayLike, seg_pred: ArrayLike, *, min_size: int = 64, di
     1.0
     """
     _check_options(min_size, dice_threshold)
-    table = contingency_table(seg_true, seg_pred)
+    table = _table_of(seg_true, seg_pred, table)
     matches = _match_objects(table, min_size)
     return Scores(
         _object_score(matches, dice_threshold),
@@ -472,7 +521,12 @@ def error_map(seg_true: ArrayLike, seg_pred: ArrayLike) -> NDArray[np.uint8]:
     return error[entry].reshape(np.shape(seg_true))
 
 
-def adapted_rand_error(seg_true: ArrayLike, seg_pred: ArrayLike) -> float:
+def adapted_rand_error(
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    table: ContingencyTable | None = None,
+) -> float:
     """Return the adapted Rand error of scikit-image: 1 minus the F-score of pairs of different voxels.
 
     The background of the truth is ignored; the predicted background is one segment. It differs from
@@ -483,6 +537,8 @@ def adapted_rand_error(seg_true: ArrayLike, seg_pred: ArrayLike) -> float:
     ----------
     seg_true, seg_pred : array_like of int
         As in :func:`contingency_table`; 0 is background.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -502,14 +558,19 @@ def adapted_rand_error(seg_true: ArrayLike, seg_pred: ArrayLike) -> float:
     0.0
     """
     metrics = _import_skimage_metrics("adapted_rand_error")
-    table = _true_foreground(contingency_table(seg_true, seg_pred))
+    table = _true_foreground(_table_of(seg_true, seg_pred, table))
     if (table.true_sizes <= 1).all() and (table.pred_sizes <= 1).all():
         return 0.0  # no pair on either side: the ratio is 0 / 0
     with np.errstate(invalid="ignore"):  # its precision or recall is 0 / 0 where one side has no pair
         return float(metrics.adapted_rand_error(table=_scipy_table(table))[0])
 
 
-def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> VariationOfInformation:
+def variation_of_information(
+    seg_true: ArrayLike | None = None,
+    seg_pred: ArrayLike | None = None,
+    *,
+    table: ContingencyTable | None = None,
+) -> VariationOfInformation:
     """Return the two parts of the variation of information, in bits, as computed by scikit-image [1]_.
 
     The background of the truth is ignored; the predicted background is one segment.
@@ -518,6 +579,8 @@ def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> Variat
     ----------
     seg_true, seg_pred : array_like of int
         As in :func:`contingency_table`; 0 is background.
+    table : ContingencyTable, optional
+        In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
@@ -543,7 +606,7 @@ def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> Variat
     VariationOfInformation(split=0.0, merge=1.0)
     """
     metrics = _import_skimage_metrics("variation_of_information")
-    table = _true_foreground(contingency_table(seg_true, seg_pred))
+    table = _true_foreground(_table_of(seg_true, seg_pred, table))
     if table.counts.size == 0:
         return VariationOfInformation(0.0, 0.0)
     sparse = _scipy_table(table)
@@ -551,6 +614,21 @@ def variation_of_information(seg_true: ArrayLike, seg_pred: ArrayLike) -> Variat
     split, merge = metrics.variation_of_information(unread, unread, table=sparse / sparse.sum())
     # Entropies are not negative; rounding may leave -0.0 or -1e-17.
     return VariationOfInformation(max(0.0, float(split)), max(0.0, float(merge)))
+
+
+def _table_of(
+    seg_true: ArrayLike | None, seg_pred: ArrayLike | None, table: ContingencyTable | None
+) -> ContingencyTable:
+    """Return the table that is given, or else that of the segmentations."""
+    if table is None:
+        if seg_true is None or seg_pred is None:
+            raise TypeError("seg_true and seg_pred must both be given, or table in their place")
+        return contingency_table(seg_true, seg_pred)
+    if seg_true is not None or seg_pred is not None:
+        raise TypeError("table must be given in place of seg_true and seg_pred, got both")
+    if not isinstance(table, ContingencyTable):
+        raise TypeError(f"table must be what contingency_table returns, got {type(table).__name__}")
+    return table
 
 
 def _codes(seg_true: ArrayLike, seg_pred: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:

@@ -79,7 +79,8 @@ def find_threshold(
     Returns
     -------
     BestThreshold
-        ``threshold, score, thresholds, scores``. Where several thresholds are equally good it is the middle one.
+        ``threshold, score, thresholds, scores``. Where several thresholds are equally good it is the middle one, of two
+        the higher one.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def find_threshold(
     mean = scores.mean(axis=1)
     # Sums of the same numbers differ by rounding alone.
     best = np.flatnonzero(sign * mean >= (sign * mean).max() - 1e-12)
-    chosen = best[len(best) // 2]
+    chosen = best[(len(best) - 1) // 2]
     return BestThreshold(float(levels[chosen]), float(mean[chosen]), levels, scores)
 
 
@@ -156,6 +157,7 @@ def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> np
         rows = linkage(ranked, highest=0.0)[:edges]
         sizes = np.concatenate([np.ones(truth.size), rows[:, 3]])
         smaller = sizes[rows[:, :2].astype(np.int64)].min(axis=1)
+        smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
         objects = np.count_nonzero(np.unique(truth))
         joins.append(tree.affinities[np.argsort(-smaller, kind="stable")[: 2 * objects + _FEWEST]])
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
