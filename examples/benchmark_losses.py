@@ -85,7 +85,6 @@ SCORES = {
 }
 TESTED = ("object score", "Rand F-score")
 CURVE_POINTS = 5
-DEFAULTS = {"steps": 800, "crop": 96, "images": 32}
 QUICK = {"steps": 150, "seeds": 2, "images": 8, "crop": 64, "channels": 8, "lr": 1e-2}
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,7 +313,7 @@ def draw(args: argparse.Namespace, sets: list[Data], runs: list[dict[str, Any]])
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run what is missing, print and save the tables, save the figures; returns the runs."""
     options = training_parser(__doc__.split("\n")[0])
-    options.set_defaults(**DEFAULTS)
+    options.set_defaults(images=32)
     options.add_argument("--data", nargs="+", default=["synthetic"], help="'synthetic', folders or HDF5 files")
     options.add_argument("--seeds", type=positive, default=5, help="number of seeds: 0, 1, ...")
     options.add_argument("--bfloat16", action="store_true", help="all layers but the last in bfloat16")

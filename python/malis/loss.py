@@ -257,8 +257,11 @@ def batch_loss(
     affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
-    arrays = affinities, labels, _checks.as_nhood(nhood), edges, unlabelled
-    return MalisLoss(*_core.malis_loss(*arrays, *checked, channels_last=channels_last, scale=scale))
+    offsets = _checks.as_nhood(nhood)
+    loss, grad = _core.malis_loss(
+        affinities, labels, offsets, edges, unlabelled, *checked, channels_last=channels_last, scale=scale
+    )
+    return MalisLoss(loss, grad)
 
 
 def malis_weights(
