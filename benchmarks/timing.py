@@ -15,6 +15,9 @@ Times = dict[str, list[float]]
 
 # A function that takes longer than this is called at most three times.
 SLOW_SECONDS = 10.0
+# Rounds that do not count: over the first calls of a process the C library learns which memory to keep, and the system
+# fills what it hands out anew with zeros. A training loop is past that.
+WARM_UP, QUICK_SECONDS = 4, 1.0
 
 
 def _once(function: Callable[[], Any]) -> float:
@@ -28,11 +31,12 @@ def _once(function: Callable[[], Any]) -> float:
 def alternate(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> Times:
     """Call all functions in turn, again and again, and return the seconds of every call.
 
-    What disturbs the machine for a while then disturbs a function and its yardstick alike. The first round warms up
-    and does not count, except for slow functions.
+    What disturbs the machine for a while then disturbs a function and its yardstick alike. The first four rounds warm
+    up and do not count; functions of more than a second have one such round, slow ones none.
     """
     times: Times = {name: [] for name in functions}
     wanted = dict.fromkeys(functions, repetitions)
+    quick = []
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -42,6 +46,11 @@ def alternate(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> T
             if seconds > SLOW_SECONDS:
                 times[name].append(seconds)
                 wanted[name] = min(3, repetitions)
+            elif seconds < QUICK_SECONDS:
+                quick.append(function)
+        for _ in range(WARM_UP - 1):
+            for function in quick:
+                _once(function)
         while any(len(times[name]) < wanted[name] for name in functions):
             for name, function in functions.items():
                 if len(times[name]) < wanted[name]:
