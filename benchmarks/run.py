@@ -591,8 +591,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where plots are saved (build/benchmarks)")
     parser.add_argument("--docs", action="store_true", help="rewrite tables and plots of the documentation")
     options = parser.parse_args()
-    if options.docs and (options.quick or options.rows or options.sizes or options.adapters):
-        parser.error("--docs takes whole tables: without --quick, and --rows, --sizes and --adapters name nothing")
+    if options.docs and (options.quick or options.rows or options.adapters):
+        parser.error("--docs takes whole tables: without --quick, and --rows and --adapters name nothing")
     if options.threads < 1 or (options.repetitions is not None and options.repetitions < 1):
         parser.error("--threads and --repetitions must be at least 1")
     if options.sizes is not None and min(options.sizes, default=16) < 16:
