@@ -228,6 +228,7 @@ void sort_keys(Items items, std::size_t n, Key<T>* to, Buffer<std::uint32_t>& co
 // Sorts n records stably from one place to another, or where they are.
 template <class T, class Index>
 void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* to, SortScratch<T, Index>& scratch) {
+    if (n == 0) return;
     if (n > std::numeric_limits<std::uint32_t>::max()) {
         if (from != to) std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
         std::stable_sort(to, to + n, [](const auto& x, const auto& y) { return x.rank < y.rank; });
