@@ -177,13 +177,13 @@ MALIS_TEST(same_bits_on_any_number_of_threads) {
     std::vector<std::int32_t> seg;
     const Volume volume = mixed_volume(seg);
     const auto aff = make_aff<float>(volume, seg, Aff::noisy, random);
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 8; ++i) {
         PairOptions options;
-        options.constrain_positive = options.constrain_negative = i != 2;
-        options.ignore_background = i != 3;
+        options.constrain_positive = options.constrain_negative = i % 4 != 2;
+        options.ignore_background = i % 4 != 3;
         LossOptions loss;
-        loss.normalize = i != 1;
-        loss.margin = -1;  // every edge has its part
+        loss.normalize = i % 4 != 1;
+        loss.margin = i < 4 ? -1 : 0.3;  // every edge has its part, or most of those within objects have none
         const Result<float> one = loss_of(volume, aff, seg, options, loss);
         CHECK(one.loss > 0);
         for (const int threads : {2, 3, 5}) {
@@ -242,6 +242,63 @@ MALIS_TEST(batches_are_single_samples) {
         CHECK_THROWS(std::invalid_argument, "NaN",
                      malis_loss_batch(volume, samples, aff.data(), seg.data(), options, LossOptions{}, losses.data(),
                                       grad.data()));
+    }
+}
+
+MALIS_TEST(idle_edges) {
+    // From the idle affinity on, and not before, the hinges are zero; around them for both types and for logits.
+    for (const double margin : {0.0, 0.1, 0.3, 0.5, 1.0, -0.5}) {
+        for (const bool logits : {false, true}) {
+            LossOptions options;
+            options.margin = margin;
+            options.from_logits = logits;
+            std::vector<float> grad(2, 0);
+            LossSink<float, std::uint32_t> sink(grad.data(), grad.size(), options);
+            sink.expect_positive(1);
+            sink.expect_negative(1);
+            const float infinity = std::numeric_limits<float>::infinity();
+            const float positive = sink.idle_positive(), negative = sink.idle_negative();
+            const auto near = [&](float at, float towards) {
+                return logits ? at + (towards > 0 ? 1e-3f : -1e-3f) : std::nextafter(at, towards);
+            };
+            for (float x = positive; x < infinity && x < positive + 1; x += 0.01f)
+                CHECK_EQUAL(sink.positive(to_rank(x), 0, 1), 0.0);
+            if (positive < infinity) CHECK(sink.positive(to_rank(near(positive, -infinity)), 0, 1) > 0);
+            for (float x = negative; x > -infinity && x > negative - 1; x -= 0.01f)
+                CHECK_EQUAL(sink.negative(to_rank(x), 1, 1), 0.0);
+            if (negative > -infinity) CHECK(sink.negative(to_rank(near(negative, infinity)), 1, 1) > 0);
+        }
+    }
+    // Few, many and all edges that are idle; objects of all sizes, in one piece and in several.
+    Random random(17);
+    std::vector<std::int32_t> seg;
+    const Volume volume = mixed_volume(seg);
+    for (const double strong : {0.02, 0.3, 0.5, 0.8, 1.0}) {
+        std::vector<float> aff(volume.edges());
+        for (auto& a : aff) a = static_cast<float>(random.chance(strong) ? 0.8 + 0.2 * random.real() : random.real());
+        std::vector<std::int64_t> pos(aff.size()), neg(aff.size());
+        for (const int threads : {1, 3}) {
+            PairOptions options;
+            options.threads = threads;
+            count_pairs(volume, aff.data(), seg.data(), options, pos.data(), neg.data());
+            for (const double weight : {0.0, 0.5, 1.0}) {
+                LossOptions loss;
+                loss.pos_loss_weight = weight;
+                const Result<float> result = loss_of(volume, aff, seg, options, loss);
+                CHECK(close(result.loss, formula(Counts{pos, neg}, aff, loss), 1e-12));
+                double positive = 0, negative = 0;
+                for (const auto n : pos) positive += static_cast<double>(n);
+                for (const auto n : neg) negative += static_cast<double>(n);
+                std::size_t wrong = 0;
+                for (std::size_t e = 0; e < aff.size(); ++e) {
+                    const double x = aff[e], p = static_cast<double>(pos[e]), q = static_cast<double>(neg[e]);
+                    const double expected = -4 * weight * p / positive * std::max(0.0, 0.7 - x) +
+                                            4 * (1 - weight) * q / negative * std::max(0.0, x - 0.3);
+                    wrong += !(std::abs(static_cast<double>(result.grad[e]) - expected) <= 1e-6 * std::abs(expected));
+                }
+                CHECK_EQUAL(wrong, std::size_t{0});
+            }
+        }
     }
 }
 

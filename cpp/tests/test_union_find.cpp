@@ -1,4 +1,6 @@
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -53,11 +55,42 @@ void against_plain(std::size_t n, std::uint64_t seed, UnionFind<Index>& sets) {
     }
 }
 
+// Joining many at once gives the same sets, with which one can go on.
+template <class Index>
+void contracted(std::size_t n, std::uint64_t seed, UnionFind<Index>& sets) {
+    Random random(seed);
+    Plain plain(n);
+    std::vector<std::pair<Index, Index>> edges;
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::size_t x = random.below(n), y = random.chance(0.5) ? random.below(n) : (x + 1) % n;
+        edges.push_back({static_cast<Index>(x), static_cast<Index>(y)});
+    }
+    const std::size_t at_once = edges.size() * (seed % 3) / 2;
+    sets.contract(n, 1 + static_cast<int>(seed % 2), [&](Index* parent) {
+        for (std::size_t i = 0; i < at_once; ++i) detail::join_lowest(parent, edges[i].first, edges[i].second);
+    });
+    for (std::size_t i = 0; i < edges.size(); ++i) {
+        const bool joined = plain.unite(edges[i].first, edges[i].second);
+        if (i >= at_once) CHECK_EQUAL(sets.unite(edges[i].first, edges[i].second), joined);
+    }
+    std::vector<std::size_t> size(n, 0);
+    std::size_t roots = 0;
+    for (std::size_t i = 0; i < n; ++i) ++size[plain.label[i]];
+    for (std::size_t i = 0; i < n; ++i) {
+        const Index root = sets.find(static_cast<Index>(i));
+        CHECK_EQUAL(plain.label[i], plain.label[root]);
+        CHECK_EQUAL(static_cast<std::size_t>(sets.size(root)), size[plain.label[i]]);
+        roots += root == static_cast<Index>(i);
+    }
+    CHECK_EQUAL(sets.sets(), roots);
+}
+
 template <class Index>
 void all_sizes() {
     UnionFind<Index> sets;  // one for all: it is reused
     std::uint64_t seed = 1;
     for (const std::size_t n : {1, 2, 3, 40, 700, 5, 300}) against_plain<Index>(n, ++seed, sets);
+    for (const std::size_t n : {1, 2, 3, 40, 700, 5, 300}) contracted<Index>(n, ++seed, sets);
 }
 
 }  // namespace
@@ -86,4 +119,18 @@ MALIS_TEST(link_returns_the_root) {
     }
     CHECK_EQUAL(roots, sets.sets());
     CHECK_EQUAL(nodes, std::uint64_t{200000});
+}
+
+MALIS_TEST(contracted_beyond_the_cache) {
+    const std::size_t n = 150000;  // so many nodes have no rings
+    UnionFind<std::uint32_t> sets;
+    sets.contract(n, 2, [&](std::uint32_t* parent) {
+        for (std::uint32_t i = n; i-- > 3;) detail::join_lowest(parent, i, i - 3);
+    });
+    CHECK_EQUAL(sets.sets(), std::size_t{3});
+    for (std::uint32_t i = 0; i < n; ++i)
+        if (sets.find(i) != i % 3) CHECK_EQUAL(sets.find(i), i % 3);
+    CHECK_EQUAL(sets.size(1), std::uint32_t{50000});
+    CHECK(sets.unite(4, 5));
+    CHECK_EQUAL(sets.size(sets.find(7)), std::uint32_t{100000});
 }

@@ -64,6 +64,18 @@ class Grid {
         return {static_cast<Index>(x < 0 ? -x : 0), static_cast<Index>(x > 0 ? w - x : w)};
     }
 
+    // Whether nearest neighbours along every axis join all voxels; there may be other ways to do so.
+    bool connected() const {
+        const auto joins = [&](std::int64_t z, std::int64_t y, std::int64_t x) {
+            for (const Step& step : steps) {
+                const Offset& o = step.offset;
+                if (o.z * o.z == z && o.y * o.y == y && o.x * o.x == x) return true;
+            }
+            return false;
+        };
+        return (depth == 1 || joins(1, 0, 0)) && (height == 1 || joins(0, 1, 0)) && (width == 1 || joins(0, 0, 1));
+    }
+
     Index edges() const { return static_cast<Index>(steps.size()) * voxels; }
 
     const Index depth, height, width, rows, voxels;

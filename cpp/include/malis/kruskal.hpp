@@ -228,51 +228,39 @@ bool merge_sorted(Parts<T, Index>& records, UnionFind<Index>& sets, KruskalScrat
 // more are needed where many edges join the same two nodes.
 constexpr double lattice_edges = 1.1, parallel_edges = 3;
 
-// Takes the edges of `source` in order; for each that joins two sets, on_merge(record, root_a, root_b) has to join
-// them (sets.link) and returns whether to go on.
+namespace detail {
+
+inline bool few(double edges, double per_set, std::size_t sets) {
+    return edges < 96 || edges < per_set * static_cast<double>(sets);
+}
+
+// The rank to which the edges of a source should be sorted next.
+template <class T, class Index, class Source>
+Rank<T> threshold_of(const Source& from, KruskalScratch<T, Index>& scratch, double edges_per_node, std::size_t sets) {
+    scratch.samples.clear();
+    const double factor = from.sample([&](Rank<T> rank) { scratch.samples.push_back(rank); });
+    if (few(factor * static_cast<double>(scratch.samples.size()), 1.7, sets))
+        return std::numeric_limits<Rank<T>>::max();
+    return quantile<Rank<T>>(scratch.samples, factor, edges_per_node * static_cast<double>(sets));
+}
+
+}  // namespace detail
+
+// Goes on where all edges of at least `threshold` have joined sets already; otherwise as kruskal().
 template <class T, class Index, class Source, class OnMerge>
-void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
-             OnMerge&& on_merge, double edges_per_node = lattice_edges) {
-    using R = Rank<T>;
-    constexpr R all = std::numeric_limits<R>::max();
+void kruskal_below(T threshold, const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
+                   int threads, OnMerge&& on_merge, double edges_per_node = lattice_edges,
+                   Rank<T> last = std::numeric_limits<Rank<T>>::max()) {
     auto& records = scratch.records;
     auto& rest = scratch.rest;
-
-    const auto few = [&](double edges, double per_set) {
-        return edges < 96 || edges < per_set * static_cast<double>(sets.sets());
-    };
-    const auto threshold = [&](const auto& from) {
-        scratch.samples.clear();
-        const double factor = from.sample([&](R rank) { scratch.samples.push_back(rank); });
-        if (few(factor * static_cast<double>(scratch.samples.size()), 1.7)) return all;
-        return detail::quantile<R>(scratch.samples, factor, edges_per_node * static_cast<double>(sets.sets()));
-    };
-
-    if (sets.sets() < 2) return;
-    R first = sets.sets() < 32 ? all : scratch.hint != 0 ? scratch.hint : threshold(source);
-    const auto collect_first = [&] {
-        detail::collect<detail::StrongCollector<T, Index>>(
-            source, records, 1.3 * edges_per_node * static_cast<double>(sets.sets()), threads,
-            first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
-    };
-    collect_first();
-    if (first == scratch.hint && first != all) {
-        const double found = static_cast<double>(size_of<T, Index>(records)) / static_cast<double>(sets.sets());
-        if (found < 0.6 * edges_per_node || found > 1.8 * edges_per_node) {
-            first = threshold(source);
-            collect_first();
-        }
-    }
-    if (first != all) scratch.hint = first;
-    if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || first == all ||
-        sets.sets() < 2) {
-        return;
-    }
-    detail::collect<detail::WeakCollector<T, Index>>(source, rest, 0, threads, from_rank<T>(first),
-                                                          sets.roots(threads));
+    detail::collect<detail::WeakCollector<T, Index>>(source, rest, 0, threads, threshold, sets.roots(threads));
     while (const std::size_t left = size_of<T, Index>(rest)) {
-        const R next = few(static_cast<double>(left), 3.5) ? all : threshold(detail::PartsSource<T, Index>(rest));
-        if (next == all) {
+        const Rank<T> next =
+            detail::few(static_cast<double>(left), 3.5, sets.sets())
+                ? last
+                : std::min(last, detail::threshold_of<T>(detail::PartsSource<T, Index>(rest), scratch, edges_per_node,
+                                                         sets.sets()));
+        if (next == std::numeric_limits<Rank<T>>::max()) {
             detail::merge_sorted<T, Index>(rest, sets, scratch, threads, on_merge);
             return;
         }
@@ -292,7 +280,10 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
             part.resize(weak);
         }
         records[0].resize(strong);
-        if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || sets.sets() < 2) return;
+        if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || next == last ||
+            sets.sets() < 2) {
+            return;
+        }
         for (auto& part : rest) {
             std::size_t kept = 0;
             for (std::size_t i = 0; i < part.size(); ++i) {
@@ -303,6 +294,40 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
             part.resize(kept);
         }
     }
+}
+
+// Takes the edges of `source` in order; for each that joins two sets, on_merge(record, root_a, root_b) has to join
+// them (sets.link) and returns whether to go on. Edges of a rank above `last` may be left out.
+template <class T, class Index, class Source, class OnMerge>
+void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
+             OnMerge&& on_merge, double edges_per_node = lattice_edges,
+             Rank<T> last = std::numeric_limits<Rank<T>>::max()) {
+    using R = Rank<T>;
+    constexpr R all = std::numeric_limits<R>::max();
+    auto& records = scratch.records;
+    const auto threshold = [&] { return detail::threshold_of<T>(source, scratch, edges_per_node, sets.sets()); };
+
+    if (sets.sets() < 2) return;
+    R first = std::min(last, sets.sets() < 32 ? all : scratch.hint != 0 ? scratch.hint : threshold());
+    const auto collect_first = [&] {
+        detail::collect<detail::StrongCollector<T, Index>>(
+            source, records, 1.3 * edges_per_node * static_cast<double>(sets.sets()), threads,
+            first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
+    };
+    collect_first();
+    if (first == scratch.hint && first != all) {
+        const double found = static_cast<double>(size_of<T, Index>(records)) / static_cast<double>(sets.sets());
+        if (found < 0.6 * edges_per_node || found > 1.8 * edges_per_node) {
+            first = std::min(last, threshold());
+            collect_first();
+        }
+    }
+    if (first != all) scratch.hint = first;
+    if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || first == last ||
+        sets.sets() < 2) {
+        return;
+    }
+    kruskal_below<T, Index>(from_rank<T>(first), source, sets, scratch, threads, on_merge, edges_per_node, last);
 }
 
 }  // namespace malis

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "malis/label_histogram.hpp"
 #include "malis/order.hpp"
@@ -37,6 +38,22 @@ class LossSink {
         : grad_(grad), edges_(edges), options_(options) {}
 
     CountArrays arrays() const { return {}; }
+
+    // From this affinity on, positive pairs add nothing to loss or gradient.
+    T idle_positive() const {
+        constexpr T none = std::numeric_limits<T>::infinity();
+        if (options_.pos_loss_weight == 0) return -none;
+        if (options_.pointwise != Pointwise::squared_hinge) return none;
+        return bound(1 - options_.margin, none, [](double x, double hinge_end) { return x >= hinge_end; });
+    }
+    // Up to this affinity, negative pairs add nothing.
+    T idle_negative() const {
+        constexpr T none = -std::numeric_limits<T>::infinity();
+        if (options_.pos_loss_weight == 1) return -none;
+        if (options_.pointwise != Pointwise::squared_hinge) return none;
+        return bound(options_.margin, none, [](double x, double hinge_end) { return x <= hinge_end; });
+    }
+
     void clear(int threads) {
         parallel_ranges(edges_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
             std::memset(static_cast<void*>(grad_ + begin), 0, (end - begin) * sizeof(T));
@@ -89,6 +106,19 @@ class LossSink {
 
     double weight(double of_pass, double pairs) const {
         return 2 * options_.scale * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
+    }
+
+    // The affinity beyond which the hinge that ends at `end` is zero, on the safe side; `none` where there is none.
+    template <class Beyond>
+    T bound(double end, T none, Beyond beyond) const {
+        double x = end;
+        if (options_.from_logits) {
+            if (end <= 0 || end >= 1) return none;
+            x = std::log(end / (1 - end));
+            x += std::copysign(1e-5 * (1 + std::abs(x)), static_cast<double>(none));  // exp and log are not exact
+        }
+        const T at = static_cast<T>(x);
+        return beyond(static_cast<double>(at), x) ? at : std::nextafter(at, none);
     }
 
     static double sigmoid(double logit, double& derivative) {

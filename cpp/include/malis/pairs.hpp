@@ -13,7 +13,9 @@
 //
 //     labels, grouped into objects (objects.hpp)
 //       |   positive pass: every object on its own, in cache, on as many threads as there are; a component carries
-//       |   one label, so its size is all that counts
+//       |   one label, so its size is all that counts. A loss that is zero from some affinity on, as a hinge is, does
+//       |   not ask for the order of what lies above: all of that is joined first, without sorting, and of an object
+//       |   that is well predicted hardly an edge is left
 //       v
 //     regions: the components of the objects; they are what the negative pass begins with
 //       |   a background voxel brings no pairs, so it may join the neighbour across its strongest edge at once,
@@ -28,14 +30,18 @@
 //     clear(threads)                     before everything else
 //     expect_positive(pairs)             once, before positive(); likewise negative
 //     positive(rank, edge, pairs)        an edge and the pairs it decides; returns its part of a loss
+//     idle_positive()                    the affinity from which on edges have no part in the result, infinity: none
+//     idle_negative()                    the affinity up to which they have none, minus infinity: none
 //     arrays()                           where counts may be written without all of that, or two nulls
 //     correct_positive(expected, found)  there were other pairs than expected; returns the factor for the loss
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -68,6 +74,8 @@ class CountSink {
   public:
     CountSink(std::int64_t* pos, std::int64_t* neg, std::size_t edges) : pos_(pos), neg_(neg), edges_(edges) {}
     CountArrays arrays() const { return {pos_, neg_}; }
+    T idle_positive() const { return std::numeric_limits<T>::infinity(); }
+    T idle_negative() const { return -std::numeric_limits<T>::infinity(); }
     void clear(int threads) {
         for (std::int64_t* counts : {pos_, neg_}) {
             if (counts == nullptr) continue;
@@ -138,6 +146,13 @@ struct Decision {
     PairCount pairs;
 };
 
+template <class T, class Index>
+std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
+    std::uint64_t total = 0;
+    for (const auto& d : decisions) total += d.pairs.neg;
+    return total;
+}
+
 // Hands the decisions of one kind to the sink; returns their part of the loss, summed in order.
 template <class T, class Index, class Sink>
 double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
@@ -152,15 +167,18 @@ double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
 }
 
 template <class T, class Index, class Sink>
-double emit_negative(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
-    std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.neg;
+double emit_negative(const Buffer<Decision<T, Index>>& decisions, std::uint64_t total, Sink& sink) {
     sink.expect_negative(static_cast<double>(total));
     double loss = 0;
     for (const auto& d : decisions) {
         if (d.pairs.neg > 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg);
     }
     return loss;
+}
+
+template <class T, class Index, class Sink>
+double emit_negative(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
+    return emit_negative<T, Index>(decisions, negative_pairs<T, Index>(decisions), sink);
 }
 
 template <Pass pass, class T, class Index>
@@ -305,7 +323,7 @@ template <class T, class Index>
 class ObjectScan {
   public:
     ObjectScan(const Grid<Index>& grid, const T* aff, const Buffer<Stretch<Index>>& stretches, int threads)
-        : aff_(aff), aff_end_(aff + grid.edges()), stretches_(stretches),
+        : grid_(grid), aff_(aff), aff_end_(aff + grid.edges()), stretches_(stretches),
           chunks_(threads > 1 ? std::min<std::size_t>(stretches.size(), 4 * static_cast<std::size_t>(threads)) : 1) {}
 
     std::size_t chunks() const { return chunks_; }
@@ -315,6 +333,42 @@ class ObjectScan {
         const Stretch<Index>* end = stretches_.data() + stretches_.size() * (chunk + 1) / chunks_;
         for (const Stretch<Index>* s = stretches_.data() + stretches_.size() * chunk / chunks_; s != end; ++s)
             collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+    }
+
+    // Joins the ends of all edges of at least `threshold` for UnionFind::contract.
+    void join(T threshold, Index* parent, Index nodes, int threads) const {
+        const std::size_t slabs = threads > 1 ? static_cast<std::size_t>(threads) : 1;
+        const auto slab_node = [&](std::size_t s) {
+            return static_cast<Index>(static_cast<std::uint64_t>(nodes) * s / slabs);
+        };
+        // Each slab of nodes on its own, then what leads from one to another.
+        parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
+            const Index begin = slab_node(slab), end = slab_node(slab + 1);
+            bool fresh = true;
+            each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
+                const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
+                for (const Stretch<Index>* s = first; s != last; ++s) {
+                    const bool inside =
+                        s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
+                    if (!inside) continue;
+                    if (fresh && along_rows) chain(*s, threshold, parent);
+                    else join(*s, threshold, parent);
+                }
+                fresh = false;
+                for (Index i = begin; i < end; ++i) parent[i] = parent[parent[i]];
+            });
+        });
+        if (slabs == 1) return;
+        const auto slab_of = [&](Index node) {
+            std::size_t slab = 0;
+            while (node >= slab_node(slab + 1)) ++slab;
+            return slab;
+        };
+        for (const Stretch<Index>& s : stretches_) {
+            const std::size_t slab = slab_of(s.a);
+            if (slab_of(s.b) != slab || slab_of(s.a + s.count - 1) != slab || slab_of(s.b + s.count - 1) != slab)
+                join(s, threshold, parent);
+        }
     }
 
     template <class Take>
@@ -332,6 +386,51 @@ class ObjectScan {
     }
 
   private:
+    // Stretches of one offset after the other, the last one first: usually it leads along rows, which are joined
+    // fastest, and then the others meet few different sets.
+    template <class F>
+    void each_channel_backward(F&& f) const {
+        for (const Stretch<Index>* last = stretches_.end(); last != stretches_.begin();) {
+            const Stretch<Index>* first = last - 1;
+            const Index channel = first->edge / grid_.voxels;
+            while (first != stretches_.begin() && first[-1].edge >= channel * grid_.voxels) --first;
+            f(grid_.steps[channel].offset, first, last);
+            last = first;
+        }
+    }
+
+    // Along a row, of nodes that nothing has joined yet: each takes the root of the one before, or is a root itself.
+    void chain(const Stretch<Index>& s, T threshold, Index* parent) const {
+        const T* aff = aff_ + s.edge;
+        Index root = std::min(s.a, s.b);
+        for (Index i = 0; i < s.count; ++i) {
+            const Index node = std::max(s.a, s.b) + i;
+            root = aff[i] >= threshold ? root : node;
+            parent[node] = root;
+        }
+    }
+
+    void join(const Stretch<Index>& s, T threshold, Index* parent) const {
+        // Parents of the last edge: where the next one has the same, it joins nothing.
+        Index of_a = s.a, of_b = of_a;
+        for (Index block = 0; block < s.count; block += 64) {
+            const Index count = std::min<Index>(64, s.count - block);
+            const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
+            std::uint64_t selected =
+                select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
+            // Neither does an edge beside another one, between the same parents. Without a branch this drops most.
+            selected &= ~(selected << 1) | (select_changes(a, count - 1) | select_changes(b, count - 1)) << 1;
+            for (; selected != 0; selected &= selected - 1) {
+                const Index i = static_cast<Index>(lowest_bit(selected));
+                if (a[i] == of_a && b[i] == of_b) continue;
+                of_a = a[i];
+                of_b = b[i];
+                join_lowest(parent, of_a, of_b);
+            }
+        }
+    }
+
+    const Grid<Index>& grid_;
     const T* aff_;
     const T* aff_end_;
     const Buffer<Stretch<Index>>& stretches_;
@@ -356,6 +455,7 @@ struct ObjectWork {
     // Objects of several regions: the region of each of their voxels, by local number.
     std::vector<std::pair<Index, std::size_t>> split;
     Buffer<Index> split_region;
+    int costly = 0;  // so many objects more are not worth joining without an order
 };
 
 template <class T, class Index, class Sink>
@@ -435,7 +535,8 @@ class ConstrainedCount {
     double negative() {
         PairCount left{0, pairs_of(grid_.voxels - objects_.voxels[0])};
         for (Index l = 1; l < objects_.labels(); ++l) left.neg -= pairs_of(objects_.voxels[l]);
-        if (left.neg == 0) {
+        const T idle = sink_.idle_negative();
+        if (left.neg == 0 || idle == std::numeric_limits<T>::infinity()) {
             sink_.expect_negative(0);
             return 0;
         }
@@ -453,10 +554,15 @@ class ConstrainedCount {
         const BasinVisit visit{aff_, aff_ + grid_.edges(), regions_.node.data()};
         // Basins of many voxels share many edges; basins of one or two are a lattice.
         const double edges_per_node = grid_.voxels / 8 < basins ? lattice_edges : parallel_edges;
+        // Where it is known how many pairs there are in the end, the idle ones need not be met.
+        constexpr T infinity = std::numeric_limits<T>::infinity();
+        const bool connected = grid_.connected();
+        const Rank<T> last = connected && idle > -infinity ? to_rank(std::nextafter(idle, infinity))
+                                                           : std::numeric_limits<Rank<T>>::max();
         kruskal<T, Index>(GridScan<T, Index, BasinVisit>(grid_, visit, threads_), sets, scratch, threads_,
                           count_merge(sets, histograms, decisions, arrays, left, [](const auto&) { return true; }),
-                          edges_per_node);
-        return emit_negative<T, Index>(decisions, sink_);
+                          edges_per_node, last);
+        return emit_negative<T, Index>(decisions, connected ? left.neg : negative_pairs<T, Index>(decisions), sink_);
     }
 
   private:
@@ -510,16 +616,31 @@ class ConstrainedCount {
         regions_of_[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
-        sets.reset(n, threads);
         const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
-        kruskal<T, Index>(source, sets, work.scratch, threads,
-                          [&](const Record<T, Index>& r, Index a, Index b) {
+        const auto merge = [&](const Record<T, Index>& r, Index a, Index b) {
             const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
             sets.link(a, b);
-            if (emit) loss += sink_.positive(r.rank, r.edge, pairs);
+            loss += sink_.positive(r.rank, r.edge, pairs);
             total += pairs;
             return sets.sets() > 1;
-        });
+        };
+        constexpr T infinity = std::numeric_limits<T>::infinity();
+        const T idle = emit ? sink_.idle_positive() : -infinity;
+        bool joined = idle < infinity && (idle == -infinity || work.costly-- <= 0);
+        if (joined) {
+            sets.contract(n, threads, [&](Index* parent) { source.join(idle, parent, n, threads); });
+            joined = idle == -infinity || sets.sets() <= n / 4 + 1;
+            work.costly = joined ? 0 : 7;
+        }
+        if (joined) {
+            for (Index i = 0; i < n; ++i)
+                if (sets.find(i) == i) total += pairs_of(sets.size(i));
+            if (idle > -infinity && sets.sets() > 1)
+                kruskal_below<T, Index>(idle, source, sets, work.scratch, threads, merge);
+        } else {
+            sets.reset(n, threads);
+            kruskal<T, Index>(source, sets, work.scratch, threads, merge);
+        }
         if (sets.sets() == 1) return;
         regions_of_[l] = static_cast<Index>(sets.sets());
         const Index* root = sets.roots(threads);

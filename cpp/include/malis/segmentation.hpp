@@ -17,29 +17,6 @@
 
 namespace malis {
 
-namespace detail {
-
-// Roots of sets that are joined to the lower of two roots: parents never exceed their nodes, so that one sweep in the
-// order of memory resolves them all, and slabs can be joined on their own first.
-template <class Index>
-inline Index lowest_root(Index* parent, Index x) {
-    while (parent[x] != x) {
-        parent[x] = parent[parent[x]];
-        x = parent[x];
-    }
-    return x;
-}
-
-template <class Index>
-inline void join_lowest(Index* parent, Index x, Index y) {
-    if (parent[x] == parent[y]) return;
-    x = lowest_root(parent, x);
-    y = lowest_root(parent, y);
-    if (x < y) parent[y] = x;
-    else parent[x] = y;
-}
-
-}  // namespace detail
 
 // Numbers the components whose parents are given by decreasing size (equal sizes: by their first voxel), those of at
 // most size_thresh voxels 0. Returns the number of voxels of every number, 0 included. parent is overwritten.

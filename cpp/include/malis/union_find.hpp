@@ -22,6 +22,30 @@
 
 namespace malis {
 
+namespace detail {
+
+// Roots of sets that are joined to the lower of two roots: parents never exceed their nodes, so that one sweep in the
+// order of memory resolves them all, and slabs can be joined on their own first.
+template <class Index>
+inline Index lowest_root(Index* parent, Index x) {
+    while (parent[x] != x) {
+        parent[x] = parent[parent[x]];
+        x = parent[x];
+    }
+    return x;
+}
+
+template <class Index>
+inline void join_lowest(Index* parent, Index x, Index y) {
+    if (parent[x] == parent[y]) return;
+    x = lowest_root(parent, x);
+    y = lowest_root(parent, y);
+    if (x < y) parent[y] = x;
+    else parent[x] = y;
+}
+
+}  // namespace detail
+
 template <class Index>
 class UnionFind {
   public:
@@ -41,6 +65,35 @@ class UnionFind {
             }
             for (std::size_t i = begin; relabel_ && i < end; ++i) next_[i] = static_cast<Index>(i);
         });
+    }
+
+    // n nodes, of which join(parents) joins many by detail::join_lowest, in any order: that keeps neither sizes nor
+    // rings, and is several times as fast as unite.
+    template <class Join>
+    void contract(std::size_t n, int threads, Join&& join) {
+        relabel_ = n <= relabelled;
+        root_.reset(n);
+        parallel_ranges(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) root_[i] = static_cast<Index>(i);
+        });
+        join(root_.data());
+        sets_ = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+            const Index root = root_[root_[i]];
+            root_[i] = root;
+            sets_ += root == static_cast<Index>(i);
+        }
+        size_.reset(n);
+        if (relabel_) next_.reset(n);
+        for (std::size_t i = 0; i < n; ++i) {
+            const Index root = root_[i];
+            const bool first = root == static_cast<Index>(i);
+            size_[i] = 0;
+            ++size_[root];
+            if (!relabel_) continue;
+            next_[i] = first ? root : next_[root];
+            next_[root] = static_cast<Index>(i);
+        }
     }
 
     std::size_t nodes() const { return root_.size(); }
