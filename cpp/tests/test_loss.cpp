@@ -245,6 +245,22 @@ MALIS_TEST(batches_are_single_samples) {
     }
 }
 
+MALIS_TEST(scale_of_the_gradient) {
+    Random random(12);
+    const Volume volume{{4, 9, 8}, nearest_neighbours()};
+    const auto seg = make_seg(volume, Seg::split, random);
+    const auto aff = make_aff<double>(volume, seg, Aff::noisy, random);
+    for (LossOptions loss : loss_options()) {
+        const Result<double> whole = loss_of(volume, aff, seg, PairOptions{}, loss);
+        loss.scale = 0.25;
+        const Result<double> part = loss_of(volume, aff, seg, PairOptions{}, loss);
+        CHECK_EQUAL(part.loss, whole.loss);
+        std::vector<double> expected = whole.grad;
+        for (double& slope : expected) slope *= 0.25;
+        CHECK_SAME(part.grad, expected);
+    }
+}
+
 MALIS_TEST(nothing_to_decide) {
     const Volume volume{{1, 4, 5}, nearest_neighbours()};
     Random random(13);

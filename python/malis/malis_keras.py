@@ -38,7 +38,8 @@ def _losses_of_samples(settings: Settings, y_true: Any, y_pred: Any, edge_mask: 
     tensors = [y_true, y_pred, edge_mask, unlabelled_mask]
     if backend == "torch":  # the other adapters take arrays as well
         tensors = [None if tensor is None else keras.ops.convert_to_tensor(tensor) for tensor in tensors]
-    return importlib.import_module(f"malis.malis_{backend}").losses_of_samples(settings, *tensors)
+    # Keras takes the mean unless it is told otherwise.
+    return importlib.import_module(f"malis.malis_{backend}").losses_of_samples(settings, *tensors, expect_mean=True)
 
 
 def _evaluate(ndim: int, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any, **others: Any) -> Any:

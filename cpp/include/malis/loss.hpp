@@ -30,7 +30,7 @@ struct LossOptions {
     bool normalize = true;
     Pointwise pointwise = Pointwise::squared_hinge;
     bool from_logits = false;  // aff holds logits; the loss is that of their sigmoid
-    double scale = 1;          // of the loss and its gradient: 1 / samples for a share of the mean of a batch
+    double scale = 1;          // of the gradient alone: an upstream gradient that is known beforehand
 };
 
 template <class T, class Index>
@@ -136,7 +136,7 @@ class LossSink {
     }
 
     double weight(double of_pass, double pairs) const {
-        return 2 * options_.scale * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
+        return 2 * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
     }
 
     static double sigmoid(double logit, double& derivative) {
@@ -147,7 +147,7 @@ class LossSink {
 
     double add(Index edge, double weight, double value, double slope, Slopes* list) {
         if (slope != 0) {
-            const T part = static_cast<T>(weight * slope);
+            const T part = static_cast<T>(options_.scale * weight * slope);
             if (list == nullptr) {
                 grad_[edge] += part;
             } else {
