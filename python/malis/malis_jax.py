@@ -354,7 +354,8 @@ def malis_loss(
         _checks.check_volume(affinities, labels, "seg", np.asarray(offsets))
         arrays = [None if a is None else jnp.expand_dims(_as_array(a, "a mask"), 0) for a in arrays]
     settings = Settings(ndim, offsets, options, channels_last=False, names=CORE_NAMES)
-    losses = losses_of_samples(settings, *arrays, expect_mean=False)
+    labels, affinities, edge_mask, unlabelled_mask = arrays
+    losses = losses_of_samples(settings, labels, affinities, edge_mask, unlabelled_mask, expect_mean=False)
     return cast(jax.Array, losses[0] if single else losses)
 
 
