@@ -32,6 +32,8 @@ namespace {
 
 void check_channels_last(const Volume& volume, std::size_t samples, Seg kind) {
     Random random(4);
+    LossOptions loss;
+    loss.pointwise = Pointwise::cross_entropy;  // every edge that decides pairs has a slope
     const std::size_t voxels = volume.voxels(), channels = volume.nhood.size(), edges = volume.edges();
     std::vector<std::int32_t> seg;
     std::vector<float> first(samples * edges), last(samples * edges);
@@ -57,10 +59,10 @@ void check_channels_last(const Volume& volume, std::size_t samples, Seg kind) {
             std::vector<double> expected(samples), losses(samples);
             std::vector<float> grad(first.size(), -1.0f), grad_last(first.size(), -1.0f), moved(first.size());
             if (masked) options.edge_mask = reinterpret_cast<const bool*>(mask_first.data());
-            malis_loss_batch(volume, samples, first.data(), seg.data(), options, LossOptions{}, expected.data(),
+            malis_loss_batch(volume, samples, first.data(), seg.data(), options, loss, expected.data(),
                              grad.data());
             if (masked) options.edge_mask = reinterpret_cast<const bool*>(mask_last.data());
-            malis_loss_batch(volume, samples, last.data(), seg.data(), options, LossOptions{}, losses.data(),
+            malis_loss_batch(volume, samples, last.data(), seg.data(), options, loss, losses.data(),
                              grad_last.data(), Layout::channels_last);
             CHECK_SAME(losses, expected);
             for (std::size_t i = 0; i < samples; ++i)
@@ -76,6 +78,7 @@ MALIS_TEST(loss_of_channels_last) {
     const std::vector<Offset> nhood = {{0, 0, -1}, {0, -1, 0}, {-1, 0, 0}, {0, 2, -3}};
     check_channels_last({{3, 7, 9}, nhood}, 5, Seg::cells);
     check_channels_last({{33, 32, 34}, nhood}, 1, Seg::cells);  // large enough for several threads
+    check_channels_last({{33, 32, 34}, nhood}, 1, Seg::single);
     check_channels_last({{33, 32, 34}, {{0, -3, 0}, {0, 0, -1}}}, 1, Seg::split);  // objects in pieces
 }
 

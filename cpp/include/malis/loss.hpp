@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "malis/buffer.hpp"
@@ -40,7 +41,8 @@ class LossSink {
     // order of edges would, and the memory of the gradient may hold the affinities for as long.
     LossSink(T* grad, std::size_t voxels, std::size_t channels, const LossOptions& options, Layout layout, int threads)
         : grad_(grad), voxels_(voxels), channels_(channels), options_(options),
-          positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0) {}
+          positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
+          negative_slopes_(1) {}
 
     CountArrays arrays() const { return {}; }
     void clear(int threads) {
@@ -49,14 +51,13 @@ class LossSink {
     void finish(int threads) {
         if (!listed()) return;
         fill_with_zeros(threads);
-        // No pass decides an edge twice, so the lists of a pass can be written in parallel.
-        parallel_for(positive_slopes_.size(), threads, [&](std::size_t thread, std::size_t) {
-            const Slopes& slopes = positive_slopes_[thread];
-            write(slopes.of.begin(), slopes.of.end());
-        });
-        const Slope* const first = negative_slopes_.of.begin();
-        parallel_ranges(negative_slopes_.of.size(), std::size_t{1} << 14, threads,
-                        [&](std::size_t begin, std::size_t end) { write(first + begin, first + end); });
+        const Index voxels = static_cast<Index>(voxels_);
+        const auto write = [&](const Slope& slope) {
+            const Index channel = slope.edge / voxels;
+            grad_[(slope.edge - channel * voxels) * channels_ + channel] += slope.value;
+        };
+        for_each(positive_slopes_, threads, write);
+        for_each(negative_slopes_, threads, write);
     }
 
     void expect_positive(double pairs) { positive_ = weight(options_.pos_loss_weight, pairs); }
@@ -89,7 +90,7 @@ class LossSink {
             slope = 1 - x > eps ? 1 / (1 - x) : 0;
         }
         return add(edge, negative_ * static_cast<double>(pairs), value, slope * inner,
-                   listed() ? &negative_slopes_ : nullptr);
+                   listed() ? negative_slopes_.data() : nullptr);
     }
 
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
@@ -97,9 +98,8 @@ class LossSink {
         if (!options_.normalize || found == 0) return 1;
         const double factor = expected / found;
         if (listed()) {
-            parallel_for(positive_slopes_.size(), threads, [&](std::size_t thread, std::size_t) {
-                for (Slope& slope : positive_slopes_[thread].of) slope.value = static_cast<T>(slope.value * factor);
-            });
+            for_each(positive_slopes_, threads,
+                     [&](Slope& slope) { slope.value = static_cast<T>(slope.value * factor); });
             return factor;
         }
         parallel_ranges(voxels_ * channels_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
@@ -127,12 +127,21 @@ class LossSink {
         });
     }
 
-    void write(const Slope* begin, const Slope* end) {
-        const Index voxels = static_cast<Index>(voxels_);
-        for (; begin != end; ++begin) {
-            const Index channel = begin->edge / voxels;
-            grad_[(begin->edge - channel * voxels) * channels_ + channel] += begin->value;
+    // In parallel, as no pass decides an edge twice.
+    template <class F>
+    static void for_each(std::vector<Slopes>& lists, int threads, F&& f) {
+        std::vector<std::pair<Slope*, Slope*>> parts;
+        for (Slopes& list : lists) {
+            for (Slope* at = list.of.begin(); at != list.of.end();) {
+                const std::size_t left = static_cast<std::size_t>(list.of.end() - at);
+                Slope* const end = at + std::min(left, std::size_t{1} << 15);
+                parts.push_back({at, end});
+                at = end;
+            }
         }
+        parallel_for(parts.size(), threads, [&](std::size_t part, std::size_t) {
+            for (Slope* slope = parts[part].first; slope != parts[part].second; ++slope) f(*slope);
+        });
     }
 
     double weight(double of_pass, double pairs) const {
@@ -162,7 +171,7 @@ class LossSink {
     LossOptions options_;
     double positive_ = 0, negative_ = 0;
     std::vector<Slopes> positive_slopes_;  // of each thread; none with the channels first
-    Slopes negative_slopes_;
+    std::vector<Slopes> negative_slopes_;  // one list, as the pass has one thread that decides
 };
 
 }  // namespace malis
