@@ -225,11 +225,15 @@ else:
             assert single == loss[one]
             assert np.array_equal(single_grad, grad[one])
 
-    def test_upstream_gradient_of_each_sample(adapter):
+    # Among them what a sum and a mean hand down, for which adapters need no product, and what is so for some samples.
+    @pytest.mark.parametrize("weights", [[1] * 3, [1 / 3] * 3, [0, -2, 3], [1, 1, 2], [1 / 3, 1 / 3, 1], [2**15] * 3])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_upstream_gradient_of_each_sample(adapter, weights, dtype):
         seg, aff = case(2)
-        _, grad, *_ = adapter.evaluate(2, seg, aff)
-        _, weighted, *_ = adapter.evaluate(2, seg, aff, weights=[0, -2, 3])
-        np.testing.assert_allclose(weighted, grad * np.array([0, -2, 3])[:, None, None, None], rtol=1e-6)
+        losses, grads = core(seg, aff, 2)
+        loss, grad, *_ = adapter.evaluate(2, seg, aff, dtype=dtype, weights=weights)
+        np.testing.assert_allclose(loss, losses, rtol=1e-6)
+        np.testing.assert_allclose(grad, grads * np.array(weights)[:, None, None, None], rtol=1e-6)
 
     @ndims
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -243,6 +247,10 @@ else:
         np.testing.assert_allclose(loss, losses, rtol=1e-6)
         assert grad_dtype == dtype
         np.testing.assert_allclose(grad / 1024, grads, rtol=2**-7, atol=1e-9)
+        for weight in (1.0, 1 / 3):  # as a sum and a mean do
+            _, grad, grad_dtype, _ = adapter.evaluate(ndim, seg, aff, dtype=dtype, weights=[weight] * 3)
+            assert grad_dtype == dtype
+            np.testing.assert_allclose(grad, weight * grads, rtol=2**-7, atol=1e-7)
 
     @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32"])
     @pytest.mark.parametrize("channel", [False, True])

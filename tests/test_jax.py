@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from frameworks import NEAREST, case, masks, require
 require(["jax"])
 
 import jax  # noqa: E402
+import jax.export  # noqa: E402
 
 from malis import malis_jax  # noqa: E402
 from malis.malis_jax import malis_loss, malis_loss2d, malis_loss3d  # noqa: E402
@@ -137,6 +139,40 @@ def test_no_python_in_the_loop(monkeypatch):
     for name in ("_losses", "_evaluate", "_call", "losses_of_samples"):
         monkeypatch.setattr(malis_jax, name, None)
     assert compiled(seg, aff) == expected
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 49])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradient_of_the_core_is_handed_on(batch, reduction):
+    """Where nothing is left to multiply with, no second array as large as the output is made."""
+    seg, aff = case(2, batch)
+    function = functools.partial(malis_loss2d, reduction=reduction)
+    compiled = jax.jit(jax.value_and_grad(function, argnums=1)).lower(seg, aff).compile()
+    shape = re.escape(f"f32[{','.join(map(str, aff.shape))}]")
+    made_by = set(re.findall(rf" = {shape}\S* ([\w-]+)\(", compiled.as_text()))
+    assert made_by == {"parameter", "get-tuple-element"}
+    core = malis.malis_loss(aff, seg, NEAREST[2])
+    _, grad = compiled(seg, aff)
+    np.testing.assert_allclose(grad, core.grad / (batch if reduction == "mean" else 1), rtol=1e-6)
+    weights = np.arange(batch, dtype=np.float32)
+    weighted = jax.jit(jax.grad(lambda o: 2**15 * (malis_loss2d(seg, o, reduction="none") * weights).mean()))(aff)
+    np.testing.assert_allclose(weighted, core.grad * (2**15 / batch * weights)[:, None, None, None], rtol=1e-6)
+
+
+def test_gradients_of_mapped_and_exported_means():
+    seg, aff = case(2, batch=6)
+    core = malis.malis_loss(aff, seg, NEAREST[2])
+    pairs = [a.reshape(2, 3, *a.shape[1:]) for a in (seg, aff)]
+    grads = jax.vmap(jax.grad(malis_loss2d, argnums=1))(*pairs)
+    np.testing.assert_allclose(grads.reshape(aff.shape), core.grad / 3, rtol=1e-6)
+    means = jax.grad(lambda o: jax.vmap(malis_loss2d)(pairs[0], o).mean())(pairs[1])
+    np.testing.assert_allclose(means.reshape(aff.shape), core.grad / 6, rtol=1e-6)
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    unknown = [jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype) for a in (seg, aff)]
+    allowed = [jax.export.DisabledSafetyCheck.custom_call("malis_loss")]
+    exported = jax.export.export(jax.jit(jax.grad(malis_loss2d, argnums=1)), disabled_checks=allowed)(*unknown)
+    np.testing.assert_allclose(exported.call(seg, aff), core.grad / 6, rtol=1e-6, atol=1e-7)
 
 
 def test_through_the_host_as_on_other_platforms():

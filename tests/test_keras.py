@@ -149,13 +149,46 @@ else:
         keras.config.set_floatx(floatx)
         assert float(MalisLoss()(seg, aff)) == pytest.approx(full, rel=1e-6)
 
-    def test_labels_that_float32_would_merge_are_an_error():
+    def test_labels_beyond_float32():
+        x, y = data(2)
         seg, aff = case(2)
         aff = np.moveaxis(aff, 1, -1)
-        MalisLoss()(seg + 2**24 - 4, aff)
+        exact = float(MalisLoss()(seg, aff))
+        large = seg + np.where(seg > 0, 2**24, 0)  # float32 would merge neighbouring numbers
+        assert float(MalisLoss()(large, aff)) == exact
+        np.testing.assert_array_equal(malis_loss2d(large, aff), malis_loss2d(seg, aff))
         with pytest.raises(ValueError, match=r"y_true must hold labels below 16777216, as its floating point dtype"):
-            MalisLoss()(seg + 2**24, aff)
-        malis_loss2d(seg + 2**24, aff)  # called directly they stay integers
+            MalisLoss()(large.astype(np.float32), aff)
+        model = network(2)
+        model.compile("sgd", loss=MalisLoss())
+        before = expected(model, x, y)
+        assert model.evaluate(x, y + np.where(y > 0, 2**24, 0), verbose=0) == pytest.approx(before, rel=1e-5)
+        # Keras makes a loss of the function, and converts what that takes.
+        model.compile("sgd", loss=malis_loss2d, run_eagerly=BACKEND != "jax")
+        with pytest.raises(Exception, match=r"y_true must hold labels below 16777216, as its floating point dtype"):
+            float(model.evaluate(x, y + np.where(y > 0, 2**24, 0), verbose=0))
+
+    def test_loss_is_a_loss_of_keras():
+        """What Keras does around `call` still happens, though it does not see the labels."""
+        seg, aff = case(2)
+        aff = np.ascontiguousarray(np.moveaxis(aff, 1, -1))
+        each = keras.ops.convert_to_numpy(MalisLoss(reduction=None)(seg, aff))
+        weights = np.array([0.5, 0.0, 2.0], np.float32)
+        assert float(MalisLoss()(seg.tolist(), aff)) == pytest.approx(each.mean(), rel=1e-6)
+        assert float(MalisLoss()(y_true=seg, y_pred=aff, sample_weight=weights)) == pytest.approx(
+            (each * weights).mean(), rel=1e-6
+        )
+        predictions = keras.ops.convert_to_tensor(aff)
+        keras.src.backend.set_keras_mask(predictions, keras.ops.convert_to_tensor([True, False, True]))
+        assert float(MalisLoss()(seg, predictions)) == pytest.approx(each[[0, 2]].mean(), rel=1e-6)
+        wide = MalisLoss(dtype="float64", reduction=None)(seg, aff).dtype  # JAX has 64 bits only where it is told so
+        assert keras.backend.standardize_dtype(wide) == ("float32" if BACKEND == "jax" else "float64")
+
+        class Twice(MalisLoss):
+            def call(self, y_true, y_pred):
+                return 2 * super().call(y_true, y_pred)
+
+        assert float(Twice()(seg, aff)) == pytest.approx(2 * each.mean(), rel=1e-6)
 
     def test_steps_per_execution():
         x, y = data(2, batch=8)

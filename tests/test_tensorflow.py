@@ -92,9 +92,22 @@ def test_unknown_shapes(ndim):
         np.testing.assert_array_equal(losses, expected[0])
         np.testing.assert_array_equal(grad, expected[1])
     assert traces == [([None], [None] * (ndim + 1) + [ndim])]
-    losses, grad = function(labels[:0], output[:0])  # as a replica may get it
-    assert losses.shape == (0,)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_no_samples(reduction):
+    """As a replica may get it of the last batch."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 14, 11], tf.int32), tf.TensorSpec([None, 14, 11, 2])])
+    def function(labels, output):
+        return value_and_grad(lambda out: malis_loss2d(labels, out, reduction=reduction), output)
+
+    labels, output = tensors(2)
+    losses, grad = function(labels[:0], output[:0])
+    assert losses.shape == ((0,) if reduction == "none" else ())
     assert grad.shape == output[:0].shape
+    losses, grad = function(labels, output)
+    assert grad.numpy().any()
 
 
 def test_static_shapes_are_set():
@@ -154,6 +167,55 @@ def test_tensors_are_not_copied(monkeypatch):
     malis_loss2d(labels, output, data_format="channels_first")
     tf.function(malis_loss2d)(labels, output, data_format="channels_first")
     assert seen == [expected, expected]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 7])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradients_of_reduced_losses(batch, reduction):
+    labels, output = tensors(2, "channels_first", batch=batch)
+    seg, aff = case(2, batch)
+    grads = malis.malis_loss(aff, seg, NEAREST[2]).grad / (batch if reduction == "mean" else 1)
+    weights = tf.cast(tf.range(batch), tf.float32)
+
+    def twice(output):
+        """The gradient of a loss, as it is and scaled, from one evaluation, and that of weighted losses."""
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(output)
+            loss = malis_loss2d(labels, output, data_format="channels_first", reduction=reduction)
+            scaled = loss * 2.0**15
+            weighted = malis_loss2d(labels, output, data_format="channels_first", reduction="none") * weights
+        again = tape.gradient(loss, output)
+        tape.gradient(scaled + loss, output)
+        return [tape.gradient(target, output) for target in (loss, scaled, weighted)], again
+
+    for function in (twice, tf.function(twice)):
+        (grad, scaled, weighted), again = function(output)
+        np.testing.assert_array_equal(grad, again)
+        np.testing.assert_allclose(grad, grads, rtol=1e-6)
+        np.testing.assert_allclose(scaled, grads * 2.0**15, rtol=1e-6)
+        each = np.arange(batch)[:, None, None, None] * (batch if reduction == "mean" else 1)
+        np.testing.assert_allclose(weighted, grads * each, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradient_of_the_core_is_handed_on(monkeypatch, reduction):
+    """Where nothing is left to multiply with, no second array as large as the output is made."""
+    grads = []
+
+    def spy(*args, **options):
+        result = batch_loss(*args, **options)
+        grads.append(result.grad)
+        return result
+
+    monkeypatch.setattr(malis_tensorflow, "batch_loss", spy)
+    labels, output = tensors(2)
+
+    @tf.function
+    def function(labels, output):
+        return value_and_grad(lambda out: malis_loss2d(labels, out, reduction=reduction), output)
+
+    _, grad = function(labels, output)
+    assert np.asarray(grad).__array_interface__["data"][0] == grads[-1].__array_interface__["data"][0]
 
 
 def test_a_second_derivative_is_an_error():

@@ -445,6 +445,32 @@ def test_gradient_of_the_core_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(grads[-1], once.numpy())
 
 
+def test_gradients_that_are_changed_in_place_spoil_no_other() -> None:
+    seg, output = case(2)
+    output.requires_grad_()
+    loss = malis_loss2d(seg, output)
+    loss.backward(retain_graph=True)
+    once = output.grad.clone()
+    output.grad.zero_()
+    loss.backward(retain_graph=True)
+    assert torch.equal(output.grad, once)
+    output.grad.mul_(3)
+    loss.backward()
+    torch.testing.assert_close(output.grad, 4 * once)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_gradients_of_reduced_losses(batch: int) -> None:
+    seg, output = case(2, batch)
+    _, grads = value_and_grad(lambda out: malis_loss2d(seg, out, reduction="sum"), output)
+    _, mean = value_and_grad(lambda out: malis_loss2d(seg, out), output)
+    torch.testing.assert_close(mean, grads / batch)
+    _, scaled = value_and_grad(lambda out: malis_loss2d(seg, out) * 2.0**15, output)
+    torch.testing.assert_close(scaled, mean * 2.0**15)
+    _, of_mapped = value_and_grad(lambda out: torch.vmap(malis_loss2d)(seg[None], out[None]).sum(), output)
+    torch.testing.assert_close(of_mapped, mean)
+
+
 def test_upstream_gradients_of_several_at_once() -> None:
     seg, output = case(2)
     output.requires_grad_()

@@ -175,6 +175,7 @@ void evaluate(const xla::CallFrame& frame) {
     loss.pos_loss_weight = attributes.real("pos_loss_weight");
     loss.normalize = attributes.flag("normalize");
     loss.from_logits = attributes.flag("from_logits");
+    loss.scale = attributes.real("scale");
     loss.pointwise =
         attributes.string("pointwise") == "cross_entropy" ? Pointwise::cross_entropy : Pointwise::squared_hinge;
 

@@ -10,7 +10,7 @@
 using namespace malis;
 using namespace malis::test;
 
-MALIS_TEST(channels_move_there_and_back) {
+MALIS_TEST(channels_move_to_the_front) {
     Random random(3);
     for (const std::size_t channels : {1u, 2u, 3u, 4u, 7u, 12u}) {
         for (const std::size_t voxels : {1u, 5u, 511u, 512u, 513u, 100000u}) {
@@ -20,25 +20,26 @@ MALIS_TEST(channels_move_there_and_back) {
                     expected[k * voxels + v] = last[v * channels + k] = random.real();
             }
             for (const int threads : {1, 3}) {
-                std::vector<double> first(last.size(), -1.0), back(last.size(), -1.0);
+                std::vector<double> first(last.size(), -1.0);
                 to_channels_first(last.data(), voxels, channels, first.data(), threads);
                 CHECK_SAME(first, expected);
-                to_channels_last(first.data(), voxels, channels, back.data(), threads);
-                CHECK_SAME(back, last);
             }
         }
     }
 }
 
-MALIS_TEST(loss_of_channels_last) {
+namespace {
+
+void check_channels_last(const Volume& volume, std::size_t samples, Seg kind) {
     Random random(4);
-    const Volume volume{{3, 7, 9}, {{0, 0, -1}, {0, -1, 0}, {-1, 0, 0}, {0, 2, -3}}};
-    const std::size_t samples = 5, voxels = volume.voxels(), channels = volume.nhood.size(), edges = volume.edges();
+    LossOptions loss;
+    loss.pointwise = Pointwise::cross_entropy;  // every edge that decides pairs has a slope
+    const std::size_t voxels = volume.voxels(), channels = volume.nhood.size(), edges = volume.edges();
     std::vector<std::int32_t> seg;
     std::vector<float> first(samples * edges), last(samples * edges);
     std::vector<char> mask_first(samples * edges), mask_last(samples * edges);
     for (std::size_t i = 0; i < samples; ++i) {
-        const auto labels = make_seg(volume, Seg::cells, random);
+        const auto labels = make_seg(volume, kind, random);
         seg.insert(seg.end(), labels.begin(), labels.end());
         for (std::size_t v = 0; v < voxels; ++v) {
             for (std::size_t k = 0; k < channels; ++k) {
@@ -49,16 +50,19 @@ MALIS_TEST(loss_of_channels_last) {
         }
     }
     for (const int threads : {1, 2, 4}) {
-        for (const bool masked : {false, true}) {
+        for (const int choice : {0, 1, 2, 3, 4, 5}) {
             PairOptions options;
             options.threads = threads;
+            options.constrain_positive = (choice & 1) == 0;  // without: edges that decide pairs of both kinds
+            options.constrain_negative = (choice & 2) == 0;
+            const bool masked = (choice & 4) != 0;
             std::vector<double> expected(samples), losses(samples);
-            std::vector<float> grad(first.size()), grad_last(first.size()), moved(first.size());
+            std::vector<float> grad(first.size(), -1.0f), grad_last(first.size(), -1.0f), moved(first.size());
             if (masked) options.edge_mask = reinterpret_cast<const bool*>(mask_first.data());
-            malis_loss_batch(volume, samples, first.data(), seg.data(), options, LossOptions{}, expected.data(),
+            malis_loss_batch(volume, samples, first.data(), seg.data(), options, loss, expected.data(),
                              grad.data());
             if (masked) options.edge_mask = reinterpret_cast<const bool*>(mask_last.data());
-            malis_loss_batch(volume, samples, last.data(), seg.data(), options, LossOptions{}, losses.data(),
+            malis_loss_batch(volume, samples, last.data(), seg.data(), options, loss, losses.data(),
                              grad_last.data(), Layout::channels_last);
             CHECK_SAME(losses, expected);
             for (std::size_t i = 0; i < samples; ++i)
@@ -66,6 +70,16 @@ MALIS_TEST(loss_of_channels_last) {
             CHECK_SAME(moved, grad);
         }
     }
+}
+
+}  // namespace
+
+MALIS_TEST(loss_of_channels_last) {
+    const std::vector<Offset> nhood = {{0, 0, -1}, {0, -1, 0}, {-1, 0, 0}, {0, 2, -3}};
+    check_channels_last({{3, 7, 9}, nhood}, 5, Seg::cells);
+    check_channels_last({{33, 32, 34}, nhood}, 1, Seg::cells);  // large enough for several threads
+    check_channels_last({{33, 32, 34}, nhood}, 1, Seg::single);
+    check_channels_last({{33, 32, 34}, {{0, -3, 0}, {0, 0, -1}}}, 1, Seg::split);  // objects in pieces
 }
 
 namespace {

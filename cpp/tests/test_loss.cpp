@@ -253,7 +253,7 @@ MALIS_TEST(idle_edges) {
             options.margin = margin;
             options.from_logits = logits;
             std::vector<float> grad(2, 0);
-            LossSink<float, std::uint32_t> sink(grad.data(), grad.size(), options);
+            LossSink<float, std::uint32_t> sink(grad.data(), 2, 1, options, Layout::channels_first, 1);
             sink.expect_positive(1);
             sink.expect_negative(1);
             const float infinity = std::numeric_limits<float>::infinity();
@@ -299,6 +299,22 @@ MALIS_TEST(idle_edges) {
                 CHECK_EQUAL(wrong, std::size_t{0});
             }
         }
+    }
+}
+
+MALIS_TEST(scale_of_the_gradient) {
+    Random random(12);
+    const Volume volume{{4, 9, 8}, nearest_neighbours()};
+    const auto seg = make_seg(volume, Seg::split, random);
+    const auto aff = make_aff<double>(volume, seg, Aff::noisy, random);
+    for (LossOptions loss : loss_options()) {
+        const Result<double> whole = loss_of(volume, aff, seg, PairOptions{}, loss);
+        loss.scale = 0.25;
+        const Result<double> part = loss_of(volume, aff, seg, PairOptions{}, loss);
+        CHECK_EQUAL(part.loss, whole.loss);
+        std::vector<double> expected = whole.grad;
+        for (double& slope : expected) slope *= 0.25;
+        CHECK_SAME(part.grad, expected);
     }
 }
 

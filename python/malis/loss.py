@@ -251,7 +251,7 @@ def batch_loss(
     """`malis_loss` of a batch for the adapters, which have checked the shapes; the gradient of 16 bits has 32.
 
     With `channels_last` in the layout ``(B, *shape, K)``, as networks of Keras and Flax have it: the core moves the
-    channels faster than any of the frameworks. `scale` multiplies losses and gradient.
+    channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
     affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)

@@ -41,6 +41,7 @@ class _Static(NamedTuple):
     edge_mask: bool
     unlabelled_mask: bool
     channels_last: bool = False
+    scale: float = 1.0  # of the derivative
 
 
 # ------------------------------------------------------------------------------------------------- the custom call
@@ -67,6 +68,7 @@ def _on_cpu(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
         normalize=options.normalize,
         pointwise=options.pointwise,
         from_logits=options.from_logits,
+        scale=np.float64(static.scale),
         constrain_positive=options.constrain_positive,
         constrain_negative=options.constrain_negative,
         ignore_background=options.ignore_background,
@@ -96,6 +98,7 @@ def _through_host(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
                 edge_mask=flat[2] if static.edge_mask else None,
                 unlabelled_mask=flat[-1] if static.unlabelled_mask else None,
                 channels_last=static.channels_last,
+                scale=static.scale,
                 **static.options._asdict(),
             )
         except ValueError as error:
@@ -107,7 +110,7 @@ def _through_host(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _losses_and_grad(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
-    """Loss of every sample and its derivative, which has none itself."""
+    """Loss of every sample, and its derivative times ``static.scale``, which has none itself."""
     if _only_cpu():
         return _vary_as(aff, _on_cpu(static, aff, seg, *masks))
     results = jax.lax.platform_dependent(
@@ -185,8 +188,9 @@ def _forward(static: _Static, aff: Any, seg: Any, *masks: Any) -> Any:
 
 
 def _backward(static: _Static, grad: Any, upstream: Any) -> Any:
-    scale = upstream.reshape(upstream.shape + (1,) * (grad.ndim - upstream.ndim))
-    return (grad * scale, None, *[None] * (static.edge_mask + static.unlabelled_mask))
+    factor = upstream / static.scale  # XLA knows it to be 1 where the mean is differentiated, and omits the product
+    per_sample = factor.reshape(factor.shape + (1,) * (grad.ndim - factor.ndim))
+    return (grad * per_sample, None, *[None] * (static.edge_mask + static.unlabelled_mask))
 
 
 _losses.defvjp(_forward, _backward)
@@ -218,8 +222,14 @@ def _seen(array: Any) -> Tensor:
     return Tensor(tuple(array.shape), jnp.dtype(array.dtype).name)
 
 
-def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
-    """Check the arrays and compute the loss of every sample, shape (B,)."""
+def losses_of_samples(
+    settings: Settings, labels: Any, output: Any, edge_mask: Any, unlabelled_mask: Any, expect_mean: bool
+) -> Any:
+    """Check the arrays and compute the loss of every sample, shape (B,).
+
+    With `expect_mean` the core's own gradient is that of the mean of the losses, else that of their sum. It is what
+    the derivative of that needs; any other costs a product.
+    """
     labels, output = _as_array(labels, settings.names.labels), _as_array(output, settings.names.output)
     masks: list[Any] = [
         None if mask is None else _as_array(mask, name)
@@ -242,6 +252,7 @@ def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: A
         masks[0] is not None,
         masks[1] is not None,
         settings.channels_last,
+        1 / len(aff) if expect_mean and isinstance(aff.shape[0], int) else 1.0,  # else a size of jax.export
     )
     return _losses(static, aff, jax.lax.stop_gradient(labels), *[mask for mask in masks if mask is not None])
 
@@ -252,7 +263,7 @@ def _evaluate(
     """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
     settings = Settings.of(ndim, Names(), others)
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask)
+    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, reduction == "mean")
     if reduction != "none":
         losses = losses.mean() if reduction == "mean" else losses.sum()
     return cast(jax.Array, losses)
@@ -343,7 +354,8 @@ def malis_loss(
         _checks.check_volume(affinities, labels, "seg", np.asarray(offsets))
         arrays = [None if a is None else jnp.expand_dims(_as_array(a, "a mask"), 0) for a in arrays]
     settings = Settings(ndim, offsets, options, channels_last=False, names=CORE_NAMES)
-    losses = losses_of_samples(settings, *arrays)
+    labels, affinities, edge_mask, unlabelled_mask = arrays
+    losses = losses_of_samples(settings, labels, affinities, edge_mask, unlabelled_mask, expect_mean=False)
     return cast(jax.Array, losses[0] if single else losses)
 
 

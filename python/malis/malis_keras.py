@@ -28,7 +28,7 @@ def _settings(ndim: int | None, arguments: Mapping[str, Any]) -> Settings:
     layout = arguments["data_format"]
     layout = keras.config.image_data_format() if layout is None else layout
     settings = Settings.of(ndim, Names("y_true", "y_pred"), {**arguments, "data_format": layout})
-    return settings._replace(rounded_labels=True)  # Keras turns labels into its float dtype before a loss sees them
+    return settings._replace(rounded_labels=True)  # Keras turns labels into its float dtype before a function sees them
 
 
 def _losses_of_samples(settings: Settings, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
@@ -38,7 +38,8 @@ def _losses_of_samples(settings: Settings, y_true: Any, y_pred: Any, edge_mask: 
     tensors = [y_true, y_pred, edge_mask, unlabelled_mask]
     if backend == "torch":  # the other adapters take arrays as well
         tensors = [None if tensor is None else keras.ops.convert_to_tensor(tensor) for tensor in tensors]
-    return importlib.import_module(f"malis.malis_{backend}").losses_of_samples(settings, *tensors)
+    # Keras takes the mean unless it is told otherwise.
+    return importlib.import_module(f"malis.malis_{backend}").losses_of_samples(settings, *tensors, expect_mean=True)
 
 
 def _evaluate(ndim: int, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any, **others: Any) -> Any:
@@ -82,8 +83,8 @@ def malis_loss2d(
     ----------
     y_true : tensor, shape (B, H, W) or (B, H, W, 1)
         Ground truth labels: any integer dtype or bool, or floats that hold integers; 0 is background. Keras turns
-        labels into its float dtype before it calls a loss, and float32 cannot tell labels beyond 2**24 apart: such
-        labels are an error.
+        labels into its float dtype before it calls a function of ``compile``, and float32 cannot tell labels beyond
+        2**24 apart: such labels are an error. `MalisLoss` takes them as they are.
     y_pred : tensor of float16, bfloat16, float32 or float64, shape (B, H, W, K)
         Affinities, for example of a sigmoid: ``y_pred[b, y, x, k]`` belongs to the edge between pixel ``(y, x)`` and
         ``(y, x) + nhood[k]``.
@@ -210,6 +211,17 @@ def malis_loss3d(
     return _evaluate(3, **locals())
 
 
+class _OneCall(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
+    """One call of a loss, of which Keras sees the predictions alone: it would turn labels into its float dtype."""
+
+    def __init__(self, loss: MalisLoss, labels: Any) -> None:
+        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
+        self._loss, self._labels = loss, labels
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._loss.call(self._labels, y_pred)
+
+
 @keras.saving.register_keras_serializable(package="malis")
 class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     r"""The MALIS loss as a Keras loss: options once, then ``model.compile(loss=MalisLoss(...))``.
@@ -238,8 +250,8 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     name : str, optional
         Name of the loss.
     dtype : optional
-        What Keras computes in: it converts `y_true` and `y_pred` to this dtype. By default
-        ``keras.config.floatx()``, but at least float32; "float64" keeps float64.
+        What Keras computes in: it converts `y_pred` to this dtype. By default ``keras.config.floatx()``, but at least
+        float32; "float64" keeps float64.
 
     Raises
     ------
@@ -288,6 +300,25 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
         if dtype is None and keras.config.floatx() in ("float16", "bfloat16"):
             dtype = "float32"
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        y_true : tensor, shape (B, *spatial) or (B, *spatial, 1)
+            Ground truth labels, which keep their dtype.
+        y_pred : tensor, shape (B, *spatial, K)
+            Affinities, or logits with `from_logits`.
+        sample_weight : tensor, shape (B,), optional
+            Weight of each sample.
+
+        Returns
+        -------
+        tensor
+            The loss, a scalar or of shape (B,), as `reduction` says.
+        """
+        return _OneCall(self, y_true)((), y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the loss of each sample.

@@ -33,8 +33,9 @@ def _evaluate_arrays(
     labels: _Array,
     edge_mask: _Array | None,
     unlabelled_mask: _Array | None,
+    expect_mean: bool,
 ) -> tuple[_Array, _Array]:
-    """Loss of every sample, in the dtype of `output`, and its derivative, in the layout of `output`."""
+    """Loss of every sample, in the dtype of `output`, and the derivative of their mean or sum, in its layout."""
     if output.shape[0] == 0:  # a replica may get no sample of the last batch
         return np.zeros(0, output.dtype), np.zeros_like(output)
     try:
@@ -46,6 +47,7 @@ def _evaluate_arrays(
             edge_mask=edge_mask,
             unlabelled_mask=unlabelled_mask,
             channels_last=settings.channels_last,
+            scale=1 / len(output) if expect_mean else 1.0,
             **settings.options._asdict(),
         )
     except ValueError as error:
@@ -75,8 +77,8 @@ def _first_derivative_only(*_: Any) -> None:
     )
 
 
-def _differentiable(function: Any, output: Any) -> Any:
-    """Losses of ``losses, grad = function(output)``, with `grad` as their derivative by `output`."""
+def _differentiable(function: Any, output: Any, expect_mean: bool) -> Any:
+    """Losses of ``losses, grad = function(output)``, with `grad` as the derivative of their mean or sum."""
 
     @tf.custom_gradient  # type: ignore[untyped-decorator,unused-ignore]
     def losses_of(output: Any) -> Any:
@@ -85,16 +87,27 @@ def _differentiable(function: Any, output: Any) -> Any:
         # `output` takes part so that a second derivative by it is an error, and not silently zero.
         @tf.custom_gradient  # type: ignore[untyped-decorator,unused-ignore]
         def chain_rule(upstream: Any, output: Any) -> Any:
-            scale = tf.reshape(upstream, [-1] + [1] * (grad.shape.rank - 1))
-            return grad * scale, _first_derivative_only
+            factor = upstream
+            if expect_mean:
+                factor = upstream / (1 / tf.cast(tf.shape(output)[0], upstream.dtype))
+            per_sample = tf.reshape(factor, [-1] + [1] * (grad.shape.rank - 1))
+            # Usually 1. A product would fill as much new memory as the network's output takes.
+            as_expected = tf.reduce_all(tf.equal(factor, 1))
+            return tf.cond(as_expected, lambda: grad, lambda: grad * per_sample), _first_derivative_only
 
         return losses, lambda upstream: chain_rule(upstream, output)
 
     return losses_of(output)
 
 
-def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
-    """Check the tensors and compute the loss of every sample, shape (B,)."""
+def losses_of_samples(
+    settings: Settings, labels: Any, output: Any, edge_mask: Any, unlabelled_mask: Any, expect_mean: bool
+) -> Any:
+    """Check the tensors and compute the loss of every sample, shape (B,).
+
+    With `expect_mean` the core's own gradient is that of the mean of the losses, else that of their sum. It is what
+    the derivative of that needs; any other costs a product.
+    """
     labels, output = tf.convert_to_tensor(labels), tf.convert_to_tensor(output)
     edge_mask, unlabelled_mask = (None if m is None else tf.convert_to_tensor(m) for m in (edge_mask, unlabelled_mask))
     checked = settings.check(
@@ -121,7 +134,7 @@ def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: A
     def evaluate(output: _Array, labels: _Array, *masks: _Array) -> tuple[_Array, _Array]:
         edges = masks[0] if edge_mask is not None else None
         voxels = masks[-1] if unlabelled_mask is not None else None
-        return _evaluate_arrays(settings, checked, output, labels, edges, voxels)
+        return _evaluate_arrays(settings, checked, output, labels, edges, voxels, expect_mean)
 
     def function(output: Any) -> Any:
         if tf.executing_eagerly():
@@ -132,7 +145,7 @@ def losses_of_samples(settings: Settings, labels: Any, output: Any, edge_mask: A
         grad.set_shape(output.shape)
         return losses, grad
 
-    return _differentiable(function, tf.cast(output, dtype))
+    return _differentiable(function, tf.cast(output, dtype), expect_mean)
 
 
 def _seen(tensor: Any, name: str) -> Tensor:
@@ -147,7 +160,7 @@ def _evaluate(
     """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
     settings = Settings.of(ndim, Names(), others)
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask)
+    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, reduction == "mean")
     if reduction == "none":
         return losses
     return tf.reduce_mean(losses) if reduction == "mean" else tf.reduce_sum(losses)

@@ -64,7 +64,7 @@ def _loss(
     nhood: Sequence[int],
     *options_and_scale: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every sample and its derivative, both times `scale`, both float32 where `output` has 16 bits.
+    """Loss of every sample, and its derivative times `scale`, both float32 where `output` has 16 bits.
 
     A 16-bit derivative would lose its small numbers before the gradient scaling of mixed precision, which
     comes with the upstream gradient, could save them.
@@ -128,22 +128,27 @@ class _ChainRule(torch.autograd.Function):
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, grad = output
+    ctx.scale = inputs[-1]
     ctx.mark_non_differentiable(grad)
     ctx.set_materialize_grads(False)  # no zeros for `grad`, which is as large as the network's output
     ctx.save_for_backward(grad, inputs[0])
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad = None if grad_loss is None else _ChainRule.apply(grad_loss, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+    if grad_loss is None:
+        grad = None
+    else:
+        factor = grad_loss if ctx.scale == 1 else grad_loss / ctx.scale
+        grad = _ChainRule.apply(factor, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
     return (grad, *[None] * (5 + len(Options._fields)))
 
 
-def _is_one(grad_loss: Tensor) -> bool:
-    """Whether all numbers of an upstream gradient are 1; False where that cannot be known, or not at once."""
+def _is_expected(grad_loss: Tensor, scale: float) -> bool:
+    """Whether an upstream gradient is `scale`; False where that cannot be known, or not at once."""
     if grad_loss.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     try:
-        return bool((grad_loss == 1).all())
+        return bool((grad_loss / scale == 1).all())
     except RuntimeError:  # inside of vmap
         return False
 
@@ -181,8 +186,8 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, grad_of_grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad_loss is not None and not torch.is_grad_enabled() and _is_one(grad_loss):
-            # The usual case. A product would fill as much new memory as the network's output takes.
+        if grad_loss is not None and not torch.is_grad_enabled() and _is_expected(grad_loss, ctx.scale):
+            # The usual case. A product with 1 would fill as much new memory as the network's output takes.
             grad, output = ctx.saved_tensors
             return (grad.to(output.dtype), *[None] * (5 + len(Options._fields)))
         return _backward(ctx, grad_loss, grad_of_grad)
@@ -205,12 +210,12 @@ def losses_of_samples(
     output: Tensor,
     edge_mask: Tensor | None,
     unlabelled_mask: Tensor | None,
-    shares_of_mean: bool = False,
+    expect_mean: bool,
 ) -> Tensor:
     """Check the tensors and compute the loss of every sample, shape (B,). The operator itself checks the values.
 
-    With `shares_of_mean` every loss is divided by B: the mean is their sum, and the operator's own gradient that of
-    the mean.
+    With `expect_mean` the operator's own gradient is that of the mean of the losses, else that of their sum. It is
+    what a backward pass of that needs; any other costs a product.
     """
     checked = settings.check(
         _seen(output, settings.names.output),
@@ -227,7 +232,8 @@ def losses_of_samples(
         output = output.movedim(-1, 1)
         edge_mask = None if edge_mask is None else edge_mask.movedim(-1, 1)
     offsets = [step for offset in checked.nhood for step in offset]
-    scale = 1 / output.shape[0] if shares_of_mean else 1.0
+    # A compiled function may have a batch size that is not known yet, and multiplies without an array of its own.
+    scale = 1 / output.shape[0] if expect_mean and not torch.compiler.is_compiling() else 1.0
     arguments = output, labels, edge_mask, unlabelled_mask, offsets, *settings.options, scale
     if torch.compiler.is_compiling():
         return cast(Tensor, _loss(*arguments)[0])
@@ -250,12 +256,10 @@ def _reduced_loss(
     reduction: str,
 ) -> Tensor:
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
-    # A compiled function may have a batch size that is not known yet, and multiplies without an array of its own.
-    shares = reduction == "mean" and not torch.compiler.is_compiling()
-    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, shares)
+    losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, reduction == "mean")
     if reduction == "none":
         return losses
-    return losses.mean() if reduction == "mean" and not shares else losses.sum()
+    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 def _evaluate(
@@ -381,7 +385,7 @@ def malis_loss2d(
     >>> output = torch.full((1, 2, 2, 4), 0.5, requires_grad=True)
     >>> loss = malis_loss2d(seg_gt, output)
     >>> loss
-    tensor(0.0800, grad_fn=<SumBackward0>)
+    tensor(0.0800, grad_fn=<MeanBackward0>)
     >>> loss.backward()
     >>> output.grad.shape
     torch.Size([1, 2, 2, 4])

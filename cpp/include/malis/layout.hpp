@@ -1,4 +1,5 @@
-// Channels last, as most networks of Keras and Flax have them, to channels first, as edges are numbered, and back.
+// Channels last, as most networks of Keras and Flax have them, to channels first, as edges are numbered. The way back is
+// that of the gradient (loss.hpp), which is zero but for some edges.
 //
 // A block of voxels fits the first cache in both layouts, so every line of memory is read and written once, whatever
 // the strides within it.
@@ -46,18 +47,6 @@ void to_channels_first(const T* from, std::size_t voxels, std::size_t channels, 
             const T* source = from + k;
             T* target = to + k * voxels;
             for (std::size_t v = begin; v < end; ++v) target[v] = source[v * count];
-        }
-    });
-}
-
-// to[v * channels + k] = from[k * voxels + v]
-template <class T>
-void to_channels_last(const T* from, std::size_t voxels, std::size_t channels, T* to, int threads) {
-    detail::for_blocks(voxels, channels, threads, [&](std::size_t begin, std::size_t end, auto count) {
-        for (std::size_t k = 0; k < count; ++k) {
-            const T* source = from + k * voxels;
-            T* target = to + k;
-            for (std::size_t v = begin; v < end; ++v) target[v * count] = source[v];
         }
     });
 }

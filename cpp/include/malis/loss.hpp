@@ -13,8 +13,12 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
+#include <vector>
 
+#include "malis/buffer.hpp"
 #include "malis/label_histogram.hpp"
+#include "malis/layout.hpp"
 #include "malis/order.hpp"
 #include "malis/parallel.hpp"
 
@@ -28,14 +32,18 @@ struct LossOptions {
     bool normalize = true;
     Pointwise pointwise = Pointwise::squared_hinge;
     bool from_logits = false;  // aff holds logits; the loss is that of their sigmoid
-    double scale = 1;          // of the loss and its gradient: 1 / samples for a share of the mean of a batch
+    double scale = 1;          // of the gradient alone: an upstream gradient that is known beforehand
 };
 
 template <class T, class Index>
 class LossSink {
   public:
-    LossSink(T* grad, std::size_t edges, const LossOptions& options)
-        : grad_(grad), edges_(edges), options_(options) {}
+    // With the channels last the slopes are listed until finish() is called: they take less memory than an array in the
+    // order of edges would, and the memory of the gradient may hold the affinities for as long.
+    LossSink(T* grad, std::size_t voxels, std::size_t channels, const LossOptions& options, Layout layout, int threads)
+        : grad_(grad), voxels_(voxels), channels_(channels), options_(options),
+          positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
+          negative_slopes_(1) {}
 
     CountArrays arrays() const { return {}; }
 
@@ -55,15 +63,24 @@ class LossSink {
     }
 
     void clear(int threads) {
-        parallel_ranges(edges_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
-            std::memset(static_cast<void*>(grad_ + begin), 0, (end - begin) * sizeof(T));
-        });
+        if (!listed()) fill_with_zeros(threads);
+    }
+    void finish(int threads) {
+        if (!listed()) return;
+        fill_with_zeros(threads);
+        const Index voxels = static_cast<Index>(voxels_);
+        const auto write = [&](const Slope& slope) {
+            const Index channel = slope.edge / voxels;
+            grad_[(slope.edge - channel * voxels) * channels_ + channel] += slope.value;
+        };
+        for_each(positive_slopes_, threads, write);
+        for_each(negative_slopes_, threads, write);
     }
 
     void expect_positive(double pairs) { positive_ = weight(options_.pos_loss_weight, pairs); }
     void expect_negative(double pairs) { negative_ = weight(1 - options_.pos_loss_weight, pairs); }
 
-    double positive(Rank<T> rank, Index edge, std::uint64_t pairs) {
+    double positive(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
         double x = from_rank<T>(rank), value, slope, inner = 1;
         if (options_.from_logits) x = sigmoid(x, inner);
         if (options_.pointwise == Pointwise::squared_hinge) {
@@ -74,7 +91,8 @@ class LossSink {
             value = -std::log(std::max(x, eps));
             slope = x > eps ? -1 / x : 0;
         }
-        return add(edge, positive_ * static_cast<double>(pairs), value, slope * inner);
+        Slopes* const list = listed() ? &positive_slopes_[thread] : nullptr;
+        return add(edge, positive_ * static_cast<double>(pairs), value, slope * inner, list);
     }
 
     double negative(Rank<T> rank, Index edge, std::uint64_t pairs) {
@@ -88,14 +106,20 @@ class LossSink {
             value = -std::log(std::max(1 - x, eps));
             slope = 1 - x > eps ? 1 / (1 - x) : 0;
         }
-        return add(edge, negative_ * static_cast<double>(pairs), value, slope * inner);
+        return add(edge, negative_ * static_cast<double>(pairs), value, slope * inner,
+                   listed() ? negative_slopes_.data() : nullptr);
     }
 
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
     double correct_positive(double expected, double found, int threads) {
         if (!options_.normalize || found == 0) return 1;
         const double factor = expected / found;
-        parallel_ranges(edges_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
+        if (listed()) {
+            for_each(positive_slopes_, threads,
+                     [&](Slope& slope) { slope.value = static_cast<T>(slope.value * factor); });
+            return factor;
+        }
+        parallel_ranges(voxels_ * channels_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) grad_[i] = static_cast<T>(grad_[i] * factor);
         });
         return factor;
@@ -104,8 +128,41 @@ class LossSink {
   private:
     static constexpr double eps = 1e-7;
 
+    struct Slope {
+        Index edge;
+        T value;
+    };
+    struct alignas(64) Slopes {  // a line of memory for each thread
+        Buffer<Slope> of;
+    };
+
+    bool listed() const { return !positive_slopes_.empty(); }
+
+    void fill_with_zeros(int threads) {
+        parallel_ranges(voxels_ * channels_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
+            std::memset(static_cast<void*>(grad_ + begin), 0, (end - begin) * sizeof(T));
+        });
+    }
+
+    // In parallel, as no pass decides an edge twice.
+    template <class F>
+    static void for_each(std::vector<Slopes>& lists, int threads, F&& f) {
+        std::vector<std::pair<Slope*, Slope*>> parts;
+        for (Slopes& list : lists) {
+            for (Slope* at = list.of.begin(); at != list.of.end();) {
+                const std::size_t left = static_cast<std::size_t>(list.of.end() - at);
+                Slope* const end = at + std::min(left, std::size_t{1} << 15);
+                parts.push_back({at, end});
+                at = end;
+            }
+        }
+        parallel_for(parts.size(), threads, [&](std::size_t part, std::size_t) {
+            for (Slope* slope = parts[part].first; slope != parts[part].second; ++slope) f(*slope);
+        });
+    }
+
     double weight(double of_pass, double pairs) const {
-        return 2 * options_.scale * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
+        return 2 * of_pass * (!options_.normalize ? 1 : pairs > 0 ? 1 / pairs : 0);
     }
 
     // The affinity beyond which the hinge that ends at `end` is zero, on the safe side; `none` where there is none.
@@ -127,15 +184,24 @@ class LossSink {
         return s;
     }
 
-    double add(Index edge, double weight, double value, double slope) {
-        if (slope != 0) grad_[edge] += static_cast<T>(weight * slope);
+    double add(Index edge, double weight, double value, double slope, Slopes* list) {
+        if (slope != 0) {
+            const T part = static_cast<T>(options_.scale * weight * slope);
+            if (list == nullptr) {
+                grad_[edge] += part;
+            } else {
+                list->of.push_back({edge, part});
+            }
+        }
         return weight * value;
     }
 
     T* grad_;
-    std::size_t edges_;
+    std::size_t voxels_, channels_;
     LossOptions options_;
     double positive_ = 0, negative_ = 0;
+    std::vector<Slopes> positive_slopes_;  // of each thread; none with the channels first
+    std::vector<Slopes> negative_slopes_;  // one list, as the pass has one thread that decides
 };
 
 }  // namespace malis

@@ -96,18 +96,21 @@ void count_pairs(const Volume& volume, const T* aff, const Label* seg, const Pai
     });
 }
 
-// Returns the loss; grad[e] is its derivative by aff[e].
+// Returns the loss; grad[e] is its derivative by aff[e]. With `layout` channels_last, grad is written in that layout, and
+// aff, still with the channels first, may lie in the memory of grad.
 template <class T, class Label>
 double malis_loss(const Volume& volume, const T* aff, const Label* seg, const PairOptions& options,
-                  const LossOptions& loss, T* grad) {
+                  const LossOptions& loss, T* grad, Layout layout = Layout::channels_first) {
     check_nan(aff, volume.edges(), "aff", options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
         const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
                                                   options.ignore_background, options.threads);
-        LossSink<T, Index> sink(grad, volume.edges(), loss);
+        LossSink<T, Index> sink(grad, volume.voxels(), volume.nhood.size(), loss, layout, options.threads);
         sink.clear(options.threads);
-        return count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        sink.finish(options.threads);
+        return value;
     });
 }
 
@@ -130,7 +133,6 @@ void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, c
             return;
         }
         // The memory of the gradient holds the affinities until it is needed itself.
-        Buffer<T> first_grad(edges);
         Buffer<bool> first_mask;
         to_channels_first(sample_aff, voxels, channels, sample_grad, threads);
         if (of_sample.edge_mask != nullptr) {
@@ -138,8 +140,7 @@ void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, c
             to_channels_first(of_sample.edge_mask, voxels, channels, first_mask.data(), threads);
             of_sample.edge_mask = first_mask.data();
         }
-        losses[i] = malis_loss(volume, sample_grad, sample_seg, of_sample, loss, first_grad.data());
-        to_channels_last(first_grad.data(), voxels, channels, sample_grad, threads);
+        losses[i] = malis_loss(volume, sample_grad, sample_seg, of_sample, loss, sample_grad, layout);
     };
     // One thread a sample is the best division of work; what does not divide evenly is divided inside.
     const std::size_t threads = static_cast<std::size_t>(std::max(1, options.threads));

@@ -29,7 +29,8 @@
 // Sinks receive the counts:
 //     clear(threads)                     before everything else
 //     expect_positive(pairs)             once, before positive(); likewise negative
-//     positive(rank, edge, pairs)        an edge and the pairs it decides; returns its part of a loss
+//     positive(rank, edge, pairs)        an edge and the pairs it decides; returns its part of a loss. Positive ones may
+//                                        come from several threads, with the number of the thread
 //     idle_positive()                    the affinity from which on edges have no part in the result, infinity: none
 //     idle_negative()                    the affinity up to which they have none, minus infinity: none
 //     arrays()                           where counts may be written without all of that, or two nulls
@@ -87,7 +88,7 @@ class CountSink {
     void expect_positive(double) {}
     void expect_negative(double) {}
     double correct_positive(double, double, int) { return 1; }
-    double positive(Rank<T>, Index edge, std::uint64_t pairs) {
+    double positive(Rank<T>, Index edge, std::uint64_t pairs, std::size_t = 0) {
         pos_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
@@ -504,14 +505,14 @@ class ConstrainedCount {
             for (std::size_t i = tasks[task].first; i < tasks[task].second; ++i) {
                 if (i == tasks[task].first) prepare(order[i], work.stretches);
                 if (i + 1 < tasks[task].second) prepare(order[i + 1], work.next);
-                solve(order[i], work, 1, emit, sums[task].loss, sums[task].pairs);
+                solve(order[i], thread, 1, emit, sums[task].loss, sums[task].pairs);
                 std::swap(work.stretches, work.next);
             }
         });
         for (std::size_t i = 0; i < large_objects.size(); ++i) {
             Sum& sum = sums[tasks.size() + i];
             find_stretches(grid_, objects_, large_objects[i], work_[0].stretches);
-            solve(large_objects[i], work_[0], threads_, emit, sum.loss, sum.pairs);
+            solve(large_objects[i], 0, threads_, emit, sum.loss, sum.pairs);
         }
         double loss = 0;
         std::uint64_t pairs = 0;
@@ -611,7 +612,9 @@ class ConstrainedCount {
         }
     }
 
-    void solve(Index l, ObjectWork<T, Index>& work, int threads, bool emit, double& loss, std::uint64_t& total) {
+    // Solves an object with the work of one thread.
+    void solve(Index l, std::size_t thread, int threads, bool emit, double& loss, std::uint64_t& total) {
+        ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
         regions_of_[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
@@ -620,7 +623,7 @@ class ConstrainedCount {
         const auto merge = [&](const Record<T, Index>& r, Index a, Index b) {
             const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
             sets.link(a, b);
-            loss += sink_.positive(r.rank, r.edge, pairs);
+            loss += sink_.positive(r.rank, r.edge, pairs, thread);
             total += pairs;
             return sets.sets() > 1;
         };
