@@ -81,16 +81,22 @@ def test_synthetic_images_are_packed_dark_objects():
     assert image.dtype == np.float32
     assert labels.shape == (256, 256)
     sizes = np.bincount(labels.ravel())[1:]
-    assert (sizes >= common.MIN_SIZE).sum() > 50
+    assert (sizes >= common.MIN_SIZE).sum() > 40
     assert 0.6 < (labels > 0).mean() < 0.9
     assert image[0][labels > 0].mean() < image[0][labels == 0].mean() - 1  # in standard deviations
 
 
-def test_a_mask_of_synthetic_objects_separates_them():
-    # Cross entropy on the mask is a fair rival: the components of the true mask are the objects.
+def test_synthetic_objects_touch_and_their_affinities_separate_them():
     for seed in range(3):
         _, labels = common.synthetic_image(seed)
-        assert same_partition(label(labels > 0, connectivity=1), labels)
+        affinities = malis.seg_to_affgraph(labels, common.NHOOD).astype(np.float32)
+        seg, _ = malis.affgraph_to_seg(affinities, common.NHOOD, 0, threshold=0.5)
+        assert same_partition(np.where(labels > 0, seg, 0), labels)
+        # Many touch where their gap has faded, so that the mask of all of them is in few parts.
+        parts = label(labels > 0, connectivity=1)
+        assert parts.max() < labels.max() / 2
+        touching = (malis.seg_to_affgraph(labels > 0, common.NHOOD) > 0) & (affinities == 0)
+        assert 0.005 < touching.mean() < 0.1
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -118,7 +124,7 @@ def test_folder_of_masks(folder, drawn):
     assert (len(data.train), len(data.validation), len(data.test)) == (3, 1, 2)
     loaded = [*data.train.labels, *data.validation.labels, *data.test.labels]
     for truth, labels in zip(drawn[1], loaded, strict=True):
-        assert same_partition(truth, labels)
+        assert same_partition(label(truth > 0, connectivity=1), labels)  # objects that touch are one in a mask
     np.testing.assert_allclose(data.test.images[1], common.normalized(drawn[0][5]))
     assert data.name == "cells"
 
@@ -233,6 +239,8 @@ def test_perfect_predictions_are_perfect_segmentations(loss, drawn):
     assert targets.dtype == np.float32
     assert not targets[:, task.known((SIZE, SIZE)) == 0].any()
     for target, truth in zip(targets, labels, strict=True):
+        if loss == "cross-entropy":
+            truth = label(truth > 0, connectivity=1)  # objects that touch are one in a mask
         large = np.where(np.bincount(truth.ravel())[truth] >= common.MIN_SIZE, truth, 0)
         assert same_partition(task.segment(target, 0.5), large)
 
@@ -362,18 +370,18 @@ def test_whole_run(kind, loss, run_example, folder, hdf5, tmp_path, capsys):
 
 def test_runs_are_reproducible(run_example, folder):
     first, again, other = (
-        run_example("--data", str(folder), "--steps", "20", "--seed", seed) for seed in ("1", "1", "2")
+        run_example("--data", str(folder), "--steps", "120", "--lr", "1e-2", "--seed", seed) for seed in ("1", "1", "2")
     )
     assert first["scores"] == again["scores"]
     assert first["scores"] != other["scores"]
 
 
 def test_training_learns(run_example):
-    # Even a tiny network finds some objects after a few seconds, an untrained one finds none.
+    # Even a tiny network has begun to tell objects apart after a few seconds, an untrained one has not.
     options = ["--images", "6", "--crop", "64", "--channels", "8", "--lr", "1e-2"]
-    trained = run_example("--loss", "malis", "--steps", "200", *options)["mean"]
+    trained = run_example("--loss", "malis", "--steps", "300", *options)["mean"]
     untrained = run_example("--loss", "malis", "--steps", "1", *options)["mean"]
-    assert trained.object_recall > untrained.object_recall + 0.1
+    assert trained.rand_f_score > untrained.rand_f_score + 0.1
 
 
 @pytest.mark.parametrize(

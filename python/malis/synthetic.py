@@ -22,9 +22,10 @@ __all__ = ["synthetic_affinities", "synthetic_image"]
 def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Draw packed organelles: round, dark, textured, with thin bright gaps that fade where two of them touch.
 
-    A gap is one to two pixels wide and for many pairs of neighbours hardly visible, while the cristae inside are as
-    bright as many a gap: few wrong pixels are enough to merge two objects. In the ground truth at least one pixel
-    of background lies between two objects, so that an object mask holds all there is to know.
+    Most of the common border of two organelles is hardly visible, while septa within most of them are as bright as a
+    gap: what separates two objects is a weak hint, and few wrong pixels are enough to merge them. Where a gap has
+    faded the labels touch, without a pixel of background between them, as they do in ground truth of packed
+    mitochondria: an affinity graph can say where one object ends and the next one begins, an object mask cannot.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32]
         return _smooth_noise(rng, (size, size), sigma)
 
     # Discs thrown at random that may overlap a little, the large ones first: packed, but not a lattice.
-    radii = np.sort(rng.uniform(6.0, 13.0, 6000))[::-1]
+    radii = np.sort(rng.uniform(11.0, 24.0, 6000))[::-1]
     candidates = rng.uniform(-radii[0], size + radii[0], (len(radii), 2))
     centres, sizes = candidates[:1], radii[:1]
     for centre, radius in zip(candidates[1:], radii[1:], strict=True):
@@ -84,26 +85,33 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32]
     at = np.moveaxis(np.mgrid[:size, :size], 0, -1) + 1.6 * np.stack([smooth(9), smooth(9)], -1)  # no perfect circles
     owner, neighbour, first, second = nearest_two(at)
     depth = np.minimum(1.5 - first, (second - first) / 2)  # below the surface, in pixels
-    # The outlines of the ground truth waver by a pixel, as those of annotators do.
-    drawn_owner, _, drawn_first, _ = nearest_two(at + 0.8 * np.stack([smooth(4), smooth(4)], -1))
+    # Where two organelles press on each other, the gap fades, for some pairs nearly all along their border.
+    pair = rng.normal(0, 0.8, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
+    visible = 1 / (1 + np.exp(-(pair - 1.1 + 1.5 * smooth(4)) / 0.35))
+    touching = np.exp(-(np.maximum(first, 0) ** 2) / 8) * (second < 4)
+
+    # The outlines of the ground truth waver by a fraction of a pixel, as those of annotators do.
+    drawn_owner, _, drawn_first, _ = nearest_two(at + 0.3 * np.stack([smooth(4), smooth(4)], -1))
     nhood = mknhood2d(1)
-    touching_labels = np.where(drawn_first < 0.7, drawn_owner + 1, 0)
-    within = seg_to_affgraph((touching_labels > 0).astype(np.int32), nhood)
-    cut = (seg_to_affgraph(touching_labels, nhood) != within).any(0)
-    labels = np.where(cut, 0, touching_labels)
+    labels = np.where(drawn_first < 0.7, drawn_owner + 1, 0)
+    within = seg_to_affgraph((labels > 0).astype(np.int32), nhood)
+    border = (seg_to_affgraph(labels, nhood) != within).any(0)
+    labels[border & ((visible > 0.5) | (touching < 0.5))] = 0
 
     angle = rng.uniform(0, np.pi, n)[owner]
     along = at[..., 0] * np.cos(angle) + at[..., 1] * np.sin(angle) + 2.5 * smooth(8)
     cristae = np.clip(np.sin(2 * np.pi * along / rng.uniform(5, 8, n)[owner]), 0, 1) ** 2
-    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 2) / 2, 0, 1)
-    inside = rng.normal(0.32, 0.07, n)[owner] + 0.35 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
+    cristae *= (0.5 + 0.5 * np.tanh(2 * smooth(4))) * np.clip((depth - 1.5) / 1.5, 0, 1)
+    inside = rng.normal(0.32, 0.07, n)[owner] + 0.38 * cristae - 0.07 * np.exp(-((depth - 1.6) ** 2))
     between = 0.72 + 0.05 * smooth(2.5) + 0.03 * smooth(1)
-    # Where two organelles press on each other, the gap fades, for some pairs all along their border.
-    pair = rng.normal(0, 1.2, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
-    visible = 1 / (1 + np.exp(-(pair - 0.4 + 0.9 * smooth(6)) / 0.5))
-    touching = np.exp(-(np.maximum(first, 0) ** 2) / 8) * (second < 4)
+    # In most organelles a septum goes from side to side.
+    across = rng.uniform(0, np.pi, n)
+    off_centre = np.einsum("...i,i...->...", at - centres[owner], np.stack([np.cos(across), np.sin(across)])[:, owner])
+    off_centre += 0.8 * smooth(6) - (rng.uniform(-0.45, 0.45, n) * sizes)[owner]
+    bright = np.where(rng.random(n) < 0.9, rng.uniform(0.4, 1, n), 0)[owner]
+    septum = bright * np.exp(-(off_centre**2) / 1.28) * (depth > -0.5)
     gap = (1 - 0.95 * touching * (1 - visible)) / (1 + np.exp((depth - 0.5) / 0.35))
-    picture = ndimage.gaussian_filter(inside + (between - inside) * gap, 0.9)
+    picture = ndimage.gaussian_filter(inside + (between - inside) * np.maximum(gap, septum), 0.9)
     picture += 0.03 * smooth(40) + 0.07 * rng.standard_normal((size, size))
     image = picture.astype(np.float32)[np.newaxis]
     image = (image - image.mean()) / image.std()
@@ -162,7 +170,7 @@ def synthetic_affinities(
     shared = 1.6 * _smooth_noise(rng, shape, 1.0) + 1.0 * _smooth_noise(rng, shape, 4.0)
     logits = np.empty(truth.shape)
     for channel, edges in zip(logits, truth, strict=True):
-        blurred = ndimage.gaussian_filter(np.where(edges > 0, 4.0, -4.0), 0.5, mode="nearest")
+        blurred = ndimage.gaussian_filter(np.where(edges > 0, 4.0, -7.0), 0.5, mode="nearest")
         channel[:] = blurred + noise * (shared + 0.6 * _smooth_noise(rng, shape, 0.7))
     return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
 
