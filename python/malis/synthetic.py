@@ -87,7 +87,7 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32]
     depth = np.minimum(1.5 - first, (second - first) / 2)  # below the surface, in pixels
     # Where two organelles press on each other, the gap fades, for some pairs nearly all along their border.
     pair = rng.normal(0, 0.8, (n, n))[np.minimum(owner, neighbour), np.maximum(owner, neighbour)]
-    visible = 1 / (1 + np.exp(-(pair - 1.1 + 1.5 * smooth(4)) / 0.35))
+    visible = 1 / (1 + np.exp(-(pair - 1.4 + 1.5 * smooth(4)) / 0.35))
     touching = np.exp(-(np.maximum(first, 0) ** 2) / 8) * (second < 4)
 
     # The outlines of the ground truth waver by a fraction of a pixel, as those of annotators do.
