@@ -246,12 +246,13 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def tables(runs: list[dict[str, Any]], data: str) -> str:
     """Return the scores, the cost and the tests of a data set in Markdown."""
-    scores = [("loss", *SCORES, "object score, grown")]
+    scores = [("loss", *SCORES, *(f"{score}, grown" for score in TESTED))]
     cost = [("loss", "ms per step", "of these in MALIS", "share")]
     tests = [(f"{OURS} against", *(f"{s}: {what}" for s in TESTED for what in ("gain", "p", "images won")))]
     for method in METHODS:
         columns = [spread(values(runs, data, method.name, score)) for score in SCORES]
-        scores.append((method.name, *columns, spread(values(runs, data, method.name, "object score", "grown"))))
+        columns += [spread(values(runs, data, method.name, score, "grown")) for score in TESTED]
+        scores.append((method.name, *columns))
         mine = [run for run in runs if run["data"] == data and run["method"] == method.name]
         step, part = (
             1e3 * float(np.median([run[k] for run in mine])) for k in ("seconds per step", "seconds in MALIS")
@@ -265,6 +266,32 @@ def tables(runs: list[dict[str, Any]], data: str) -> str:
                 row += [f"{gain.mean():+.3f}", f"{p_value(gain):.2g}", won]
             tests.append(tuple(row))
     return f"### {data}\n\n" + "\n\n".join(markdown(rows) for rows in (scores, tests, cost))
+
+
+FATES = ("found", "sharing a match", "unmatched", "outline off", "spurious predictions")
+
+
+def fates(truth: Labels, seg: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Return how many true objects have which fate, and how many predicted objects are no true one's match."""
+    matches = metrics.match_objects(truth, seg, min_size=MIN_SIZE)
+    matched, found = matches.pred_labels > 0, matches.found()
+    parts = (found, matched & ~matches.unique, ~matched, matches.unique & ~found)
+    spurious = matches.n_predicted - len(np.unique(matches.pred_labels[matched]))
+    return (*(int(part.sum()) for part in parts), spurious)
+
+
+def fate_table(args: argparse.Namespace, data: Data) -> str:
+    """Return what became of the objects of the test images, summed over these, in the mean over the seeds."""
+    rows = [("loss", *FATES)]
+    for method in METHODS:
+        counts = []
+        for seed in range(args.seeds):
+            with np.load(segmentations_of(args.output, data.name, method.name, seed)) as file:
+                segmentations = [file[f"arr_{i}"].astype(np.int64) for i in range(len(data.test))]
+            images = zip(data.test.labels, segmentations, strict=True)
+            counts.append(np.sum([fates(truth, seg) for truth, seg in images], axis=0))
+        rows.append((method.name, *(f"{count:.1f}" for count in np.mean(counts, axis=0))))
+    return markdown(rows)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options.error(str(error))
     runs = run_all(args, sets)
     for data in sets:
-        text = tables(runs, data.name)
+        text = f"{tables(runs, data.name)}\n\n{fate_table(args, data)}"
         print(text)
         (args.output / f"{data.name}.md").write_text(text + "\n", encoding="utf-8")
     draw(args, sets, runs)

@@ -523,6 +523,7 @@ def test_runs_of_the_benchmark_differ_in_the_loss_alone(comparison, monkeypatch)
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "draw", lambda *args: None)
     monkeypatch.setattr(module, "tables", lambda *args: "")
+    monkeypatch.setattr(module, "fate_table", lambda *args: "")
     run("--seeds", "2", "--images", "4")
     assert len(seen) == 8
     for seed, steps, weights, images in seen:
@@ -547,6 +548,21 @@ def test_growing_objects():
     grown = module.grow(aff, (0.9, 0.5))
     assert same_partition(grown, np.where(truth == 3, 0, truth))
     assert not module.grow(aff, (0.99, 0.5)).any()
+
+
+def test_fates_of_objects():
+    truth, seg = np.zeros((10, 90), np.int32), np.zeros((10, 90), np.int32)
+    for number, at in enumerate((5, 20, 35, 50, 65), 1):
+        truth[:, at : at + 10] = number
+    seg[:, 5:15] = 1
+    seg[:, 20:45] = 2  # two objects in one
+    seg[:, 53:70] = 3  # most of the fourth, and as much besides
+    seg[:, 65:70] = 0  # half of the fifth is nowhere, and half below the size that counts
+    seg[:, 70:75] = 4
+    seg[:, 78:88] = 5  # nothing true
+    module = load_example("benchmark_losses")
+    assert module.fates(truth, seg) == (1, 2, 1, 1, 1)
+    assert module.fates(truth, truth) == (5, 0, 0, 0, 0)
 
 
 def test_wilcoxon_over_seeds_and_images(comparison):
