@@ -118,7 +118,13 @@ void sorts_like_stable_sort(std::size_t n, bool all) {
                 parts[p].resize(bounds[p + 1] - bounds[p]);
                 std::copy(unsorted.data() + bounds[p], unsorted.data() + bounds[p + 1], parts[p].begin());
             }
-            sort_records<T, Index>(parts, records, scratch, threads);
+            if (!sort_records<T, Index>(parts, records, scratch, threads)) {
+                // In order already: not even moved.
+                records.clear();
+                for (const auto& part : parts) {
+                    for (const R& r : part) records.push_back(r);
+                }
+            }
             bool equal = records.size() == n;
             for (std::size_t i = 0; equal && i < n; ++i)
                 equal = records[i].rank == expected[i].rank && records[i].edge == expected[i].edge &&

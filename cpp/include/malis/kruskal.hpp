@@ -173,13 +173,11 @@ struct LooksAhead : std::false_type {};
 template <class OnMerge>
 struct LooksAhead<OnMerge, std::void_t<decltype(&OnMerge::prefetch_root)>> : std::true_type {};
 
-// Sorts the records and takes them in order; false when on_merge asked to stop.
+// Takes records in the order they are in; false when on_merge asked to stop.
 template <class T, class Index, class OnMerge>
-bool merge_sorted(Parts<T, Index>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
-                  OnMerge& on_merge) {
-    sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads);
-    const Record<T, Index>* const begin = scratch.sorted.begin();
-    const Record<T, Index>* const end = scratch.sorted.end();
+bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, OnMerge& on_merge) {
+    const Record<T, Index>* const begin = records.begin();
+    const Record<T, Index>* const end = records.end();
     const Record<T, Index>* r = begin;
     if (sets.nodes() > (std::size_t{1} << 16)) {
         // Beyond the cache a merge waits for one line of memory after the other: from a node to its root, to what is
@@ -217,6 +215,18 @@ bool merge_sorted(Parts<T, Index>& records, UnionFind<Index>& sets, KruskalScrat
         const Index a = sets.find(r->a);
         const Index b = sets.find(r->b);
         if (a != b && !on_merge(*r, a, b)) return false;
+    }
+    return true;
+}
+
+// Sorts the records of all parts and takes them in order; false when on_merge asked to stop.
+template <class T, class Index, class OnMerge>
+bool merge_sorted(Parts<T, Index>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
+                  OnMerge& on_merge) {
+    if (sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads))
+        return merge_records<T, Index>(scratch.sorted, sets, on_merge);
+    for (const auto& part : records) {
+        if (!merge_records<T, Index>(part, sets, on_merge)) return false;
     }
     return true;
 }
@@ -260,13 +270,20 @@ void kruskal_below(T threshold, const Source& source, UnionFind<Index>& sets, Kr
                 ? last
                 : std::min(last, detail::threshold_of<T>(detail::PartsSource<T, Index>(rest), scratch, edges_per_node,
                                                          sets.sets()));
-        if (next == std::numeric_limits<Rank<T>>::max()) {
+        std::size_t strong = left;
+        if (next != std::numeric_limits<Rank<T>>::max()) {
+            strong = 0;
+            for (const auto& part : rest) {
+                for (const auto& r : part) strong += r.rank <= next;
+            }
+        }
+        if (strong == left) {
             detail::merge_sorted<T, Index>(rest, sets, scratch, threads, on_merge);
             return;
         }
         records.resize(1);
-        records[0].reset(left);
-        std::size_t strong = 0;
+        records[0].reset(strong + 1);  // what does not count is stored all the same
+        strong = 0;
         for (auto& part : rest) {
             std::size_t weak = 0;
             for (std::size_t i = 0; i < part.size(); ++i) {

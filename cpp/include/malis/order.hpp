@@ -257,16 +257,16 @@ std::size_t size_of(const Parts<T, Index>& parts) {
     return n;
 }
 
-// Sorts the records of all parts stably by rank, on several threads where there are many. Gives back the memory of
-// parts that are large.
+// Sorts the records of all parts stably by rank, on several threads where there are many, and gives back the memory of
+// parts that are large. Many that are in order already, as equal affinities are, stay in their parts: returns false.
 template <class T, class Index>
-void sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, SortScratch<T, Index>& scratch,
+bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, SortScratch<T, Index>& scratch,
                   int threads) {
     using R = Record<T, Index>;
     const std::size_t n = size_of<T, Index>(parts);
-    sorted.reset(n);
     const auto join = [&] {
         std::size_t at = 0;
+        sorted.reset(n);
         for (auto& part : parts) {
             if (!part.empty()) std::memcpy(static_cast<void*>(sorted.data() + at), part.data(), part.size() * sizeof(R));
             at += part.size();
@@ -274,9 +274,10 @@ void sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
     };
     if (n < (std::size_t{1} << 15)) {
         const bool one = parts.size() == 1;
-        if (!one) join();
+        if (one) sorted.reset(n);
+        else join();
         detail::sort_small<T, Index>(one ? parts[0].data() : sorted.data(), n, sorted.data(), scratch);
-        return;
+        return true;
     }
     // One pass into buckets that fit the cache, by pieces that are counted and moved independently; then bucket by
     // bucket.
@@ -318,12 +319,13 @@ void sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
     }
     const std::size_t buckets = std::min<std::size_t>(std::size_t{1} << 12, n / 64);
     const detail::Buckets<T> bucket_of(lowest, highest, buckets);
-    if (in_order || !bucket_of.usable()) {
+    if (in_order) return false;
+    if (!bucket_of.usable()) {
         join();
-        if (!in_order)
-            std::stable_sort(sorted.begin(), sorted.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
-        return;
+        std::stable_sort(sorted.begin(), sorted.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
+        return true;
     }
+    sorted.reset(n);
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t> count(buckets, 0);
         bucket_of.visit([&](auto bucket) {
@@ -357,6 +359,7 @@ void sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
             detail::sort_small<T, Index>(bucket, first[i + 1] - first[i], bucket, of_thread[thread]);
         }
     });
+    return true;
 }
 
 }  // namespace malis

@@ -650,6 +650,7 @@ class ConstrainedCount {
         work.number.reset(n);
         const std::size_t at = work.split_region.size();
         work.split.push_back({l, at});
+        work.split_region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
         work.split_region.resize(at + n);
         Index next = 0;
         for (Index i = 0; i < n; ++i)
