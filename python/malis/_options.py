@@ -34,7 +34,7 @@ class Options(NamedTuple):
         if not 0 <= weight <= 1:
             raise ValueError(f"pos_loss_weight must be within 0 and 1, got {self.pos_loss_weight!r}")
         return Options(
-            _checks.as_real(self.margin, "margin"),
+            _checks.as_margin(self.margin),
             weight,
             _checks.as_flag(self.normalize, "normalize"),
             _checks.as_choice(self.pointwise, "pointwise", POINTWISE),

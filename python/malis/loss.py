@@ -168,14 +168,15 @@ def malis_loss(
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     margin : float, optional
-        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough.
+        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough. -1e6 to 1e6.
     pos_loss_weight : float, optional
         Weight :math:`w` of the positive pairs, 0 to 1.
     normalize : bool, optional
         False: :math:`p` and :math:`q` are the counts themselves.
     pointwise : {"squared_hinge", "cross_entropy"}, optional
         "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
-        ``eps = 1e-7``; it has no margin.
+        ``eps = 1e-7``, of affinities from 0 to 1; of logits, by ``log(1 + exp(-z))`` and ``log(1 + exp(z))``, so that
+        one that is wrong keeps its gradient however sure it is. It has no margin.
     from_logits : bool, optional
         `aff` holds logits: the loss is that of their sigmoid, the gradient that by the logits. The counts are the
         same, as the sigmoid is strictly increasing.
@@ -190,7 +191,9 @@ def malis_loss(
     Raises
     ------
     ValueError
-        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range.
+        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range;
+        for affinities beyond 0 and 1 where their cross entropy is asked for, and for infinite ones that decide pairs
+        wrongly: the loss and its gradient are finite.
     TypeError
         For dtypes and options of another type.
 

@@ -343,7 +343,8 @@ def malis_loss2d(
         False: :math:`p` and :math:`q` are the counts themselves.
     pointwise : {"squared_hinge", "cross_entropy"}, optional
         "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
-        ``eps = 1e-7``; it has no margin.
+        ``eps = 1e-7``, of affinities from 0 to 1; of logits, by ``log(1 + exp(-z))`` and ``log(1 + exp(z))``, so that
+        one that is wrong keeps its gradient however sure it is. It has no margin.
     from_logits : bool, optional
         `output` holds logits: the loss is that of their sigmoid. Their order is the order of the affinities,
         finer than the sigmoid can hold it.
