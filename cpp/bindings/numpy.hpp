@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "malis/malis.hpp"
+#include "without_gil.hpp"
 
 namespace malis::bindings {
 

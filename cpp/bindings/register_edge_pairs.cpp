@@ -27,7 +27,7 @@ py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const
                 std::int64_t* pos_data = pos.mutable_data();
                 std::int64_t* neg_data = neg.mutable_data();
                 {
-                    const py::gil_scoped_release release;
+                    const WithoutGil released;
                     count_edge_pairs(first, second, edges, affinities, labels, nodes, options,
                                      want_positive ? pos_data : nullptr, want_negative ? neg_data : nullptr);
                 }

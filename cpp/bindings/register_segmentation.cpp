@@ -19,7 +19,7 @@ py::tuple segment_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
             Label* data = seg.mutable_data();
             std::vector<std::int64_t> sizes;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 check_nan(affinities, volume.edges(), "aff", threads);
                 sizes = with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
                     return segment(make_grid<decltype(index)>(volume), affinities, data);
@@ -69,7 +69,7 @@ py::array grid_watershed(const py::array& aff, const py::array& seeds, const py:
             py::array_t<Label> seg(shape_of(seeds));
             Label* data = seg.mutable_data();
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 check_nan(affinities, volume.edges(), "aff", n);
                 std::copy(labels, labels + volume.voxels(), data);
                 with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
@@ -91,7 +91,7 @@ py::array edge_components(std::int64_t nodes, const py::array& node1, const py::
         py::array_t<std::int64_t> seg(static_cast<py::ssize_t>(nodes));
         std::int64_t* data = seg.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             const auto n = static_cast<std::size_t>(nodes), edges = static_cast<std::size_t>(node1.size());
             with_index(std::max(n, edges), 1, [&](auto index) {
                 using Index = decltype(index);
@@ -116,7 +116,7 @@ py::array edge_watershed(const py::array& node1, const py::array& node2, const p
                 py::array_t<Label> seg(seeds.size());
                 Label* data = seg.mutable_data();
                 {
-                    const py::gil_scoped_release release;
+                    const WithoutGil released;
                     check_nan(affinities, edges, "weights", n);
                     std::copy(labels, labels + nodes, data);
                     with_index(std::max(nodes, edges), 1, [&](auto index) {

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "malis/interrupt.hpp"
 #include "malis/source.hpp"
 
 namespace malis {
@@ -115,7 +116,9 @@ class GridScan {
         const std::size_t k = chunk / pieces_, piece = chunk % pieces_;
         const Index begin = static_cast<Index>(grid_.rows * static_cast<std::uint64_t>(piece) / pieces_);
         const Index end = static_cast<Index>(grid_.rows * static_cast<std::uint64_t>(piece + 1) / pieces_);
-        for (Index row = begin; row < end; ++row) scan_row(k, row, collect);
+        in_steps(begin, end, steps_per_poll / grid_.width + 1, [&](Index first, Index last) {
+            for (Index row = first; row < last; ++row) scan_row(k, row, collect);
+        });
     }
 
     template <class Take>

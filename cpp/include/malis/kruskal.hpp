@@ -185,7 +185,11 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
         constexpr std::ptrdiff_t farthest = 32, far = 22, middle = 12, near = 6, window = 16;
         const Index* parents = sets.parents();
         Index roots[window][2] = {};
-        for (; end - r > farthest; ++r) {
+        while (end - r > farthest) {
+            poll();
+            const Record<T, Index>* const stop =
+                r + std::min<std::ptrdiff_t>(end - r - farthest, static_cast<std::ptrdiff_t>(steps_per_poll));
+            for (; r != stop; ++r) {
             prefetch(parents + r[farthest].a);
             prefetch(parents + r[farthest].b);
             prefetch(parents + parents[r[far].a]);
@@ -209,6 +213,7 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
             const Index a = sets.find(r->a);
             const Index b = sets.find(r->b);
             if (a != b && !on_merge(*r, a, b)) return false;
+            }
         }
     }
     for (; r != end; ++r) {
@@ -274,7 +279,11 @@ void kruskal_below(T threshold, const Source& source, UnionFind<Index>& sets, Kr
         if (next != std::numeric_limits<Rank<T>>::max()) {
             strong = 0;
             for (const auto& part : rest) {
-                for (const auto& r : part) strong += r.rank <= next;
+                in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+                    std::size_t found = 0;
+                    for (std::size_t i = begin; i < end; ++i) found += part[i].rank <= next;
+                    strong += found;
+                });
             }
         }
         if (strong == left) {
@@ -286,14 +295,20 @@ void kruskal_below(T threshold, const Source& source, UnionFind<Index>& sets, Kr
         strong = 0;
         for (auto& part : rest) {
             std::size_t weak = 0;
-            for (std::size_t i = 0; i < part.size(); ++i) {
-                const Record<T, Index> r = part[i];
-                const bool now = r.rank <= next;
-                records[0][strong] = r;
-                strong += now;
-                part[weak] = r;
-                weak += !now;
-            }
+            in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+                Record<T, Index>* now_to = records[0].data() + strong;
+                Record<T, Index>* later_to = part.data() + weak;
+                for (std::size_t i = begin; i < end; ++i) {
+                    const Record<T, Index> r = part[i];
+                    const bool now = r.rank <= next;
+                    *now_to = r;
+                    now_to += now;
+                    *later_to = r;
+                    later_to += !now;
+                }
+                strong = static_cast<std::size_t>(now_to - records[0].data());
+                weak = static_cast<std::size_t>(later_to - part.data());
+            });
             part.resize(weak);
         }
         records[0].resize(strong);
@@ -303,11 +318,15 @@ void kruskal_below(T threshold, const Source& source, UnionFind<Index>& sets, Kr
         }
         for (auto& part : rest) {
             std::size_t kept = 0;
-            for (std::size_t i = 0; i < part.size(); ++i) {
-                const Record<T, Index> r = part[i];
-                part[kept] = r;
-                kept += sets.find(r.a) != sets.find(r.b);
-            }
+            in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+                std::size_t to = kept;
+                for (std::size_t i = begin; i < end; ++i) {
+                    const Record<T, Index> r = part[i];
+                    part[to] = r;
+                    to += sets.find(r.a) != sets.find(r.b);
+                }
+                kept = to;
+            });
             part.resize(kept);
         }
     }

@@ -28,6 +28,7 @@
 #include "malis/buffer.hpp"
 #include "malis/grid.hpp"
 #include "malis/parallel.hpp"
+#include "malis/read_once.hpp"
 #include "malis/select.hpp"
 
 namespace malis {
@@ -124,30 +125,38 @@ Labels<Index> compact_labels(const Label* seg, std::size_t n, const bool* unlabe
     if (largest < n + 256) {
         labels.count = static_cast<Index>(largest) + shift;
         parallel_ranges(n, grain, threads, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) labels.of[i] = static_cast<Index>(seg[i]) + shift;
+            // The bound holds already, unless the labels have changed since.
+            const Index bound = static_cast<Index>(largest);
+            for (std::size_t i = begin; i < end; ++i)
+                labels.of[i] = std::min(static_cast<Index>(seg[i]), bound) + shift;
         });
     } else {
         detail::LabelTable<Index> table;
-        Label previous = seg[0];
-        Index number = previous == Label(0) ? shift : table.number(static_cast<std::uint64_t>(previous)) + shift;
-        for (std::size_t i = 0; i < n; ++i) {
-            if (seg[i] != previous) {
-                previous = seg[i];
-                number = previous == Label(0) ? shift : table.number(static_cast<std::uint64_t>(previous)) + shift;
+        Label previous = 0;
+        Index number = shift;
+        in_steps(n, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const Label label = read_once(seg + i);
+                if (label != previous) {
+                    previous = label;
+                    number = label == Label(0) ? shift : table.number(static_cast<std::uint64_t>(label)) + shift;
+                }
+                labels.of[i] = number;
             }
-            labels.of[i] = number;
-        }
+        });
         labels.count = table.count() + shift;
     }
     if (unlabelled != nullptr) {
         const Index number = labels.count + 1;
         bool any = false;
-        for (std::size_t i = 0; i < n; ++i) {
-            if (unlabelled[i]) {
-                labels.of[i] = number;
-                any = true;
+        in_steps(n, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                if (unlabelled[i]) {
+                    labels.of[i] = number;
+                    any = true;
+                }
             }
-        }
+        });
         if (any) {
             labels.unlabelled = number;
             labels.count = number;

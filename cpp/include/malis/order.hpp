@@ -231,7 +231,7 @@ void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* t
     if (n == 0) return;
     if (n > std::numeric_limits<std::uint32_t>::max()) {
         if (from != to) std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
-        std::stable_sort(to, to + n, [](const auto& x, const auto& y) { return x.rank < y.rank; });
+        std::stable_sort(to, to + n, polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
         return;
     }
     scratch.keys.reset(6 * n);
@@ -300,12 +300,20 @@ bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
         Piece& piece = pieces[p];
         Rank<T> low = piece.lowest, high = low, previous = low;
         bool in_order = true;
-        for (const R* r = piece.begin; r != piece.end; ++r) {
-            low = std::min(low, r->rank);
-            high = std::max(high, r->rank);
-            in_order &= previous <= r->rank;
-            previous = r->rank;
-        }
+        in_steps(piece.begin, piece.end, steps_per_poll, [&](const R* begin, const R* end) {
+            Rank<T> low_here = low, high_here = high, previous_here = previous;
+            bool in_order_here = true;
+            for (const R* r = begin; r != end; ++r) {
+                low_here = std::min(low_here, r->rank);
+                high_here = std::max(high_here, r->rank);
+                in_order_here &= previous_here <= r->rank;
+                previous_here = r->rank;
+            }
+            low = low_here;
+            high = high_here;
+            previous = previous_here;
+            in_order &= in_order_here;
+        });
         piece.lowest = low;
         piece.highest = high;
         piece.sorted = in_order;
@@ -322,14 +330,16 @@ bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
     if (in_order) return false;
     if (!bucket_of.usable()) {
         join();
-        std::stable_sort(sorted.begin(), sorted.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
+        std::stable_sort(sorted.begin(), sorted.end(), polling([](const R& x, const R& y) { return x.rank < y.rank; }));
         return true;
     }
     sorted.reset(n);
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t> count(buckets, 0);
         bucket_of.visit([&](auto bucket) {
-            for (const R* r = pieces[p].begin; r != pieces[p].end; ++r) ++count[bucket(r->rank)];
+            in_steps(pieces[p].begin, pieces[p].end, steps_per_poll, [&](const R* begin, const R* end) {
+                for (const R* r = begin; r != end; ++r) ++count[bucket(r->rank)];
+            });
         });
         pieces[p].place = std::move(count);
     });
@@ -347,7 +357,9 @@ bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t>& to = pieces[p].place;
         bucket_of.visit([&](auto bucket) {
-            for (const R* r = pieces[p].begin; r != pieces[p].end; ++r) sorted[to[bucket(r->rank)]++] = *r;
+            in_steps(pieces[p].begin, pieces[p].end, steps_per_poll, [&](const R* begin, const R* end) {
+                for (const R* r = begin; r != end; ++r) sorted[to[bucket(r->rank)]++] = *r;
+            });
         });
     });
     for (auto& part : parts) part.release();
@@ -355,6 +367,7 @@ bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
     std::vector<SortScratch<T, Index>> of_thread(static_cast<std::size_t>(std::max(1, threads)));
     parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
         for (std::size_t i = buckets * task / tasks; i < buckets * (task + 1) / tasks; ++i) {
+            poll();
             R* const bucket = sorted.data() + first[i];
             detail::sort_small<T, Index>(bucket, first[i + 1] - first[i], bucket, of_thread[thread]);
         }

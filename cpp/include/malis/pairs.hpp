@@ -794,11 +794,16 @@ class ConstrainedCount {
     // length: a few rounds do, and every round takes the voxels in the order of memory.
     template <class NewPatch>
     void follow(Buffer<Index>& voxels, Index from, Index to, Index lead, NewPatch&& new_patch) {
+        // Enough for any path, as jumps double in length. What still leads on then goes round in a circle, which a strict
+        // order does not have: affinities have changed since some of them were read.
+        constexpr int enough_rounds = 64;
         Index* node = regions_.node.data();
         Buffer<Index> leaving;
-        while (!voxels.empty()) {
+        for (int round = 0; !voxels.empty(); ++round) {
             std::size_t left = 0;
+            std::size_t steps = 0;
             for (const Index v : voxels) {
+                if (steps++ % steps_per_poll == 0) poll();
                 if (node[v] < lead) continue;  // the other end of a new patch
                 const Index target = node[v] - lead;
                 if (target < from || target >= to) {
@@ -807,7 +812,7 @@ class ConstrainedCount {
                 }
                 const Index beyond = node[target];
                 // In a strict order the only cycles are two voxels that lead to each other, or one without any edge.
-                if (beyond == lead + v) {
+                if (beyond == lead + v || (beyond >= lead && round >= enough_rounds)) {
                     node[v] = node[target] = new_patch();
                     continue;
                 }

@@ -8,11 +8,11 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <exception>
-#include <functional>
-#include <mutex>
+#include <memory>
+#include <type_traits>
+
+#include "malis/interrupt.hpp"
 
 namespace malis {
 
@@ -29,9 +29,9 @@ void set_num_threads(int n);
 
 namespace detail {
 
-// Calls work(thread) on up to `workers` threads at once, of which the calling one is thread 0; returns when all have
-// ended. Where no more threads are to be had, there are fewer calls. `work` must not throw.
-void run_team(std::size_t workers, const std::function<void(std::size_t)>& work);
+// A loop on several threads, compiled once and not for every function: call(f, task, thread).
+void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std::size_t task, std::size_t thread),
+               void* f);
 
 }  // namespace detail
 
@@ -42,30 +42,27 @@ void parallel_for(std::size_t tasks, int threads, F&& f) {
     if (threads > 1 && tasks > 1) threads = std::min(threads, available_cores());
     const std::size_t workers = std::min<std::size_t>(tasks, threads > 1 ? static_cast<std::size_t>(threads) : 1);
     if (workers <= 1) {
-        for (std::size_t task = 0; task < tasks; ++task) f(task, std::size_t{0});
+        for (std::size_t task = 0; task < tasks; ++task) {
+            poll();
+            f(task, std::size_t{0});
+        }
         return;
     }
-    std::atomic<std::size_t> next{0};
-    std::exception_ptr error;
-    std::mutex error_mutex;
-    detail::run_team(workers, [&](std::size_t thread) {
-        try {
-            for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) f(task, thread);
-        } catch (...) {
-            next.store(tasks);
-            const std::lock_guard<std::mutex> lock(error_mutex);
-            if (!error) error = std::current_exception();
-        }
-    });
-    if (error) std::rethrow_exception(error);
+    using Function = std::remove_reference_t<F>;
+    const auto call = [](void* function, std::size_t task, std::size_t thread) {
+        (*static_cast<Function*>(function))(task, thread);
+    };
+    detail::run_tasks(tasks, workers, call, const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
-// Calls f(begin, end) on contiguous pieces of [0, n) of at least `grain` items.
+// Calls f(begin, end) on contiguous pieces of [0, n) of at least `grain` items, and not many times as many.
 template <class F>
 void parallel_ranges(std::size_t n, std::size_t grain, int threads, F&& f) {
+    constexpr std::size_t most_grains = 64;  // then a piece takes milliseconds, and interruptions wait for no longer
+    grain = std::max<std::size_t>(grain, 1);
+    const std::size_t wanted = threads > 1 ? 4 * static_cast<std::size_t>(threads) : 1;
     const std::size_t pieces =
-        std::max<std::size_t>(1, std::min<std::size_t>(n / std::max<std::size_t>(grain, 1),
-                                                       threads > 1 ? 4 * static_cast<std::size_t>(threads) : 1));
+        std::max<std::size_t>(1, std::min(n / grain, std::max(wanted, n / (most_grains * grain))));
     parallel_for(pieces, threads, [&](std::size_t piece, std::size_t) {
         f(n / pieces * piece + std::min(piece, n % pieces), n / pieces * (piece + 1) + std::min(piece + 1, n % pieces));
     });
