@@ -108,9 +108,9 @@ void visit_floats(const xla::Buffer& buffer, std::int64_t limit, int threads, F&
     Buffer<std::int32_t> integers(size_of(buffer));
     const Integers found = to_integers(static_cast<const T*>(buffer.data), integers.size(), integers.data(), threads);
     if (found.whole && (limit <= 0 || found.largest < limit)) {
-        f(static_cast<const std::int32_t*>(integers.data()));
+        f(LabelArray(integers.data()));
     } else {
-        f(static_cast<const std::int64_t*>(as_integers<T>(buffer, limit).data()));
+        f(LabelArray(as_integers<T>(buffer, limit).data()));
     }
 }
 
@@ -195,7 +195,7 @@ void evaluate(const xla::CallFrame& frame) {
 
     std::vector<double> values(samples);
     const Layout layout = attributes.flag("channels_last") ? Layout::channels_last : Layout::channels_first;
-    visit_labels(seg, attributes.integer("label_limit"), options.threads, [&](const auto* labels) {
+    visit_labels(seg, attributes.integer("label_limit"), options.threads, [&](LabelArray labels) {
         malis_loss_batch(volume, samples, static_cast<const T*>(aff.data), labels, options, loss, values.data(),
                          static_cast<T*>(grad.data), layout);
     });
