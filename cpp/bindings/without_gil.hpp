@@ -23,7 +23,8 @@ class WithoutGil {
   private:
     static bool is_main_thread() {
         const py::module_ threading = py::module_::import("threading");
-        return threading.attr("main_thread")().attr("ident").equal(threading.attr("get_ident")());
+        const py::object main = threading.attr("main_thread")().attr("ident"), here = threading.attr("get_ident")();
+        return main.equal(here);
     }
     static void handle_signals() {
         const py::gil_scoped_acquire lock;

@@ -22,9 +22,9 @@ namespace detail {
 // Whom a thread asks whether to go on, and when next.
 struct Asked {
     using Clock = std::chrono::steady_clock;
-    static constexpr Clock::duration interval = std::chrono::milliseconds(50);
 
     std::function<void()> ask;
+    Clock::duration interval;
     Clock::time_point next = Clock::now() + interval;
 
     void in_time() {
@@ -108,8 +108,8 @@ void set_num_threads(int n) {
     thread_count.store(n, std::memory_order_relaxed);
 }
 
-Interruptible::Interruptible(std::function<void()> ask)
-    : asked_(new detail::Asked{std::move(ask)}), outer_(std::exchange(work_of_thread.asked, asked_)) {}
+Interruptible::Interruptible(std::function<void()> ask, std::chrono::steady_clock::duration interval)
+    : asked_(new detail::Asked{std::move(ask), interval}), outer_(std::exchange(work_of_thread.asked, asked_)) {}
 
 Interruptible::~Interruptible() {
     work_of_thread.asked = outer_;
@@ -178,8 +178,9 @@ void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std
     work(0);
     if (work_of_thread.asked != nullptr) {
         // The others may have long to go: goes on asking.
+        const auto interval = std::max<Asked::Clock::duration>(work_of_thread.asked->interval, std::chrono::milliseconds(1));
         std::unique_lock<std::mutex> lock(mutex);
-        while (!ended.wait_for(lock, Asked::interval, [&] { return running == 0; })) {
+        while (!ended.wait_for(lock, interval, [&] { return running == 0; })) {
             lock.unlock();
             guarded([] { work_of_thread.asked->in_time(); });
             lock.lock();

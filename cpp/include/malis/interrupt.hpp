@@ -5,12 +5,12 @@
 //         malis::count_pairs(volume, aff, seg, options, pos, neg);  // throws Cancelled soon after it is asked to
 //     }
 //
-// As long as the object lives, what its thread computes asks the function about twenty times a second, always on that
+// As long as the object lives, what its thread computes asks the function some twenty times a second, always on that
 // thread, and the exception that it throws ends the computation: threads that help are stopped and joined, memory is
 // given back, and arrays of results hold anything. Which call a thread works for is kept for that thread alone.
 #pragma once
 
-#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <functional>
 
@@ -22,8 +22,10 @@ struct Asked;
 
 class Interruptible {
   public:
-    // `ask` throws to end what this thread computes, and otherwise returns soon.
-    explicit Interruptible(std::function<void()> ask);
+    // `ask` throws to end what this thread computes, and otherwise returns soon. It is called no more often than once in
+    // `interval`, and not much less often.
+    explicit Interruptible(std::function<void()> ask,
+                           std::chrono::steady_clock::duration interval = std::chrono::milliseconds(50));
     ~Interruptible();
     Interruptible(const Interruptible&) = delete;
     Interruptible& operator=(const Interruptible&) = delete;
@@ -39,12 +41,13 @@ void poll();
 
 constexpr std::size_t steps_per_poll = std::size_t{1} << 16;
 
-// Calls f(begin, end) on pieces of [first, last), one after the other: for long loops of one thread.
+// Calls f(begin, end) on pieces of [first, last), numbers or pointers, one after the other: for long loops of one thread.
 template <class Index, class F>
 void in_steps(Index first, Index last, std::size_t step, F&& f) {
     while (first < last) {
         poll();
-        const Index end = static_cast<std::size_t>(last - first) > step ? first + static_cast<Index>(step) : last;
+        const auto left = last - first;
+        const Index end = static_cast<std::size_t>(left) > step ? first + static_cast<decltype(left)>(step) : last;
         f(first, end);
         first = end;
     }

@@ -190,29 +190,29 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
             const Record<T, Index>* const stop =
                 r + std::min<std::ptrdiff_t>(end - r - farthest, static_cast<std::ptrdiff_t>(steps_per_poll));
             for (; r != stop; ++r) {
-            prefetch(parents + r[farthest].a);
-            prefetch(parents + r[farthest].b);
-            prefetch(parents + parents[r[far].a]);
-            prefetch(parents + parents[r[far].b]);
-            Index* const at_middle = roots[(r - begin + middle) % window];
-            at_middle[0] = sets.find(r[middle].a);
-            at_middle[1] = sets.find(r[middle].b);
-            if (at_middle[0] != at_middle[1]) {
-                for (const Index root : {at_middle[0], at_middle[1]}) {
-                    sets.prefetch(root);
-                    if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+                prefetch(parents + r[farthest].a);
+                prefetch(parents + r[farthest].b);
+                prefetch(parents + parents[r[far].a]);
+                prefetch(parents + parents[r[far].b]);
+                Index* const at_middle = roots[(r - begin + middle) % window];
+                at_middle[0] = sets.find(r[middle].a);
+                at_middle[1] = sets.find(r[middle].b);
+                if (at_middle[0] != at_middle[1]) {
+                    for (const Index root : {at_middle[0], at_middle[1]}) {
+                        sets.prefetch(root);
+                        if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+                    }
                 }
-            }
-            if constexpr (LooksAhead<OnMerge>::value) {
-                const Index* const at_near = roots[(r - begin + near) % window];
-                if (at_near[0] != at_near[1]) {
-                    on_merge.prefetch_beyond(at_near[0]);
-                    on_merge.prefetch_beyond(at_near[1]);
+                if constexpr (LooksAhead<OnMerge>::value) {
+                    const Index* const at_near = roots[(r - begin + near) % window];
+                    if (at_near[0] != at_near[1]) {
+                        on_merge.prefetch_beyond(at_near[0]);
+                        on_merge.prefetch_beyond(at_near[1]);
+                    }
                 }
-            }
-            const Index a = sets.find(r->a);
-            const Index b = sets.find(r->b);
-            if (a != b && !on_merge(*r, a, b)) return false;
+                const Index a = sets.find(r->a);
+                const Index b = sets.find(r->b);
+                if (a != b && !on_merge(*r, a, b)) return false;
             }
         }
     }

@@ -150,7 +150,9 @@ struct Decision {
 template <class T, class Index>
 std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
     std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.neg;
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.neg;
+    });
     return total;
 }
 
@@ -158,12 +160,17 @@ std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
 template <class T, class Index, class Sink>
 double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
     std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.pos;
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.pos;
+    });
     sink.expect_positive(static_cast<double>(total));
     double loss = 0;
-    for (const auto& d : decisions) {
-        if (d.pairs.pos > 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos);
-    }
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const auto& d = decisions[i];
+            if (d.pairs.pos > 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos);
+        }
+    });
     return loss;
 }
 
@@ -171,9 +178,12 @@ template <class T, class Index, class Sink>
 double emit_negative(const Buffer<Decision<T, Index>>& decisions, std::uint64_t total, Sink& sink) {
     sink.expect_negative(static_cast<double>(total));
     double loss = 0;
-    for (const auto& d : decisions) {
-        if (d.pairs.neg > 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg);
-    }
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const auto& d = decisions[i];
+            if (d.pairs.neg > 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg);
+        }
+    });
     return loss;
 }
 
@@ -254,12 +264,14 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     }
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
     std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
-    for (std::size_t i = 0; i < nodes; ++i) {
-        ++voxels[labels.of[i]];
-        // What is contracted carries one label, so its root stands for all of it.
-        const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-        if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
-    }
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            ++voxels[labels.of[i]];
+            // What is contracted carries one label, so its root stands for all of it.
+            const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
+            if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+        }
+    });
     std::uint64_t foreground = 0;
     PairCount left{0, 0};
     for (std::size_t l = 1; l < voxels.size(); ++l) {
@@ -331,9 +343,12 @@ class ObjectScan {
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        const Stretch<Index>* end = stretches_.data() + stretches_.size() * (chunk + 1) / chunks_;
-        for (const Stretch<Index>* s = stretches_.data() + stretches_.size() * chunk / chunks_; s != end; ++s)
-            collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+        const Stretch<Index>* const begin = stretches_.data() + stretches_.size() * chunk / chunks_;
+        const Stretch<Index>* const end = stretches_.data() + stretches_.size() * (chunk + 1) / chunks_;
+        in_steps(begin, end, stretches_per_poll, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
+            for (const Stretch<Index>* s = first; s != last; ++s)
+                collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+        });
     }
 
     // Joins the ends of all edges of at least `threshold` for UnionFind::contract.
@@ -348,15 +363,19 @@ class ObjectScan {
             bool fresh = true;
             each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
                 const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
-                for (const Stretch<Index>* s = first; s != last; ++s) {
-                    const bool inside =
-                        s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
-                    if (!inside) continue;
-                    if (fresh && along_rows) chain(*s, threshold, parent);
-                    else join(*s, threshold, parent);
-                }
+                in_steps(first, last, stretches_per_poll, [&](const Stretch<Index>* from, const Stretch<Index>* to) {
+                    for (const Stretch<Index>* s = from; s != to; ++s) {
+                        const bool inside =
+                            s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
+                        if (!inside) continue;
+                        if (fresh && along_rows) chain(*s, threshold, parent);
+                        else join(*s, threshold, parent);
+                    }
+                });
                 fresh = false;
-                for (Index i = begin; i < end; ++i) parent[i] = parent[parent[i]];
+                in_steps(begin, end, steps_per_poll, [&](Index from, Index to) {
+                    for (Index i = from; i < to; ++i) parent[i] = parent[parent[i]];
+                });
             });
         });
         if (slabs == 1) return;
@@ -365,7 +384,9 @@ class ObjectScan {
             while (node >= slab_node(slab + 1)) ++slab;
             return slab;
         };
+        std::size_t stretches = 0;
         for (const Stretch<Index>& s : stretches_) {
+            if (++stretches % stretches_per_poll == 0) poll();
             const std::size_t slab = slab_of(s.a);
             if (slab_of(s.b) != slab || slab_of(s.a + s.count - 1) != slab || slab_of(s.b + s.count - 1) != slab)
                 join(s, threshold, parent);
@@ -387,6 +408,8 @@ class ObjectScan {
     }
 
   private:
+    static constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
+
     // Stretches of one offset after the other, the last one first: usually it leads along rows, which are joined
     // fastest, and then the others meet few different sets.
     template <class F>
@@ -636,8 +659,10 @@ class ConstrainedCount {
             work.costly = joined ? 0 : 7;
         }
         if (joined) {
-            for (Index i = 0; i < n; ++i)
-                if (sets.find(i) == i) total += pairs_of(sets.size(i));
+            in_steps(n, [&](Index begin, Index end) {
+                for (Index i = begin; i < end; ++i)
+                    if (sets.find(i) == i) total += pairs_of(sets.size(i));
+            });
             if (idle > -infinity && sets.sets() > 1)
                 kruskal_below<T, Index>(idle, source, sets, work.scratch, threads, merge);
         } else {
@@ -653,9 +678,13 @@ class ConstrainedCount {
         work.split_region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
         work.split_region.resize(at + n);
         Index next = 0;
-        for (Index i = 0; i < n; ++i)
-            if (root[i] == i) work.number[i] = next++;
-        for (Index i = 0; i < n; ++i) work.split_region[at + i] = work.number[root[i]];
+        in_steps(n, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i)
+                if (root[i] == i) work.number[i] = next++;
+        });
+        in_steps(n, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) work.split_region[at + i] = work.number[root[i]];
+        });
     }
 
     // Numbers the regions by label and writes the number of its region to every voxel of an object.
@@ -679,6 +708,7 @@ class ConstrainedCount {
         for (const auto& work : work_) {
             for (const auto& [l, at] : work.split) {
                 for (Index r = objects_.first_run[l]; r < objects_.first_run[l + 1]; ++r) {
+                    if (r % (steps_per_poll / 64) == 0) poll();
                     const Run<Index>& run = objects_.runs[r];
                     const Index* region = work.split_region.data() + at + run.first;
                     for (Index i = 0; i < run.length; ++i) {
@@ -762,8 +792,10 @@ class ConstrainedCount {
         });
         // All at once: where two slabs lead to each other, others may lead there as well.
         Buffer<Index> leaving;
-        for (const auto& of_slab : voxels)
+        for (const auto& of_slab : voxels) {
+            poll();
             for (const Index v : of_slab) leaving.push_back(v);
+        }
         Index patches = next.load();
         follow(leaving, 0, grid_.voxels, lead, [&] { return patches++; });
         return patches;
@@ -771,11 +803,13 @@ class ConstrainedCount {
 
     // Writes to background voxels which neighbour they lead to, and lists them.
     void lead_on(Index first, Index last, Index lead, Buffer<Index>& voxels) {
+        const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid_.width + 1;
         Ways<Index> ways;
         Buffer<Index> distance(grid_.width);
         std::size_t count = 0;
         for (Index r = first; r < last;) {
             const Index row = objects_.runs[r].v - objects_.runs[r].x;
+            if (row / grid_.width % rows_per_poll == 0) poll();
             ways_of_row(row / grid_.width / grid_.height, objects_.runs[r].y, ways);
             for (; r < last && objects_.runs[r].v - row < grid_.width; ++r) {
                 const Run<Index>& run = objects_.runs[r];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
@@ -25,22 +26,26 @@ std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::i
                                             int threads) {
     // Sweeps parents to component numbers in the order of their first voxel, in place: a root is met before its nodes.
     std::vector<std::int64_t> size;
-    for (std::size_t v = 0; v < n; ++v) {
-        if (parent[v] == static_cast<Index>(v)) {
-            parent[v] = static_cast<Index>(size.size());
-            size.push_back(1);
-        } else {
-            parent[v] = parent[parent[v]];
-            ++size[parent[v]];
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            if (parent[v] == static_cast<Index>(v)) {
+                parent[v] = static_cast<Index>(size.size());
+                size.push_back(1);
+            } else {
+                parent[v] = parent[parent[v]];
+                ++size[parent[v]];
+            }
         }
-    }
+    });
     std::vector<Index> order;
     std::int64_t background = 0;
-    for (std::size_t c = 0; c < size.size(); ++c) {
-        if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
-        else background += size[c];
-    }
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return size[a] > size[b]; });
+    in_steps(size.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t c = begin; c < end; ++c) {
+            if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
+            else background += size[c];
+        }
+    });
+    std::stable_sort(order.begin(), order.end(), polling([&](Index a, Index b) { return size[a] > size[b]; }));
     std::vector<Label> number(size.size(), 0);
     std::vector<std::int64_t> sizes{background};
     sizes.reserve(order.size() + 1);
@@ -67,7 +72,9 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
     const auto slab_row = [&](std::size_t s) {
         return static_cast<Index>(static_cast<std::uint64_t>(grid.rows) * s / slabs);
     };
+    const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid.width + 1;
     const auto join_row = [&](std::size_t k, Index row) {
+        if (row % rows_per_poll == 0) poll();
         const auto& step = grid.steps[k];
         const Index z = row / grid.height;
         const auto x = grid.range(step, z, row - z * grid.height);
@@ -124,11 +131,13 @@ Buffer<Index> parents_of(UnionFind<Index>& sets, int threads) {
     constexpr Index none = static_cast<Index>(-1);
     Buffer<Index> parents(n), first(n);
     std::fill(first.begin(), first.end(), none);
-    for (std::size_t v = 0; v < n; ++v) {
-        Index& lowest = first[root[v]];
-        if (lowest == none) lowest = static_cast<Index>(v);
-        parents[v] = lowest;
-    }
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            Index& lowest = first[root[v]];
+            if (lowest == none) lowest = static_cast<Index>(v);
+            parents[v] = lowest;
+        }
+    });
     return parents;
 }
 
@@ -140,13 +149,19 @@ template <class Index, class Label>
 void list_components(const EdgeList<Index>& list, const bool* connected, Label* seg) {
     Buffer<Index> parents(list.nodes);
     Index* parent = parents.data();
-    for (std::size_t i = 0; i < list.nodes; ++i) parent[i] = static_cast<Index>(i);
-    list.each(0, list.edges, [&](Index edge, Index a, Index b) {
-        if (connected[edge]) detail::join_lowest(parent, a, b);
+    in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) parent[i] = static_cast<Index>(i);
+    });
+    in_steps(list.edges, [&](std::size_t begin, std::size_t end) {
+        list.each(begin, end, [&](Index edge, Index a, Index b) {
+            if (connected[edge]) detail::join_lowest(parent, a, b);
+        });
     });
     Label next = 0;
-    for (std::size_t i = 0; i < list.nodes; ++i)
-        seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+    in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i)
+            seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+    });
 }
 
 namespace detail {
@@ -176,35 +191,65 @@ EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, con
 
 }  // namespace detail
 
-// The seeded maximin watershed: edges are taken in order, and one that joins a component without a seed to another
-// gives it the seed of that one; two seeds are never joined. seg enters with the seeds (0: none).
-template <class T, class Index, class Graph, class Label>
-void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+namespace detail {
+
+// Gives every node the seed that it is joined to: edges are taken in order, and one that joins a component without a seed
+// to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
+// the seeds and `no_seed` elsewhere.
+template <class Index>
+constexpr Index no_seed = static_cast<Index>(-1);
+
+template <class T, class Index, class Graph>
+void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
+    const std::size_t nodes = seed.size();
+    constexpr Index none = no_seed<Index>;
     if (nodes < (std::size_t{1} << 15)) threads = 1;
     // All seeds are one node here, so that whatever leads to a second seed is dropped as a cycle...
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
-    Index seed = static_cast<Index>(-1);
-    for (std::size_t v = 0; v < nodes; ++v) {
-        if (seg[v] == 0) continue;
-        if (seed == static_cast<Index>(-1)) seed = static_cast<Index>(v);
-        else sets.unite(seed, static_cast<Index>(v));
-    }
-    if (seed == static_cast<Index>(-1)) return;
+    Index first = none;
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            if (seed[v] == none) continue;
+            if (first == none) first = static_cast<Index>(v);
+            else sets.unite(first, static_cast<Index>(v));
+        }
+    });
+    if (first == none) return;
     // ... and here they are not: this tells which of them it was.
     UnionFind<Index> basins;
     basins.reset(nodes, threads);
     KruskalScratch<T, Index> scratch;
-    const detail::EveryEdge<T> visit{aff};
-    kruskal<T, Index>(detail::every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+    const EveryEdge<T> visit{aff};
+    kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index root_a, Index root_b) {
                           sets.link(root_a, root_b);
                           const Index a = basins.find(r.a), b = basins.find(r.b);
-                          const Label label = seg[a] != 0 ? seg[a] : seg[b];
-                          seg[basins.link(a, b)] = label;
+                          const Index of_both = seed[a] != none ? seed[a] : seed[b];
+                          seed[basins.link(a, b)] = of_both;
                           return true;
                       });
-    for (std::size_t v = 0; v < nodes; ++v) seg[v] = seg[basins.find(static_cast<Index>(v))];
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+    });
+}
+
+}  // namespace detail
+
+// The seeded maximin watershed. seg enters with the seeds (0: none), and leaves with the label of the seed that each node
+// is joined to first in the order of edges, or 0 where none is.
+template <class T, class Index, class Graph, class Label>
+void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+    Buffer<Index> seed(nodes);
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
+    });
+    detail::flood_from_seeds<T, Index>(graph, aff, seed, threads);
+    // In place: a seed keeps its label.
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+    });
 }
 
 namespace detail {
@@ -217,7 +262,9 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
     UnionFind<Index> segments, sets;
     segments.reset(grid.voxels, threads);
     sets.reset(grid.voxels, threads);
-    for (std::size_t v = 0; v < grid.voxels; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    in_steps(std::size_t{grid.voxels}, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    });
     // Edges between two large components join nothing, now or later. In `sets` all of them are one, so that Kruskal's
     // algorithm drops these edges as cycles.
     constexpr Index none = static_cast<Index>(-1);
@@ -227,11 +274,13 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
         if (large == none) large = node;
         else sets.unite(large, node);
     };
-    for (std::size_t v = 0; v < grid.voxels; ++v) {
-        const Index node = static_cast<Index>(v);
-        if (is_large(segments.find(node))) add_large(node);
-        else sets.unite(node, parents[v]);
-    }
+    in_steps(std::size_t{grid.voxels}, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            const Index node = static_cast<Index>(v);
+            if (is_large(segments.find(node))) add_large(node);
+            else sets.unite(node, parents[v]);
+        }
+    });
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
     kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
@@ -315,20 +364,24 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
     Buffer<Index> component(n);
     strongest_edges(grid, aff, threshold, strongest.data(), component.data(), threads);
     std::iota(parents.begin(), parents.end(), Index{0});
-    for (std::size_t v = 0; v < n; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    });
     Buffer<Rank<T>> level;  // of every component: its strongest affinity, or that of no edge
-    for (std::size_t v = 0; v < n; ++v) {
-        const bool alone = component[v] == static_cast<Index>(v);
-        const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
-        if (parents[v] == static_cast<Index>(v)) {
-            component[v] = static_cast<Index>(level.size());
-            level.push_back(rank);
-        } else {
-            parents[v] = parents[parents[v]];
-            component[v] = component[parents[v]];
-            level[component[v]] = std::min(level[component[v]], rank);
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            const bool alone = component[v] == static_cast<Index>(v);
+            const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
+            if (parents[v] == static_cast<Index>(v)) {
+                component[v] = static_cast<Index>(level.size());
+                level.push_back(rank);
+            } else {
+                parents[v] = parents[parents[v]];
+                component[v] = component[parents[v]];
+                level[component[v]] = std::min(level[component[v]], rank);
+            }
         }
-    }
+    });
 
     UnionFind<Index> sets, segments;
     sets.reset(level.size(), threads);
@@ -347,12 +400,30 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
     });
     const Buffer<Index> first = parents_of(segments, threads);
     Buffer<Index> voxel(level.size());  // the first of every component
-    for (std::size_t v = n; v-- > 0;) voxel[component[v]] = static_cast<Index>(v);
-    for (std::size_t v = 0; v < n; ++v) parents[v] = voxel[first[component[v]]];
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::size_t v = n - 1 - i;
+            voxel[component[v]] = static_cast<Index>(v);
+        }
+    });
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) parents[v] = voxel[first[component[v]]];
+    });
     return parents;
 }
 
 }  // namespace detail
+
+// Which edges connect: those of at least a threshold, or, as in the older packages, those whose affinity is not about 0.
+template <class T>
+struct AtLeast {
+    T threshold;
+    bool operator()(T affinity) const { return affinity >= threshold; }
+};
+template <class T>
+struct NotZero {
+    bool operator()(T affinity) const { return std::fabs(affinity) > T(1e-5); }
+};
 
 // What becomes of components of at most size_thresh voxels.
 enum class Small { drop, merge };
