@@ -1,4 +1,4 @@
-"""What the tests of the adapters share: the frameworks, what each needs, and the same small problems for all of them."""
+"""What the tests of the adapters share: the frameworks, what each needs, and the same small problems for all."""
 
 from __future__ import annotations
 

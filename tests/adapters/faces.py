@@ -92,9 +92,7 @@ class Adapter:
         **options: Any,
     ) -> Result:
         """Losses of a batch, and the gradients of their sum with these weights."""
-        edges, voxels = (
-            None if a is None else self.tensor(a) for a in (self.layout(edge_mask), unlabelled_mask)
-        )
+        edges, voxels = (None if a is None else self.tensor(a) for a in (self.layout(edge_mask), unlabelled_mask))
         output = self.cast(self.tensor(self.layout(aff)), dtype)
         weights = self.tensor(np.ones(len(seg), np.float32) if weights is None else np.asarray(weights, np.float32))
         losses, (of_labels, of_output) = self.differentiate(

@@ -1,9 +1,10 @@
 """One process for each framework, in which the tests of its adapters run.
 
-Keras has one backend for the life of a process, and an adapter has to work without the other frameworks at its side. So a
-test that asks for the fixture ``framework`` is set up by the pytest that the user started, and its body runs in a process
-of that framework: a second pytest over the same files, which is sent the ids of tests, runs each of them as pytest runs any
-test, and answers with the outcome. PyTorch and Keras on PyTorch share a process, and so on: three for the six adapters.
+Keras has one backend for the life of a process, and an adapter has to work without the other frameworks at its side.
+So a test that asks for the fixture ``framework`` is set up by the pytest that the user started, and its body runs in a
+process of that framework: a second pytest over the same files, which is sent the ids of tests, runs each of them as
+pytest runs any test, and answers with the outcome. PyTorch and Keras on PyTorch share a process, and so on: three for
+the six adapters.
 """
 
 from __future__ import annotations

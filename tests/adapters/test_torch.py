@@ -971,7 +971,7 @@ def test_neighbourhood_of_another_rank() -> None:
 # ----------------------------------------------------------------------------------------- documentation
 def test_the_page_for_users_runs() -> None:
     pytest.importorskip("skimage", reason="the page labels connected components with scikit-image")
-    page = Path(__file__).parents[1] / "docs" / "pytorch.md"
+    page = Path(__file__).parents[2] / "docs" / "pytorch.md"
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, str(page), "exec"), names)
