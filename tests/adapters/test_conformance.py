@@ -1,8 +1,6 @@
 """The same promises for all adapters: every test here runs for PyTorch, TensorFlow, JAX, and Keras on each of them.
 
-``pytest -k "conformance and torch-margin0"`` picks a case. To add one, add a line to a table: an option of the loss to
-``OPTIONS``, a wrong array to ``BAD_ARRAYS``, a wrong option to ``BAD_OPTIONS``, a dtype of labels to ``LABEL_DTYPES``.
-What only one framework has, such as its compiler, is in the file of that framework.
+``pytest -k torch-margin0`` picks a case. To add one, add a line to a table: here, or to those of ``cases.py``. What only one framework has, such as its compiler, is in the file of that framework.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 import malis
+from cases import BAD_ARRAYS, BAD_OPTIONS, OPTIONS, OUT, SEG
 from faces import Adapter
 from frameworks import NEAREST, case, masks
 
@@ -27,27 +26,11 @@ def core(seg, aff, ndim, **options):
 
 
 # ------------------------------------------------------------------------------------------------ the numbers
-OPTIONS = {
-    "defaults": {},
-    "margin0": {"margin": 0.0},
-    "not_normalized": {"pos_loss_weight": 0.9, "normalize": False},
-    "cross_entropy": {"pointwise": "cross_entropy"},
-    "logits": {"from_logits": True},
-    "logits_cross_entropy": {"from_logits": True, "pointwise": "cross_entropy"},
-    "free_positive": {"constrain_positive": False},
-    "free_negative": {"constrain_negative": False},
-    "free": {
-        "constrain_positive": False,
-        "constrain_negative": False,
-        "ignore_background": False,
-        "num_threads": 1,
-    },
-}
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("masked", [False, True], ids=["unmasked", "masked"])
 @ndims
-@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_equals_numpy_core(adapter: Adapter, ndim, options, masked):
     options = OPTIONS[options]
     seg, aff = case(ndim)
@@ -136,8 +119,8 @@ UPSTREAM = {
 }
 
 
-@pytest.mark.parametrize("weights", UPSTREAM)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weights", UPSTREAM)
 def test_upstream_gradient_of_each_sample(adapter: Adapter, weights, dtype):
     weights = UPSTREAM[weights]
     seg, aff = case(2)
@@ -169,8 +152,8 @@ LABEL_DTYPES = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "
 LABEL_DTYPES += ["float16", "float32", "float64"]
 
 
+@pytest.mark.parametrize("channel", [False, True], ids=["no_channel", "channel"])
 @pytest.mark.parametrize("dtype", LABEL_DTYPES)
-@pytest.mark.parametrize("channel", [False, True], ids=["", "channel"])
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype:UserWarning")  # JAX makes 32 bits of 64
 def test_labels_of_any_dtype_with_and_without_channel(adapter: Adapter, dtype, channel):
     seg, aff = case(2)
@@ -219,39 +202,6 @@ def test_training_lowers_the_loss(adapter: Adapter):
 
 
 # -------------------------------------------------------------------------------------------------- bad input
-SEG = np.ones((2, 4, 5), np.int32)
-OUT = np.full((2, 2, 4, 5), 0.5, np.float32)
-NAN = OUT.copy()
-NAN[1, 0, 2, 3] = np.nan
-
-# name: (labels, affinities, edge mask, voxel mask), error, message with {seg} and {out} for the names of the arguments
-BAD_ARRAYS = {
-    "out-axes": ((SEG, OUT[0]), ValueError, r"{out} must have shape \(B, .*\), got .*\(\d, \d, \d\)"),
-    "out-channels": ((SEG, OUT[:, :1]), ValueError, r"{out} must have one channel for each of the 2 offsets of nhood"),
-    "out-no-samples": ((SEG[:0], OUT[:0]), ValueError, r"{out} must not be empty"),
-    "out-no-pixels": ((SEG[..., :0], OUT[..., :0]), ValueError, r"{out} must not be empty"),
-    "out-integers": (
-        (SEG, OUT.astype(np.int32)),
-        TypeError,
-        r"{out} must have dtype float16, bfloat16, float32 or .*int32",
-    ),
-    "out-complex": ((SEG, OUT.astype(np.complex64)), TypeError, r"{out} must have dtype float16.*complex64"),
-    "out-nan": ((SEG, NAN), ValueError, r"{out} must not contain NaN"),
-    "seg-samples": ((SEG[:1], OUT), ValueError, r"{seg} must have shape \(2, 4, 5\) or .* got .*\(1, 4, 5\)"),
-    "seg-shape": ((SEG[..., :4], OUT), ValueError, r"{seg} must have shape .* got .*\(2, 4, 4\)"),
-    "seg-axes": ((SEG[0], OUT), ValueError, r"{seg} must have shape .* got .*\(4, 5\)"),
-    "seg-negative": ((SEG - 3, OUT), ValueError, r"{seg} must hold labels of at least 0, got -2"),
-    "seg-negative-float": ((SEG - np.float32(3), OUT), ValueError, r"{seg} must hold labels of at least 0, got -2"),
-    "seg-fractions": ((SEG + np.float32(0.5), OUT), ValueError, r"{seg} must hold integer labels, got fractions"),
-    "seg-nan": ((SEG * np.float32("nan"), OUT), ValueError, r"{seg} must hold integer labels, got .*non-finite"),
-    "seg-infinite": ((SEG * np.float32("inf"), OUT), ValueError, r"{seg} must hold integer labels, got .*non-finite"),
-    "seg-complex": ((SEG * np.complex64(1), OUT), TypeError, r"{seg} must hold integer labels.*complex"),
-    "edge_mask-dtype": ((SEG, OUT, OUT), TypeError, r"edge_mask must have dtype .*bool, got .*float32"),
-    "edge_mask-shape": ((SEG, OUT, OUT[:1] > 0), ValueError, r"edge_mask must have the shape of {out}, .*got"),
-    "voxel_mask-dtype": ((SEG, OUT, None, SEG), TypeError, r"unlabelled_mask must have dtype .*bool, got .*int32"),
-    "voxel_mask-shape": ((SEG, OUT, None, SEG[:1] > 0), ValueError, r"unlabelled_mask must have shape \(2, 4, 5\) or"),
-    "voxel_mask-channels": ((SEG, OUT, None, OUT > 0), ValueError, r"unlabelled_mask must have shape \(2, 4, 5\) or"),
-}
 
 
 @pytest.mark.parametrize("bad", BAD_ARRAYS)
@@ -264,39 +214,13 @@ def test_bad_arrays(adapter: Adapter, bad):
     assert str(caught.value).startswith(message.split(" ")[0])
 
 
-BAD_OPTIONS = {
-    "nhood-flat": ({"nhood": [-1, 0]}, ValueError, r"nhood must have shape \(K, ndim\)"),
-    "nhood-fractions": ({"nhood": [[-1, 0.5], [0, 1]]}, TypeError, r"nhood must hold integer offsets"),
-    "nhood-3d": (
-        {"nhood": malis.mknhood3d()},
-        ValueError,
-        r"nhood must have 2 columns, one for each spatial axis, got 3",
-    ),
-    "margin-text": ({"margin": "wide"}, TypeError, r"margin must be a real number, got 'wide'"),
-    "margin-nan": ({"margin": float("nan")}, ValueError, r"margin must be a finite number, got nan"),
-    "pos_loss_weight": ({"pos_loss_weight": 1.5}, ValueError, r"pos_loss_weight must be within 0 and 1, got 1.5"),
-    "normalize": ({"normalize": "yes"}, TypeError, r"normalize must be True or False, got 'yes'"),
-    "pointwise": (
-        {"pointwise": "hinge"},
-        ValueError,
-        r"pointwise must be one of 'squared_hinge', 'cross_entropy', got 'hinge'",
-    ),
-    "from_logits": ({"from_logits": None}, TypeError, r"from_logits must be True or False, got None"),
-    "constrain_positive": ({"constrain_positive": 1}, TypeError, r"constrain_positive must be True or False, got 1"),
-    "constrain_negative": ({"constrain_negative": 0}, TypeError, r"constrain_negative must be True or False, got 0"),
-    "ignore_background": (
-        {"ignore_background": "no"},
-        TypeError,
-        r"ignore_background must be True or False, got 'no'",
-    ),
-    "num_threads-zero": ({"num_threads": 0}, ValueError, r"num_threads must be an integer of at least 1, got 0"),
-    "num_threads-fraction": ({"num_threads": 1.5}, TypeError, r"num_threads must be an integer, got 1.5"),
-    "unknown": ({"size_average": True}, TypeError, r"size_average"),
-}
-
-
 @pytest.mark.parametrize("bad", BAD_OPTIONS)
 def test_bad_options(adapter: Adapter, bad):
     options, error, message = BAD_OPTIONS[bad]
     with pytest.raises(error, match=message):
         adapter.call(2, SEG, adapter.layout(OUT), **options)
+
+
+def test_neighbourhood_of_another_rank(adapter: Adapter):
+    with pytest.raises(ValueError, match="nhood must have 2 columns, one for each spatial axis, got 3"):
+        adapter.call(2, SEG, adapter.layout(OUT), nhood=malis.mknhood3d())

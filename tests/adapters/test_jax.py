@@ -1,4 +1,4 @@
-"""The JAX adapter: transformations, devices, sharding; the numbers themselves are in test_frameworks.py."""
+"""The JAX adapter: transformations, devices, sharding; what all adapters promise is in test_conformance.py."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import malis
+from cases import BAD_OPTIONS
 from frameworks import NEAREST, SHAPES, case, labels
 from processes import backend_here
 
@@ -163,6 +164,13 @@ def test_labels_beyond_float32():
     model.compile("sgd", loss=malis_loss2d, run_eagerly=BACKEND != "jax")
     with pytest.raises(Exception, match=r"y_true must hold labels below 16777216, as its floating point dtype"):
         float(model.evaluate(x, y + np.where(y > 0, 2**24, 0), verbose=0))
+
+
+@pytest.mark.parametrize("bad", BAD_OPTIONS)
+def test_class_refuses_bad_options(bad):
+    options, error, message = BAD_OPTIONS[bad]
+    with pytest.raises(error, match=message):
+        MalisLoss(**options)
 
 
 def test_loss_is_a_loss_of_keras():
