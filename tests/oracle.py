@@ -259,6 +259,13 @@ def _count_along_tree(problem: _Problem, sequence: np.ndarray, positive: bool, c
         parent[small] = large
 
 
+def assert_counts(counts: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> None:
+    """Positive and negative counts of every edge are equal, integer for integer."""
+    for got, want, name in zip(counts, expected, ("pos", "neg"), strict=True):
+        assert got.dtype == np.int64
+        np.testing.assert_array_equal(got, want, err_msg=name)
+
+
 # ------------------------------------------------------------------------------------------------- loss
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     shrinking = np.exp(-np.abs(x))

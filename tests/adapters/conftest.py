@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from faces import ADAPTERS, Adapter
@@ -29,6 +31,27 @@ def framework(request: pytest.FixtureRequest) -> str:
 def adapter(framework: str) -> Adapter | None:
     """The adapter of the framework, with the same face for all of them."""
     return ADAPTERS[framework]() if backend_here() else None
+
+
+@pytest.fixture
+def one_thread_of_pytorch() -> Iterator[None]:
+    """Problems this small only wait for PyTorch's threads; those of malis are left alone."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """No graphs that another test has compiled."""
+    import torch
+
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,6 +1,7 @@
 """The same promises for all adapters: every test here runs for PyTorch, TensorFlow, JAX, and Keras on each of them.
 
-``pytest -k torch-margin0`` picks a case. To add one, add a line to a table: here, or to those of ``cases.py``. What only one framework has, such as its compiler, is in the file of that framework.
+``pytest -k torch-margin0`` picks a case. To add one, add a line to a table: here, or to those of ``cases.py``. What one
+framework alone has, such as a compiler, is in the file of that framework.
 """
 
 from __future__ import annotations
