@@ -61,7 +61,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None  # it runs here
     backend = pyfuncitem.callspec.params["framework"].removeprefix("keras-")
     processes = pyfuncitem.config.stash.setdefault(PROCESSES, {})
-    if backend not in processes:
+    if backend not in processes or not processes[backend].alive():  # a test may have ended it
         asking = [item for item in pyfuncitem.session.items if "framework" in getattr(item, "fixturenames", ())]
         files = sorted({str(item.path) for item in asking})
         processes[backend] = FrameworkProcess(backend, files, pyfuncitem.config.rootpath)

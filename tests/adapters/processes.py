@@ -41,20 +41,29 @@ class FrameworkProcess:
         self.process.start()
         other_end.close()  # so that reading fails when the process ends
 
+    def alive(self) -> bool:
+        return self.process.is_alive()
+
     def run(self, test: str) -> None:
         """Run a test there; returns where it passed, and fails or skips here where it did so."""
-        try:
-            self.connection.send(test)
-            if not self.connection.poll(SECONDS_FOR_A_TEST):
-                raise EOFError
-            outcome, text = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.kill()
-            pytest.fail(f"the process of the framework ended or hangs:\n{self.output.read()[-5000:]}", pytrace=False)
+        outcome, text = self._answer(test)
         if outcome == "failed":
             pytest.fail(text, pytrace=False)
         if outcome == "skipped":
-            pytest.skip(text)
+            pytest.skip(text.removeprefix("Skipped: "))
+
+    def _answer(self, test: str) -> tuple[str, str]:
+        try:
+            self.connection.send(test)
+            if self.connection.poll(SECONDS_FOR_A_TEST):
+                return self.connection.recv()
+            problem = f"gave no answer in {SECONDS_FOR_A_TEST} s"
+        except (EOFError, OSError):
+            self.process.join(60)
+            problem = f"ended with status {self.process.exitcode}"
+        self.process.kill()
+        self.process.join()
+        return "failed", f"the process of the framework {problem}:\n{self.output.read()[-5000:]}"
 
     def close(self) -> None:
         self.connection.close()  # ends its loop
