@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from malis import _checks
+from malis import _checks, _core
 
 POINTWISE = ("squared_hinge", "cross_entropy")
 
@@ -44,3 +44,7 @@ class Options(NamedTuple):
             _checks.as_flag(self.ignore_background, "ignore_background"),
             _checks.as_threads(self.num_threads),
         )
+
+    def for_core(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``_core.malis_loss``."""
+        return {**self._asdict(), "pointwise": _core.Pointwise.__members__[self.pointwise]}

@@ -112,7 +112,7 @@ def pairs(
     array([[0, 0, 0, 3, 0]])
     """
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
     return PairCounts(
@@ -120,12 +120,12 @@ def pairs(
             affinities,
             labels,
             offsets,
-            _checks.as_mask(edge_mask, "edge_mask", affinities.shape),
-            _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape),
-            _checks.as_flag(constrain_positive, "constrain_positive"),
-            _checks.as_flag(constrain_negative, "constrain_negative"),
-            _checks.as_flag(ignore_background, "ignore_background"),
-            _checks.as_threads(num_threads),
+            edge_mask=_checks.as_mask(edge_mask, "edge_mask", affinities.shape),
+            unlabelled_mask=_checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape),
+            constrain_positive=_checks.as_flag(constrain_positive, "constrain_positive"),
+            constrain_negative=_checks.as_flag(constrain_negative, "constrain_negative"),
+            ignore_background=_checks.as_flag(ignore_background, "ignore_background"),
+            num_threads=_checks.as_threads(num_threads),
         )
     )
 
@@ -213,7 +213,7 @@ def malis_loss(
     """
     options = Options.of(locals())
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg", options.num_threads)
+    labels = _checks.as_labels(seg, "seg", options.num_threads, for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2
     if batched:
@@ -231,7 +231,15 @@ def malis_loss(
         affinities, labels = affinities[np.newaxis], labels[np.newaxis]
         edges = None if edges is None else edges[np.newaxis]
         unlabelled = None if unlabelled is None else unlabelled[np.newaxis]
-    loss, grad = _core.malis_loss(affinities, labels, offsets, edges, unlabelled, *options, channels_last=False)
+    loss, grad = _core.malis_loss(
+        affinities,
+        labels,
+        offsets,
+        edge_mask=edges,
+        unlabelled_mask=unlabelled,
+        channels_last=False,
+        **options.for_core(),
+    )
     if np.asarray(aff).dtype == np.float16:
         grad = grad.astype(np.float16)
     return MalisLoss(loss, grad) if batched else MalisLoss(float(loss[0]), grad[0])
@@ -254,12 +262,20 @@ def batch_loss(
     channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
-    affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)
+    affinities = _checks.as_affinities(aff, "aff")
+    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)
     loss, grad = _core.malis_loss(
-        affinities, labels, offsets, edges, unlabelled, *checked, channels_last=channels_last, scale=scale
+        affinities,
+        labels,
+        offsets,
+        edge_mask=edges,
+        unlabelled_mask=unlabelled,
+        channels_last=channels_last,
+        scale=scale,
+        **checked.for_core(),
     )
     return MalisLoss(loss, grad)
 
@@ -409,13 +425,13 @@ def edge_pairs(
         second,
         _checks.as_affinities(weights, "weights").ravel(),
         labels.ravel(),
-        None if mask is None else mask.ravel(),
-        None if unlabelled is None else unlabelled.ravel(),
-        _checks.as_flag(constrain_positive, "constrain_positive"),
-        _checks.as_flag(constrain_negative, "constrain_negative"),
-        _checks.as_flag(ignore_background, "ignore_background"),
-        True,
-        True,
-        _checks.as_threads(num_threads),
+        edge_mask=None if mask is None else mask.ravel(),
+        unlabelled_mask=None if unlabelled is None else unlabelled.ravel(),
+        constrain_positive=_checks.as_flag(constrain_positive, "constrain_positive"),
+        constrain_negative=_checks.as_flag(constrain_negative, "constrain_negative"),
+        ignore_background=_checks.as_flag(ignore_background, "ignore_background"),
+        want_positive=True,
+        want_negative=True,
+        num_threads=_checks.as_threads(num_threads),
     )
     return PairCounts(pos.reshape(shape), neg.reshape(shape))
