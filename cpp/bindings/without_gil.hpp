@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "malis/interrupt.hpp"
+#include "malis/support/interrupt.hpp"
 
 namespace malis::bindings {
 

@@ -1,4 +1,4 @@
-#include "malis/cores.hpp"
+#include "malis/support/cores.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "malis/parallel.hpp"
+#include "malis/support/parallel.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "malis/cores.hpp"
-#include "malis/interrupt.hpp"
+#include "malis/support/cores.hpp"
+#include "malis/support/interrupt.hpp"
 
 namespace malis {
 

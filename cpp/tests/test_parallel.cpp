@@ -16,8 +16,8 @@
 #endif
 
 #include "check.hpp"
-#include "malis/cores.hpp"
-#include "malis/parallel.hpp"
+#include "malis/support/cores.hpp"
+#include "malis/support/parallel.hpp"
 
 using namespace malis;
 

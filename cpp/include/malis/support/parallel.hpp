@@ -12,7 +12,7 @@
 #include <memory>
 #include <type_traits>
 
-#include "malis/interrupt.hpp"
+#include "malis/support/interrupt.hpp"
 
 namespace malis {
 

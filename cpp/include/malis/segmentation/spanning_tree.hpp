@@ -12,12 +12,15 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/kruskal.hpp"
-#include "malis/order.hpp"
-#include "malis/read_once.hpp"
-#include "malis/segmentation.hpp"
-#include "malis/union_find.hpp"
+#include "malis/segmentation/components.hpp"
+#include "malis/segmentation/every_edge.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
+#include "malis/support/read_once.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/kruskal.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -34,7 +37,7 @@ namespace detail {
 
 template <class T, class Index, class Graph>
 SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
-    if (nodes < (std::size_t{1} << 15)) threads = 1;
+    threads = threads_for(nodes, threads);
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     SpanningTree<T, Index> tree;
@@ -65,7 +68,9 @@ SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size
 template <class Node, class Index>
 Buffer<Node> as_nodes(const Buffer<Index>& numbers) {
     Buffer<Node> nodes(numbers.size());
-    for (std::size_t i = 0; i < numbers.size(); ++i) nodes[i] = static_cast<Node>(numbers[i]);
+    in_steps(numbers.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) nodes[i] = static_cast<Node>(numbers[i]);
+    });
     return nodes;
 }
 

@@ -13,9 +13,10 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/parallel.hpp"
-#include "malis/read_once.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/read_once.hpp"
 
 namespace malis {
 
