@@ -37,7 +37,7 @@ py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const
 
 void register_edge_pairs(py::module_& m) {
     m.def("edge_pair_counts", &edge_pair_counts, py::arg("node1"), py::arg("node2"), py::arg("weights"),
-          py::arg("seg"), py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("constrain_positive"),
+          py::arg("seg"), py::kw_only(), py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("constrain_positive"),
           py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("want_positive"),
           py::arg("want_negative"), py::arg("num_threads"));
 }

@@ -30,7 +30,7 @@ py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::ar
 }  // namespace
 
 void register_rand_curve(py::module_& m) {
-    m.def("rand_curve", &curve_of_grid, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("num_threads"));
+    m.def("rand_curve", &curve_of_grid, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
 }
 
 }  // namespace malis::bindings

@@ -92,11 +92,11 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
 }  // namespace
 
 void register_tree(py::module_& m) {
-    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::arg("num_threads"));
+    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"), py::arg("thresholds"), py::arg("size_thresh"), py::arg("num_threads"));
+          py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
-          py::arg("highest"));
+          py::kw_only(), py::arg("highest"));
 }
 
 }  // namespace malis::bindings

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "malis/order.hpp"
+#include "malis/tree/order.hpp"
 #include "problems.hpp"
 
 using namespace malis;

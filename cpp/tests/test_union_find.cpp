@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "malis/union_find.hpp"
+#include "malis/tree/union_find.hpp"
 #include "problems.hpp"
 
 using namespace malis;

@@ -234,5 +234,5 @@ def rand_curve(
     labels = _checks.as_labels(seg, "seg")
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_volume(affinities, labels, "seg", offsets)
-    curve = _core.rand_curve(affinities, labels, offsets, _checks.as_threads(num_threads))
+    curve = _core.rand_curve(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     return RandCurve(*curve[:4], _Steps(*curve[4:]))

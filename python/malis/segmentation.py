@@ -83,10 +83,10 @@ def affgraph_to_seg(
     seg, sizes = _core.components(
         affinities,
         offsets,
-        None if threshold is None else _checks.as_threshold(threshold, "threshold"),
-        _checks.as_size(size_thresh, "size_thresh"),
-        _checks.as_choice(small, "small", ("drop", "merge")) == "merge",
-        _checks.as_threads(num_threads),
+        threshold=None if threshold is None else _checks.as_threshold(threshold, "threshold"),
+        size_thresh=_checks.as_size(size_thresh, "size_thresh"),
+        merge_small=_checks.as_choice(small, "small", ("drop", "merge")) == "merge",
+        num_threads=_checks.as_threads(num_threads),
     )
     return seg, sizes
 
@@ -156,9 +156,9 @@ def watershed_basins(
     return _core.watershed_basins(
         affinities,
         offsets,
-        _checks.as_threshold(threshold, "threshold"),
-        _checks.as_size(size_thresh, "size_thresh"),
-        _checks.as_threads(num_threads),
+        threshold=_checks.as_threshold(threshold, "threshold"),
+        size_thresh=_checks.as_size(size_thresh, "size_thresh"),
+        num_threads=_checks.as_threads(num_threads),
     )
 
 
@@ -230,7 +230,7 @@ def watershed_from_affgraph(
             f"seeds must hold labels of at most 2**27, got {labels.max()}: number them anew, for example with "
             "skimage.segmentation.relabel_sequential"
         )
-    seg = _core.watershed(affinities, labels, offsets, _checks.as_threads(num_threads))
+    seg = _core.watershed(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     sizes = np.bincount(seg.ravel().astype(np.int64, copy=False), minlength=int(labels.max()) + 1)
     small = sizes <= smallest
     small[0] = False

@@ -80,7 +80,7 @@ def maximum_spanning_tree(aff: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threa
     offsets = _checks.as_nhood(nhood)
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_channels(affinities, offsets)
-    tree = _core.maximum_spanning_tree(affinities, offsets, _checks.as_threads(num_threads))
+    tree = _core.maximum_spanning_tree(affinities, offsets, num_threads=_checks.as_threads(num_threads))
     return SpanningTree(*tree, shape=affinities.shape[1:])
 
 
@@ -134,8 +134,8 @@ def segment_tree(
     return _core.segment_tree(
         *parts,
         [_checks.as_threshold(level, "thresholds") for level in levels.tolist()],
-        _checks.as_size(size_thresh, "size_thresh"),
-        _checks.as_threads(num_threads),
+        size_thresh=_checks.as_size(size_thresh, "size_thresh"),
+        num_threads=_checks.as_threads(num_threads),
     )
 
 
@@ -180,7 +180,7 @@ def linkage(tree: SpanningTree, *, highest: float = 1.0) -> npt.NDArray[np.float
     top = _checks.as_real(highest, "highest")
     if affinities.size > 0 and affinities[0] > top:
         raise ValueError(f"highest must be at least the highest affinity of the tree, {affinities[0]}, got {highest!r}")
-    return _core.linkage(math.prod(shape), affinities, node1, node2, top)
+    return _core.linkage(math.prod(shape), affinities, node1, node2, highest=top)
 
 
 def _parts(tree: SpanningTree) -> tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

@@ -7,13 +7,14 @@
 #include <cstdint>
 #include <vector>
 
-#include "malis/edge_list.hpp"
-#include "malis/grid.hpp"
-#include "malis/loss.hpp"
-#include "malis/pairs.hpp"
-#include "malis/rand_curve.hpp"
-#include "malis/segmentation.hpp"
-#include "malis/tree.hpp"
+#include "malis/graph/edge_list.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/pairs/loss.hpp"
+#include "malis/pairs/pairs.hpp"
+#include "malis/segmentation/components.hpp"
+#include "malis/segmentation/rand_curve.hpp"
+#include "malis/segmentation/spanning_tree.hpp"
+#include "malis/segmentation/watershed.hpp"
 
 #define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \

@@ -18,13 +18,15 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/grid.hpp"
-#include "malis/labels.hpp"
-#include "malis/parallel.hpp"
-#include "malis/select.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
 
 namespace malis {
 
@@ -45,65 +47,80 @@ struct Objects {
     Index labels() const { return static_cast<Index>(voxels.size()); }
 };
 
-template <class Index>
-Objects<Index> find_objects(const Grid<Index>& grid, const Labels<Index>& labels, int threads) {
-    Objects<Index> objects;
-    const std::size_t count = static_cast<std::size_t>(labels.count) + 1;
-    // Every slab needs a table over all labels: no more slabs than threads.
-    const std::size_t slabs =
-        std::min<std::size_t>(grid.rows, threads > 1 && grid.voxels > 65536 ? static_cast<std::size_t>(threads) : 1);
-    const auto each_run = [&](std::size_t slab, auto&& f) {
-        const auto slab_row = [&](std::size_t s) {
-            return static_cast<Index>(static_cast<std::uint64_t>(grid.rows) * s / slabs);
-        };
-        Index y = slab_row(slab) % grid.height;
-        for (Index row = slab_row(slab); row < slab_row(slab + 1); ++row) {
-            const Index first = row * grid.width;
-            const Index* label = labels.of.data() + first;
-            Index begin = 0;
-            for (Index block = 0; block < grid.width - 1; block += 64) {
-                std::uint64_t changes =
-                    detail::select_changes(label + block, std::min<Index>(64, grid.width - 1 - block));
-                for (; changes != 0; changes &= changes - 1) {
-                    const Index end = block + static_cast<Index>(detail::lowest_bit(changes)) + 1;
-                    f(label[begin], first + begin, y, begin, end - begin);
-                    begin = end;
-                }
+namespace detail {
+
+// The runs of a slab of rows, in the order of the volume: f(label, voxel, y, x, length).
+template <class Index, class F>
+void each_run(const Grid<Index>& grid, const Labels<Index>& labels, Index first_row, Index last_row, F&& f) {
+    Index y = first_row % grid.height;
+    for (Index row = first_row; row < last_row; ++row) {
+        const Index first = row * grid.width;
+        const Index* label = labels.of.data() + first;
+        Index begin = 0;
+        for (Index block = 0; block < grid.width - 1; block += 64) {
+            std::uint64_t changes = select_changes(label + block, std::min<Index>(64, grid.width - 1 - block));
+            for (; changes != 0; changes &= changes - 1) {
+                const Index end = block + static_cast<Index>(lowest_bit(changes)) + 1;
+                f(label[begin], first + begin, y, begin, end - begin);
+                begin = end;
             }
-            f(label[begin], first + begin, y, begin, grid.width - begin);
-            if (++y == grid.height) y = 0;
         }
-    };
-    struct Count {
-        Index runs, voxels;
-    };
-    std::vector<std::vector<Count>> at(slabs);
-    parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
-        std::vector<Count> counts(count, Count{0, 0});
-        each_run(slab, [&](Index l, Index, Index, Index, Index length) {
-            ++counts[l].runs;
-            counts[l].voxels += length;
-        });
-        at[slab] = std::move(counts);
-    });
-    objects.first_run.resize(count + 1);
-    objects.voxels.resize(count);
+        f(label[begin], first + begin, y, begin, grid.width - begin);
+        if (++y == grid.height) y = 0;
+    }
+}
+
+// Of one label in one slab: how many runs and voxels; later, how many there are before those.
+template <class Index>
+struct RunCount {
+    Index runs, voxels;
+};
+
+// Turns counts per slab and label into the places where the runs of each begin, and adds them up.
+template <class Index>
+void place_runs(std::vector<std::vector<RunCount<Index>>>& slabs, Objects<Index>& objects) {
+    const std::size_t labels = objects.voxels.size();
     Index runs = 0;
-    for (std::size_t l = 0; l < count; ++l) {
+    for (std::size_t l = 0; l < labels; ++l) {
         objects.first_run[l] = runs;
         Index voxels = 0;
-        for (std::size_t slab = 0; slab < slabs; ++slab) {
-            const Count here = at[slab][l];
-            at[slab][l] = {runs, voxels};
+        for (auto& slab : slabs) {
+            const RunCount<Index> here = slab[l];
+            slab[l] = {runs, voxels};
             runs += here.runs;
             voxels += here.voxels;
         }
         objects.voxels[l] = voxels;
     }
-    objects.first_run[count] = runs;
+    objects.first_run[labels] = runs;
     objects.runs.reset(runs);
+}
+
+}  // namespace detail
+
+// Sorts the runs of a volume by their label: counts them, finds the place of each, and writes them.
+template <class Index>
+Objects<Index> find_objects(const Grid<Index>& grid, const Labels<Index>& labels, int threads) {
+    const std::size_t count = static_cast<std::size_t>(labels.count) + 1;
+    Objects<Index> objects;
+    objects.first_run.resize(count + 1);
+    objects.voxels.resize(count);
+    const std::size_t slabs = std::min<std::size_t>(grid.rows, slabs_for(grid.voxels, threads));
+    std::vector<std::vector<detail::RunCount<Index>>> tables(slabs);
+    const auto each_run = [&](std::size_t slab, auto&& f) {
+        detail::each_run(grid, labels, part_begin(grid.rows, slabs, slab), part_begin(grid.rows, slabs, slab + 1), f);
+    };
     parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
-        std::vector<Count>& next = at[slab];
+        std::vector<detail::RunCount<Index>> counts(count, {0, 0});
+        each_run(slab, [&](Index l, Index, Index, Index, Index length) {
+            ++counts[l].runs;
+            counts[l].voxels += length;
+        });
+        tables[slab] = std::move(counts);
+    });
+    detail::place_runs(tables, objects);
+    parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
+        std::vector<detail::RunCount<Index>>& next = tables[slab];
         each_run(slab, [&](Index l, Index v, Index y, Index x, Index length) {
             objects.runs[next[l].runs++] = {v, length, next[l].voxels, y, x};
             next[l].voxels += length;

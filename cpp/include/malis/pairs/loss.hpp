@@ -16,11 +16,11 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/label_histogram.hpp"
-#include "malis/layout.hpp"
-#include "malis/order.hpp"
-#include "malis/parallel.hpp"
+#include "malis/pairs/sink.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/layout.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/tree/order.hpp"
 
 namespace malis {
 
@@ -35,6 +35,7 @@ struct LossOptions {
     double scale = 1;          // of the gradient alone: an upstream gradient that is known beforehand
 };
 
+// A Sink (sink.hpp). Call finish() in the end.
 template <class T, class Index>
 class LossSink {
   public:
@@ -47,15 +48,15 @@ class LossSink {
 
     CountArrays arrays() const { return {}; }
 
-    // From this affinity on, positive pairs add nothing to loss or gradient.
-    T idle_positive() const {
+    // Where the hinge of the positive pairs ends.
+    T positive_cutoff() const {
         constexpr T none = std::numeric_limits<T>::infinity();
         if (options_.pos_loss_weight == 0) return -none;
         if (options_.pointwise != Pointwise::squared_hinge) return none;
         return bound(1 - options_.margin, none, [](double x, double hinge_end) { return x >= hinge_end; });
     }
-    // Up to this affinity, negative pairs add nothing.
-    T idle_negative() const {
+    // Where the hinge of the negative pairs begins.
+    T negative_cutoff() const {
         constexpr T none = -std::numeric_limits<T>::infinity();
         if (options_.pos_loss_weight == 1) return -none;
         if (options_.pointwise != Pointwise::squared_hinge) return none;
@@ -172,7 +173,9 @@ class LossSink {
         if (options_.from_logits) {
             if (end <= 0 || end >= 1) return none;
             x = std::log(end / (1 - end));
-            x += std::copysign(1e-5 * (1 + std::abs(x)), static_cast<double>(none));  // exp and log are not exact
+            // The sigmoid of x is not exactly `end`, as neither exp nor log is exact; they are to far less than this.
+            constexpr double tolerance = 1e-5;
+            x += std::copysign(tolerance * (1 + std::abs(x)), static_cast<double>(none));
         }
         const T at = static_cast<T>(x);
         return beyond(static_cast<double>(at), x) ? at : std::nextafter(at, none);

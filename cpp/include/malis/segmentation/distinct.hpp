@@ -12,10 +12,11 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/grid.hpp"
-#include "malis/order.hpp"
-#include "malis/parallel.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/order.hpp"
 
 namespace malis {
 
@@ -38,8 +39,8 @@ void radix_sort(Buffer<R>& keys, Buffer<R>& scratch, int threads) {
         const std::lock_guard<std::mutex> lock(mutex);
         varying |= bits;
     });
-    const std::size_t pieces = threads > 1 && n > (std::size_t{1} << 16) ? static_cast<std::size_t>(threads) : 1;
-    const auto piece = [&](std::size_t p) { return n / pieces * p + std::min(p, n % pieces); };
+    const std::size_t pieces = slabs_for(n, threads);
+    const auto piece = [&](std::size_t p) { return part_begin(n, pieces, p); };
     std::vector<std::array<std::size_t, values>> place(pieces);
     while (varying != 0) {
         unsigned shift = 0;

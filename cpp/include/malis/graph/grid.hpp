@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "malis/source.hpp"
+#include "malis/support/split.hpp"
 
 namespace malis {
 
@@ -92,13 +92,16 @@ class Grid {
     }
 };
 
-// Scans the edges of a volume in the order of their index, as a source for kruskal(): visit.row(edge, v, u, count,
-// collect) collects those that take part among edges edge + i between voxels v + i and u + i.
+// How many rows of a volume are sampled, for thresholds: more where rows are short, so that there are at least a thousand
+// edges of every offset.
+constexpr std::size_t sampled_rows = 12, sampled_row_voxels = 1024;
+
+// The edges of a volume in the order of their index, as a Source (source.hpp); visit.row() says which take part.
 template <class T, class Index, class Visit>
 class GridScan {
   public:
     GridScan(const Grid<Index>& grid, const Visit& visit, int threads) : grid_(grid), visit_(visit) {
-        pieces_ = threads > 1 ? std::min<std::size_t>(grid.rows, 4 * static_cast<std::size_t>(threads)) : 1;
+        pieces_ = std::min<std::size_t>(grid.rows, chunks_for(threads));
     }
 
     std::size_t chunks() const { return grid_.steps.size() * pieces_; }
@@ -106,22 +109,21 @@ class GridScan {
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
         const std::size_t k = chunk / pieces_, piece = chunk % pieces_;
-        const Index begin = static_cast<Index>(grid_.rows * static_cast<std::uint64_t>(piece) / pieces_);
-        const Index end = static_cast<Index>(grid_.rows * static_cast<std::uint64_t>(piece + 1) / pieces_);
-        for (Index row = begin; row < end; ++row) scan_row(k, row, collect);
+        const Index end = part_begin(grid_.rows, pieces_, piece + 1);
+        for (Index row = part_begin(grid_.rows, pieces_, piece); row < end; ++row) scan_row(k, row, collect);
     }
 
-    template <class Take>
-    double sample(Take take) const {
-        const Index wanted = std::min<Index>(grid_.rows, 12 + static_cast<Index>(1024 / grid_.width));
-        Sampler<T, Take> sampler{take};
+    template <class Collect>
+    double sample(Collect& collect) const {
+        const Index wanted = std::min<Index>(
+            grid_.rows, static_cast<Index>(sampled_rows + sampled_row_voxels / static_cast<std::size_t>(grid_.width)));
         for (Index i = 0; i < wanted; ++i) {
             // A golden-ratio sequence over the rows: evenly spread, and in step with no period of the data.
             const double at = 0.5 + 0.6180339887498949 * static_cast<double>(i);
             const Index row = std::min<Index>(
                 grid_.rows - 1, static_cast<Index>((at - static_cast<double>(static_cast<std::int64_t>(at))) *
                                                    static_cast<double>(grid_.rows)));
-            for (std::size_t k = 0; k < grid_.steps.size(); ++k) scan_row(k, row, sampler);
+            for (std::size_t k = 0; k < grid_.steps.size(); ++k) scan_row(k, row, collect);
         }
         return static_cast<double>(grid_.rows) / static_cast<double>(wanted);
     }

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/parallel.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
 
 namespace malis {
 
@@ -148,6 +150,7 @@ inline void insertion_sort(K* begin, K* end) {
     }
 }
 
+// Up to here insertion sort is the fastest.
 constexpr std::size_t insertion_limit = 24;
 
 // Records and keys as what sort_keys reads.
@@ -257,50 +260,49 @@ std::size_t size_of(const Parts<T, Index>& parts) {
     return n;
 }
 
-// Sorts the records of all parts stably by rank, on several threads where there are many, and gives back the memory of
-// parts that are large. Many that are in order already, as equal affinities are, stay in their parts: returns false.
+namespace detail {
+
+// Records from as many as this on are sorted in two steps, so that each fits the cache.
+constexpr std::size_t records_in_cache = std::size_t{1} << 15;
+
+// Copies all parts to one place.
 template <class T, class Index>
-bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, SortScratch<T, Index>& scratch,
-                  int threads) {
-    using R = Record<T, Index>;
-    const std::size_t n = size_of<T, Index>(parts);
-    const auto join = [&] {
-        std::size_t at = 0;
-        sorted.reset(n);
-        for (auto& part : parts) {
-            if (!part.empty()) std::memcpy(static_cast<void*>(sorted.data() + at), part.data(), part.size() * sizeof(R));
-            at += part.size();
-        }
-    };
-    if (n < (std::size_t{1} << 15)) {
-        const bool one = parts.size() == 1;
-        if (one) sorted.reset(n);
-        else join();
-        detail::sort_small<T, Index>(one ? parts[0].data() : sorted.data(), n, sorted.data(), scratch);
-        return true;
+void join_parts(const Parts<T, Index>& parts, Buffer<Record<T, Index>>& joined) {
+    std::size_t at = 0;
+    joined.reset(size_of<T, Index>(parts));
+    for (const auto& part : parts) {
+        if (!part.empty())
+            std::memcpy(static_cast<void*>(joined.data() + at), part.data(), part.size() * sizeof(Record<T, Index>));
+        at += part.size();
     }
-    // One pass into buckets that fit the cache, by pieces that are counted and moved independently; then bucket by
-    // bucket.
-    struct Piece {
-        const R *begin, *end;
-        Rank<T> lowest, highest;
-        bool sorted;
-        std::vector<std::size_t> place;  // per bucket
-    };
-    std::vector<Piece> pieces;
+}
+
+// Records that are counted and moved independently of others.
+template <class T, class Index>
+struct Piece {
+    const Record<T, Index>*begin, *end;
+    Rank<T> lowest, highest;
+    bool sorted;
+    std::vector<std::size_t> place;  // per bucket: where its next record goes
+};
+
+// Cuts parts into pieces, and finds the ranks of each and whether it is sorted.
+template <class T, class Index>
+std::vector<Piece<T, Index>> cut_into_pieces(const Parts<T, Index>& parts, int threads) {
+    std::vector<Piece<T, Index>> pieces;
     for (const auto& part : parts) {
         const std::size_t count = parts.size() == 1 && threads > 1 ? static_cast<std::size_t>(threads) : 1;
         for (std::size_t i = 0; i < count; ++i) {
-            const R* const begin = part.begin() + part.size() * i / count;
-            const R* const end = part.begin() + part.size() * (i + 1) / count;
+            const auto* const begin = part.begin() + part_begin(part.size(), count, i);
+            const auto* const end = part.begin() + part_begin(part.size(), count, i + 1);
             if (begin != end) pieces.push_back({begin, end, begin->rank, begin->rank, true, {}});
         }
     }
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
-        Piece& piece = pieces[p];
+        Piece<T, Index>& piece = pieces[p];
         Rank<T> low = piece.lowest, high = low, previous = low;
         bool in_order = true;
-        for (const R* r = piece.begin; r != piece.end; ++r) {
+        for (const auto* r = piece.begin; r != piece.end; ++r) {
             low = std::min(low, r->rank);
             high = std::max(high, r->rank);
             in_order &= previous <= r->rank;
@@ -310,26 +312,27 @@ bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
         piece.highest = high;
         piece.sorted = in_order;
     });
-    Rank<T> lowest = pieces[0].lowest, highest = pieces[0].highest;
-    bool in_order = true;
+    return pieces;
+}
+
+template <class T, class Index>
+bool in_order(const std::vector<Piece<T, Index>>& pieces) {
     for (std::size_t p = 0; p < pieces.size(); ++p) {
-        in_order &= pieces[p].sorted && (p == 0 || (pieces[p - 1].end - 1)->rank <= pieces[p].begin->rank);
-        lowest = std::min(lowest, pieces[p].lowest);
-        highest = std::max(highest, pieces[p].highest);
+        if (!pieces[p].sorted) return false;
+        if (p > 0 && (pieces[p - 1].end - 1)->rank > pieces[p].begin->rank) return false;
     }
-    const std::size_t buckets = std::min<std::size_t>(std::size_t{1} << 12, n / 64);
-    const detail::Buckets<T> bucket_of(lowest, highest, buckets);
-    if (in_order) return false;
-    if (!bucket_of.usable()) {
-        join();
-        std::stable_sort(sorted.begin(), sorted.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
-        return true;
-    }
-    sorted.reset(n);
+    return true;
+}
+
+// Counts the records of every bucket in every piece, and finds where those of each go: bucket by bucket, and within one
+// piece by piece. Returns where the buckets begin.
+template <class T, class Index>
+std::vector<std::size_t> place_in_buckets(std::vector<Piece<T, Index>>& pieces, const Buckets<T>& bucket_of,
+                                          std::size_t buckets, int threads) {
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t> count(buckets, 0);
         bucket_of.visit([&](auto bucket) {
-            for (const R* r = pieces[p].begin; r != pieces[p].end; ++r) ++count[bucket(r->rank)];
+            for (const auto* r = pieces[p].begin; r != pieces[p].end; ++r) ++count[bucket(r->rank)];
         });
         pieces[p].place = std::move(count);
     });
@@ -337,28 +340,79 @@ bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, Sort
     std::size_t total = 0;
     for (std::size_t i = 0; i < buckets; ++i) {
         first[i] = total;
-        for (Piece& piece : pieces) {
+        for (Piece<T, Index>& piece : pieces) {
             const std::size_t count = piece.place[i];
             piece.place[i] = total;
             total += count;
         }
     }
     first[buckets] = total;
+    return first;
+}
+
+template <class T, class Index>
+void move_to_buckets(std::vector<Piece<T, Index>>& pieces, const Buckets<T>& bucket_of, Record<T, Index>* sorted,
+                     int threads) {
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t>& to = pieces[p].place;
         bucket_of.visit([&](auto bucket) {
-            for (const R* r = pieces[p].begin; r != pieces[p].end; ++r) sorted[to[bucket(r->rank)]++] = *r;
+            for (const auto* r = pieces[p].begin; r != pieces[p].end; ++r) sorted[to[bucket(r->rank)]++] = *r;
         });
     });
-    for (auto& part : parts) part.release();
-    const std::size_t tasks = std::min<std::size_t>(buckets, 64);
+}
+
+template <class T, class Index>
+void sort_buckets(const std::vector<std::size_t>& first, Record<T, Index>* sorted, int threads) {
+    const std::size_t buckets = first.size() - 1, tasks = std::min<std::size_t>(buckets, 64);
     std::vector<SortScratch<T, Index>> of_thread(static_cast<std::size_t>(std::max(1, threads)));
     parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
-        for (std::size_t i = buckets * task / tasks; i < buckets * (task + 1) / tasks; ++i) {
-            R* const bucket = sorted.data() + first[i];
-            detail::sort_small<T, Index>(bucket, first[i + 1] - first[i], bucket, of_thread[thread]);
+        for (std::size_t i = part_begin(buckets, tasks, task); i < part_begin(buckets, tasks, task + 1); ++i) {
+            Record<T, Index>* const bucket = sorted + first[i];
+            sort_small<T, Index>(bucket, first[i + 1] - first[i], bucket, of_thread[thread]);
         }
     });
+}
+
+// Sorts records that do not fit the cache: one pass into buckets that do, then bucket by bucket.
+template <class T, class Index>
+bool sort_large(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, int threads) {
+    const std::size_t n = size_of<T, Index>(parts);
+    std::vector<Piece<T, Index>> pieces = cut_into_pieces<T, Index>(parts, threads);
+    if (in_order(pieces)) return false;
+    Rank<T> lowest = pieces[0].lowest, highest = pieces[0].highest;
+    for (const auto& piece : pieces) {
+        lowest = std::min(lowest, piece.lowest);
+        highest = std::max(highest, piece.highest);
+    }
+    constexpr std::size_t most_buckets = std::size_t{1} << 12, records_of_bucket = 64;
+    const std::size_t buckets = std::min(most_buckets, n / records_of_bucket);
+    const Buckets<T> bucket_of(lowest, highest, buckets);
+    if (!bucket_of.usable()) {
+        join_parts<T, Index>(parts, sorted);
+        std::stable_sort(sorted.begin(), sorted.end(), [](const auto& x, const auto& y) { return x.rank < y.rank; });
+        return true;
+    }
+    sorted.reset(n);
+    const std::vector<std::size_t> first = place_in_buckets(pieces, bucket_of, buckets, threads);
+    move_to_buckets(pieces, bucket_of, sorted.data(), threads);
+    for (auto& part : parts) part.release();
+    sort_buckets(first, sorted.data(), threads);
+    return true;
+}
+
+}  // namespace detail
+
+// Sorts the records of all parts stably by rank, on several threads where there are many, and gives back the memory of
+// parts that are large. Many that are in order already, as equal affinities are, stay in their parts: returns false.
+template <class T, class Index>
+bool sort_records(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, SortScratch<T, Index>& scratch,
+                  int threads) {
+    const std::size_t n = size_of<T, Index>(parts);
+    if (n >= detail::records_in_cache) return detail::sort_large<T, Index>(parts, sorted, threads);
+    const bool one = parts.size() == 1;
+    if (one) sorted.reset(n);
+    else detail::join_parts<T, Index>(parts, sorted);
+    detail::sort_small<T, Index>(one ? parts[0].data() : sorted.data(), n, sorted.data(), scratch);
     return true;
 }
 

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "malis/grid.hpp"
-#include "malis/labels.hpp"
-#include "malis/parallel.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/support/parallel.hpp"
 
 namespace malis {
 

@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <type_traits>
 
-#include "malis/parallel.hpp"
+#include "malis/support/parallel.hpp"
 
 namespace malis {
 

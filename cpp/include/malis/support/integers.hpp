@@ -8,7 +8,7 @@
 #include <mutex>
 #include <type_traits>
 
-#include "malis/parallel.hpp"
+#include "malis/support/parallel.hpp"
 
 namespace malis {
 

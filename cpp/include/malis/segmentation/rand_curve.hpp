@@ -22,15 +22,17 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/distinct.hpp"
-#include "malis/grid.hpp"
-#include "malis/kruskal.hpp"
-#include "malis/label_histogram.hpp"
-#include "malis/objects.hpp"
-#include "malis/order.hpp"
-#include "malis/segmentation.hpp"
-#include "malis/union_find.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/segmentation/distinct.hpp"
+#include "malis/segmentation/every_edge.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/kruskal.hpp"
+#include "malis/tree/label_histogram.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -79,8 +81,6 @@ class Entropies {
     std::vector<double> table_ = std::vector<double>(tabulated, 0.0);
 };
 
-inline std::uint64_t pairs_among(std::uint64_t n) { return n % 2 != 0 ? (n - 1) / 2 * n : n / 2 * (n > 0 ? n - 1 : 0); }
-
 // The state of the pass, and what it amounts to.
 class Confusion {
   public:
@@ -95,8 +95,8 @@ class Confusion {
             throw std::invalid_argument("seg must have fewer than 2**32 foreground voxels, got " +
                                         std::to_string(foreground_));
         }
-        for (std::size_t l = 1; l < voxels.size(); ++l) same_ += pairs_among(voxels[l]);
-        all_ = pairs_among(foreground_);
+        for (std::size_t l = 1; l < voxels.size(); ++l) same_ += pairs_of(voxels[l]);
+        all_ = pairs_of(foreground_);
     }
 
     std::int64_t true_pairs() const { return static_cast<std::int64_t>(same_); }
@@ -157,7 +157,7 @@ class Confusion {
 template <class T, class Index>
 RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, int threads) {
     const std::size_t nodes = labels.of.size();
-    if (nodes < (std::size_t{1} << 15)) threads = 1;
+    threads = threads_for(nodes, threads);
     std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
     for (std::size_t v = 0; v < nodes; ++v) ++voxels[labels.of[v]];
     Confusion confusion(voxels);

@@ -12,11 +12,13 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/kruskal.hpp"
-#include "malis/order.hpp"
-#include "malis/segmentation.hpp"
-#include "malis/union_find.hpp"
+#include "malis/segmentation/components.hpp"
+#include "malis/segmentation/every_edge.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/kruskal.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -33,7 +35,7 @@ namespace detail {
 
 template <class T, class Index, class Graph>
 SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
-    if (nodes < (std::size_t{1} << 15)) threads = 1;
+    threads = threads_for(nodes, threads);
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     SpanningTree<T, Index> tree;

@@ -16,21 +16,14 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/objects.hpp"
-#include "malis/parallel.hpp"
-#include "malis/prefetch.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/prefetch.hpp"
 
 namespace malis {
 
 struct PairCount {
     std::uint64_t pos, neg;
-};
-
-// Where counts themselves are asked for: an array per kind, null for one that is not wanted.
-struct CountArrays {
-    std::int64_t* pos = nullptr;
-    std::int64_t* neg = nullptr;
 };
 
 // How many pairs n things make.

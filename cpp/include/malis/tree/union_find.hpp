@@ -16,9 +16,9 @@
 #include <cstddef>
 #include <utility>
 
-#include "malis/buffer.hpp"
-#include "malis/parallel.hpp"
-#include "malis/prefetch.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/prefetch.hpp"
 
 namespace malis {
 

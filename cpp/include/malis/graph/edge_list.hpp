@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "malis/source.hpp"
+#include "malis/support/split.hpp"
 
 namespace malis {
 
@@ -40,40 +40,35 @@ struct EdgeList {
     const std::size_t nodes;
 };
 
-// Scans a list of edges in their order, as a source for kruskal(): visit.edge(edge, a, b, collect) collects an edge that
-// exists if it takes part.
+// The edges of a list that exist, as a Source (source.hpp); visit.edge() says which take part.
 template <class T, class Index, class Visit>
 class EdgeListScan {
   public:
     EdgeListScan(const EdgeList<Index>& list, const Visit& visit, int threads)
-        : list_(list), visit_(visit), chunks_(threads > 1 ? 4 * static_cast<std::size_t>(threads) : 1) {}
+        : list_(list), visit_(visit), chunks_(chunks_for(threads)) {}
 
     std::size_t chunks() const { return chunks_; }
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        scan_range(begin(chunk), begin(chunk + 1), collect);
+        scan_range(part_begin(list_.edges, chunks_, chunk), part_begin(list_.edges, chunks_, chunk + 1), collect);
     }
 
-    template <class Take>
-    double sample(Take take) const {
-        constexpr std::size_t pieces = 32, length = 64;
-        Sampler<T, Take> sampler{take};
+    template <class Collect>
+    double sample(Collect& collect) const {
+        constexpr std::size_t pieces = 32, length = 64;  // as many edges as are sampled of a volume
         if (list_.edges <= pieces * length) {
-            scan_range(0, list_.edges, sampler);
+            scan_range(0, list_.edges, collect);
             return 1;
         }
         for (std::size_t p = 0; p < pieces; ++p) {
             const std::size_t from = (list_.edges - length) / (pieces - 1) * p;
-            scan_range(from, from + length, sampler);
+            scan_range(from, from + length, collect);
         }
         return static_cast<double>(list_.edges) / static_cast<double>(pieces * length);
     }
 
   private:
-    std::size_t begin(std::size_t chunk) const {
-        return list_.edges / chunks_ * chunk + std::min(chunk, list_.edges % chunks_);
-    }
     template <class Collect>
     void scan_range(std::size_t from, std::size_t to, Collect& collect) const {
         constexpr std::size_t block = 4096;

@@ -6,8 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <vector>
 
 #if defined(__SSE2__) || defined(_M_X64)
 #define MALIS_SSE2 1
@@ -102,61 +100,6 @@ inline std::uint64_t select_changes(const std::uint32_t* p, std::size_t count) {
     return ~select16(count, [&](std::size_t i) {
         return _mm_castsi128_ps(_mm_cmpeq_epi32(load4(p + i), load4(p + i + 1)));
     }) & inside;
-}
-#endif
-
-// A way out of a voxel: forward along an offset or backward against it, for one row and the x that stay inside.
-template <class Index>
-struct Way {
-    Index distance;
-    Index edge;  // of voxel 0: that of voxel v is edge + v
-    Index x_begin, x_end;
-};
-
-// The ways out of the voxels of a row, in the order of their edge index, which is the same for all its voxels.
-template <class Index>
-struct Ways {
-    std::vector<Way<Index>> all;
-    Index x_begin, x_end;  // the x that stay inside whichever way they go
-};
-
-// distance[i]: how far the strongest way leads from voxel v + i, which is at x + i of its row; 0 where no way has an
-// affinity above minus infinity. May write 3 items beyond `count` (Buffer sees to that).
-template <class T, class Index>
-inline void strongest_way(const T* aff, const Ways<Index>& ways, Index v, Index x, Index count, Index* distance) {
-    for (Index i = 0; i < count; ++i) {
-        T best = -std::numeric_limits<T>::infinity();
-        distance[i] = 0;
-        for (const Way<Index>& way : ways.all) {
-            if (x + i < way.x_begin || x + i >= way.x_end) continue;
-            const T a = aff[static_cast<Index>(way.edge + v + i)];
-            if (a > best) {
-                best = a;
-                distance[i] = way.distance;
-            }
-        }
-    }
-}
-
-#if defined(MALIS_SSE2)
-inline void strongest_way(const float* aff, const Ways<std::uint32_t>& ways, std::uint32_t v, std::uint32_t x,
-                          std::uint32_t count, std::uint32_t* distance) {
-    if (x < ways.x_begin || x + count + 3 >= ways.x_end) {
-        strongest_way<float, std::uint32_t>(aff, ways, v, x, count, distance);
-        return;
-    }
-    for (std::uint32_t i = 0; i < count; i += 4) {
-        __m128 best = _mm_set1_ps(-std::numeric_limits<float>::infinity());
-        __m128i of = _mm_setzero_si128();
-        for (const Way<std::uint32_t>& way : ways.all) {
-            const __m128 a = _mm_loadu_ps(aff + static_cast<std::uint32_t>(way.edge + v + i));
-            const __m128i stronger = _mm_castps_si128(_mm_cmpgt_ps(a, best));
-            const __m128i here = _mm_set1_epi32(static_cast<int>(way.distance));
-            best = _mm_max_ps(a, best);
-            of = _mm_or_si128(_mm_and_si128(stronger, here), _mm_andnot_si128(stronger, of));
-        }
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(distance + i), of);
-    }
 }
 #endif
 

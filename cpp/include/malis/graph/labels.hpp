@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/parallel.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
 
 namespace malis {
 

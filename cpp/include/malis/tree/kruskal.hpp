@@ -10,12 +10,8 @@
 // The second scan runs in the order of memory over looked-up roots and drops nearly everything, so most edges are
 // read twice but never moved or sorted.
 //
-// A source offers
-//     chunks()                 pieces that can be scanned independently, in the order of edge indices
-//     scan(chunk, collect)     calls collect.reserve(m), then collect(affinity, edge, a, b) for at most m edges, those
-//                              whose affinity passes collect.strength and collect.threshold (select.hpp); or, where
-//                              nodes count up along with edges, collect.stretch()
-//     sample(take)             calls take(rank) for a part of the edges; returns the factor from that part to all
+// source.hpp says what a source, a collector and on_merge are. cpp/tests/reference.hpp has the same algorithm in its plain
+// form, reference_counts(): all edges sorted, then taken one by one.
 #pragma once
 
 #include <algorithm>
@@ -25,11 +21,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/order.hpp"
-#include "malis/parallel.hpp"
-#include "malis/prefetch.hpp"
-#include "malis/union_find.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/prefetch.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -45,6 +42,28 @@ struct KruskalScratch {
 };
 
 namespace detail {
+
+// Collectors (source.hpp). This one keeps the ranks of a sample.
+template <class T>
+class SampleCollector {
+  public:
+    static constexpr Strength strength = Strength::strong;
+    static constexpr T threshold = -std::numeric_limits<T>::infinity();
+
+    explicit SampleCollector(Buffer<Rank<T>>& ranks) : ranks_(ranks) {}
+    void reserve(std::size_t) {}
+    template <class Index>
+    void operator()(T affinity, Index, Index, Index) {
+        ranks_.push_back(to_rank(affinity));
+    }
+    template <class Index>
+    void stretch(const T* aff, const T*, Index, Index, Index, Index count) {
+        for (Index i = 0; i < count; ++i) ranks_.push_back(to_rank(aff[i]));
+    }
+
+  private:
+    Buffer<Rank<T>>& ranks_;
+};
 
 // Keeps all edges that a scan selects.
 template <class T, class Index>
@@ -146,26 +165,18 @@ R quantile(Buffer<R>& samples, double factor, double wanted) {
     return *nth;
 }
 
-// Samples records that were filtered out of a source, as a source would.
+// Samples records that were filtered out of a source; returns how many of them each one in the sample stands for.
 template <class T, class Index>
-class PartsSource {
-  public:
-    explicit PartsSource(const Parts<T, Index>& parts) : parts_(parts), size_(size_of<T, Index>(parts)) {}
-    template <class Take>
-    double sample(Take take) const {
-        const std::size_t step = std::max<std::size_t>(1, size_ / 256);
-        std::size_t taken = 0, skip = step / 2;
-        for (const auto& part : parts_) {
-            for (; skip < part.size(); skip += step, ++taken) take(part[skip].rank);
-            skip -= part.size();
-        }
-        return static_cast<double>(size_) / static_cast<double>(std::max<std::size_t>(taken, 1));
+double sample_records(const Parts<T, Index>& parts, Buffer<Rank<T>>& ranks) {
+    constexpr std::size_t sampled_records = 256;  // these are few edges, so a rough threshold costs little
+    const std::size_t size = size_of<T, Index>(parts), step = std::max<std::size_t>(1, size / sampled_records);
+    std::size_t skip = step / 2;
+    for (const auto& part : parts) {
+        for (; skip < part.size(); skip += step) ranks.push_back(part[skip].rank);
+        skip -= part.size();
     }
-
-  private:
-    const Parts<T, Index>& parts_;
-    const std::size_t size_;
-};
+    return static_cast<double>(size) / static_cast<double>(std::max<std::size_t>(ranks.size(), 1));
+}
 
 // Whether on_merge keeps something for every root that can be asked for ahead of a merge.
 template <class OnMerge, class = void>
@@ -240,18 +251,79 @@ constexpr double lattice_edges = 1.1, parallel_edges = 3;
 
 namespace detail {
 
+// How few edges there have to be for each set so that all of them are sorted at once: then most belong to the tree, and
+// filtering them costs more than sorting what it drops. Of a whole source, which would be scanned twice, fewer than of what
+// is at hand.
+constexpr double sortable_per_set = 1.7, sortable_rest_per_set = 3.5;
+constexpr double sortable = 96;  // as insertion sort does most of it
+
 inline bool few(double edges, double per_set, std::size_t sets) {
-    return edges < 96 || edges < per_set * static_cast<double>(sets);
+    return edges < sortable || edges < per_set * static_cast<double>(sets);
 }
 
-// The rank to which the edges of a source should be sorted next.
-template <class T, class Index, class Source>
-Rank<T> threshold_of(const Source& from, KruskalScratch<T, Index>& scratch, double edges_per_node, std::size_t sets) {
-    scratch.samples.clear();
-    const double factor = from.sample([&](Rank<T> rank) { scratch.samples.push_back(rank); });
-    if (few(factor * static_cast<double>(scratch.samples.size()), 1.7, sets))
+// The rank to which edges should be sorted next, of which there are `factor` for each in scratch.samples.
+template <class T, class Index>
+Rank<T> threshold_of(double factor, KruskalScratch<T, Index>& scratch, double edges_per_node, std::size_t sets) {
+    if (few(factor * static_cast<double>(scratch.samples.size()), sortable_per_set, sets))
         return std::numeric_limits<Rank<T>>::max();
     return quantile<Rank<T>>(scratch.samples, factor, edges_per_node * static_cast<double>(sets));
+}
+
+template <class T, class Index, class Source>
+Rank<T> threshold_of_source(const Source& source, KruskalScratch<T, Index>& scratch, double edges_per_node,
+                            std::size_t sets) {
+    scratch.samples.clear();
+    SampleCollector<T> collector(scratch.samples);
+    return threshold_of(source.sample(collector), scratch, edges_per_node, sets);
+}
+
+template <class T, class Index>
+Rank<T> threshold_of_rest(KruskalScratch<T, Index>& scratch, double edges_per_node, std::size_t sets) {
+    scratch.samples.clear();
+    return threshold_of(sample_records<T, Index>(scratch.rest, scratch.samples), scratch, edges_per_node, sets);
+}
+
+// Moves the records of ranks up to `last` to `to`; the others stay, in order.
+template <class T, class Index>
+void move_strong(Parts<T, Index>& from, Rank<T> last, std::size_t strong, Buffer<Record<T, Index>>& to) {
+    to.reset(strong + 1);  // a record is stored before it is known whether it counts: a branch would cost more
+    strong = 0;
+    for (auto& part : from) {
+        std::size_t weak = 0;
+        for (std::size_t i = 0; i < part.size(); ++i) {
+            const Record<T, Index> r = part[i];
+            const bool now = r.rank <= last;
+            to[strong] = r;
+            strong += now;
+            part[weak] = r;
+            weak += !now;
+        }
+        part.resize(weak);
+    }
+    to.resize(strong);
+}
+
+// Drops the records between two nodes of one set.
+template <class T, class Index>
+void drop_joined(Parts<T, Index>& records, UnionFind<Index>& sets) {
+    for (auto& part : records) {
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < part.size(); ++i) {
+            const Record<T, Index> r = part[i];
+            part[kept] = r;
+            kept += sets.find(r.a) != sets.find(r.b);
+        }
+        part.resize(kept);
+    }
+}
+
+template <class T, class Index>
+std::size_t count_strong(const Parts<T, Index>& records, Rank<T> last) {
+    std::size_t strong = 0;
+    for (const auto& part : records) {
+        for (const auto& r : part) strong += r.rank <= last;
+    }
+    return strong;
 }
 
 }  // namespace detail
@@ -261,55 +333,25 @@ template <class T, class Index, class Source, class OnMerge>
 void kruskal_below(T threshold, const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
                    int threads, OnMerge&& on_merge, double edges_per_node = lattice_edges,
                    Rank<T> last = std::numeric_limits<Rank<T>>::max()) {
-    auto& records = scratch.records;
+    constexpr Rank<T> all = std::numeric_limits<Rank<T>>::max();
     auto& rest = scratch.rest;
     detail::collect<detail::WeakCollector<T, Index>>(source, rest, 0, threads, threshold, sets.roots(threads));
     while (const std::size_t left = size_of<T, Index>(rest)) {
+        const bool few = detail::few(static_cast<double>(left), detail::sortable_rest_per_set, sets.sets());
         const Rank<T> next =
-            detail::few(static_cast<double>(left), 3.5, sets.sets())
-                ? last
-                : std::min(last, detail::threshold_of<T>(detail::PartsSource<T, Index>(rest), scratch, edges_per_node,
-                                                         sets.sets()));
-        std::size_t strong = left;
-        if (next != std::numeric_limits<Rank<T>>::max()) {
-            strong = 0;
-            for (const auto& part : rest) {
-                for (const auto& r : part) strong += r.rank <= next;
-            }
-        }
+            few ? last : std::min(last, detail::threshold_of_rest<T>(scratch, edges_per_node, sets.sets()));
+        const std::size_t strong = next == all ? left : detail::count_strong<T, Index>(rest, next);
         if (strong == left) {
             detail::merge_sorted<T, Index>(rest, sets, scratch, threads, on_merge);
             return;
         }
-        records.resize(1);
-        records[0].reset(strong + 1);  // what does not count is stored all the same
-        strong = 0;
-        for (auto& part : rest) {
-            std::size_t weak = 0;
-            for (std::size_t i = 0; i < part.size(); ++i) {
-                const Record<T, Index> r = part[i];
-                const bool now = r.rank <= next;
-                records[0][strong] = r;
-                strong += now;
-                part[weak] = r;
-                weak += !now;
-            }
-            part.resize(weak);
-        }
-        records[0].resize(strong);
-        if (!detail::merge_sorted<T, Index>(records, sets, scratch, threads, on_merge) || next == last ||
+        scratch.records.resize(1);
+        detail::move_strong<T, Index>(rest, next, strong, scratch.records[0]);
+        if (!detail::merge_sorted<T, Index>(scratch.records, sets, scratch, threads, on_merge) || next == last ||
             sets.sets() < 2) {
             return;
         }
-        for (auto& part : rest) {
-            std::size_t kept = 0;
-            for (std::size_t i = 0; i < part.size(); ++i) {
-                const Record<T, Index> r = part[i];
-                part[kept] = r;
-                kept += sets.find(r.a) != sets.find(r.b);
-            }
-            part.resize(kept);
-        }
+        detail::drop_joined<T, Index>(rest, sets);
     }
 }
 
@@ -322,19 +364,25 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
     using R = Rank<T>;
     constexpr R all = std::numeric_limits<R>::max();
     auto& records = scratch.records;
-    const auto threshold = [&] { return detail::threshold_of<T>(source, scratch, edges_per_node, sets.sets()); };
+    const auto threshold = [&] {
+        return detail::threshold_of_source<T, Index>(source, scratch, edges_per_node, sets.sets());
+    };
+    // So few nodes have few edges: all are sorted. A threshold leaves room for a third more edges than were expected, and
+    // that of another problem is tried again here if it gave about as many as were wanted.
+    constexpr std::size_t few_sets = 32;
+    constexpr double room = 1.3, too_few = 0.6, too_many = 1.8;
 
     if (sets.sets() < 2) return;
-    R first = std::min(last, sets.sets() < 32 ? all : scratch.hint != 0 ? scratch.hint : threshold());
+    R first = std::min(last, sets.sets() < few_sets ? all : scratch.hint != 0 ? scratch.hint : threshold());
     const auto collect_first = [&] {
         detail::collect<detail::StrongCollector<T, Index>>(
-            source, records, 1.3 * edges_per_node * static_cast<double>(sets.sets()), threads,
+            source, records, room * edges_per_node * static_cast<double>(sets.sets()), threads,
             first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
     };
     collect_first();
     if (first == scratch.hint && first != all) {
         const double found = static_cast<double>(size_of<T, Index>(records)) / static_cast<double>(sets.sets());
-        if (found < 0.6 * edges_per_node || found > 1.8 * edges_per_node) {
+        if (found < too_few * edges_per_node || found > too_many * edges_per_node) {
             first = std::min(last, threshold());
             collect_first();
         }
