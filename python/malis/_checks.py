@@ -83,6 +83,31 @@ def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -
     return contiguous(seg)
 
 
+def as_label(value: object, name: str) -> int:
+    """Check one label: any integer, also a negative one."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+    """Check labels of a truth: voxels that carry `ignore_label` become 0; also returns where they are, None: nowhere.
+
+    `ignore_label` is None or an integer, also a negative one.
+    """
+    if ignore_label is None:
+        return as_labels(array, name), None
+    label = as_label(ignore_label, "ignore_label")
+    seg = np.asarray(array)
+    if seg.dtype.kind not in "iufb":
+        return as_labels(seg, name), None  # which refuses it
+    ignored = np.asarray(seg == label)
+    if not ignored.any():
+        return as_labels(seg, name), None
+    return as_labels(np.where(ignored, seg.dtype.type(0), seg), name), ignored
+
+
 def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
     """Check a mask: bool, of the shape given."""
     if array is None:
