@@ -192,14 +192,14 @@ class Task:
 
 def components(affinities: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[Any]:
     """Return what the edges of at least the threshold connect, as labels (H, W), without objects too small to score."""
-    return malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
+    return malis.affgraph_to_seg(affinities, NHOOD, min_size=MIN_SIZE, threshold=threshold)[0]
 
 
 def choose_threshold(
     affinities: list[npt.NDArray[np.float32]], split: Split, thresholds: Sequence[float] = THRESHOLDS
 ) -> tuple[float, float]:
     """Return the threshold with the best mean object score, and that score."""
-    found = malis.find_threshold(affinities, split.labels, NHOOD, thresholds=thresholds, size_thresh=MIN_SIZE - 1)
+    found = malis.find_threshold(affinities, split.labels, NHOOD, thresholds=thresholds, min_size=MIN_SIZE)
     return found.threshold, found.score
 
 

@@ -74,7 +74,7 @@ def printed_scores(text):
 )
 def test_segment(output, folder, cells, capsys):
     _, aff = cells
-    assert main(["segment", "aff.npy", "-o", output, "--threshold", "0.8", "--size", "30"]) == 0
+    assert main(["segment", "aff.npy", "-o", output, "--threshold", "0.8", "--min-size", "30"]) == 0
     expected, sizes = malis.affgraph_to_seg(aff, NHOOD, 29, threshold=0.8)
     assert sizes[1:].min() >= 30
     assert capsys.readouterr().out == f"{output}: {len(sizes) - 1} objects, threshold 0.8\n"
@@ -97,7 +97,7 @@ def test_provenance(folder):
     assert note["options"] == {
         "threshold": "auto",
         "score": "object_score",
-        "size": 64,
+        "min_size": 64,
         "small": "drop",
         "nhood": [[-1, 0], [0, -1]],
         "channel_axis": None,
@@ -109,9 +109,9 @@ def test_provenance(folder):
 @pytest.mark.parametrize("score", ["object_score", "rand_f_score", "variation_of_information"])
 def test_auto_finds_the_threshold(score, folder, cells, capsys):
     labels, aff = cells
-    args = ["--threshold", "auto", "--gt", "gt.npy", "--score", score, "--size", "20"]
+    args = ["--threshold", "auto", "--gt", "gt.npy", "--score", score, "--min-size", "20"]
     assert main(["segment", "aff.npy", "-o", "seg.npy", *args]) == 0
-    found = malis.find_threshold([aff], [labels], NHOOD, score=score, size_thresh=19)
+    found = malis.find_threshold([aff], [labels], NHOOD, score=score, min_size=20)
     seg = malis.affgraph_to_seg(aff, NHOOD, 19, threshold=found.threshold)[0]
     np.testing.assert_array_equal(np.load("seg.npy"), seg)
     out = capsys.readouterr().out
@@ -173,7 +173,7 @@ def test_evaluate(folder, cells, capsys):
     labels, aff = cells
     pred = malis.affgraph_to_seg(aff, NHOOD, 30, threshold=0.8)[0]
     tifffile.imwrite("seg.tif", pred)
-    assert main(["evaluate", "seg.tif", "gt.npy", "--size", "40", "--dice", "0.9", "--json"]) == 0
+    assert main(["evaluate", "seg.tif", "gt.npy", "--min-size", "40", "--dice", "0.9", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     expected = metrics.evaluate(labels, pred, min_size=40, dice_threshold=0.9)._asdict()
     assert {name: scores[name] for name in expected} == expected
@@ -181,7 +181,7 @@ def test_evaluate(folder, cells, capsys):
     assert scores["adapted_rand_error"] == pytest.approx(skimage.metrics.adapted_rand_error(labels, pred)[0])
     voi = skimage.metrics.variation_of_information(labels[labels > 0], pred[labels > 0])
     assert (scores["voi_split"], scores["voi_merge"]) == pytest.approx(tuple(voi))
-    assert main(["evaluate", "seg.tif", "gt.npy", "--size", "40", "--dice", "0.9"]) == 0
+    assert main(["evaluate", "seg.tif", "gt.npy", "--min-size", "40", "--dice", "0.9"]) == 0
     printed = printed_scores(capsys.readouterr().out)
     assert printed == {name.replace("_", " "): f"{value:.4f}" for name, value in scores.items()}
 
@@ -237,7 +237,7 @@ def test_demo(folder, capsys):
         (["cut", "aff.npy"], "No such command 'cut'"),
         (["segment"], "Missing argument"),
         (["segment", "aff.npy"], "Missing option '--output'"),
-        (["segment", "aff.npy", "-o", "seg.npy", "--size", "-1"], "--size"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--min-size", "-1"], "--min-size"),
         (["segment", "aff.npy", "-o", "seg.npy", "--score", "dice"], "--score"),
         (["segment", "aff.npy", "-o", "seg.npy", "--colour", "red"], "--colour"),
         (

@@ -199,6 +199,18 @@ def as_size(value: object, name: str) -> int:
     return min(as_integer(value, name, 0), 2**62)
 
 
+def as_size_thresh(min_size: object, size_thresh: object = None) -> int:
+    """Check how small an object may be, by either name; returns the largest number of voxels that is too small.
+
+    `min_size` drops objects of fewer voxels. `size_thresh`, from the older packages, drops those of at most as many.
+    """
+    if size_thresh is not None:
+        if min_size is not None:
+            raise ValueError(f"size_thresh must not be given beside min_size, got {size_thresh!r} and {min_size!r}")
+        return as_size(size_thresh, "size_thresh")
+    return 1 if min_size is None else max(0, as_size(min_size, "min_size") - 1)
+
+
 def as_threads(value: object) -> int | None:
     """Check a number of threads; None stands for the default."""
     return None if value is None else as_thread_count(value, "num_threads")

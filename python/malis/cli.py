@@ -75,7 +75,7 @@ ChannelAxis = Annotated[
     int | None,
     typer.Option(help="The axis of the channels.", show_default="as the file says, else the first"),
 ]
-Size = Annotated[int, typer.Option(min=0, help="Voxels of the smallest object.")]
+MinSize = Annotated[int, typer.Option(min=0, metavar="VOXELS", help="Objects of fewer voxels are dropped.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -100,7 +100,7 @@ def segment(
     ] = "0.5",
     gt: Annotated[str | None, typer.Option(metavar="GT", help="Labels of the truth, to choose and to score.")] = None,
     score: Annotated[Score, typer.Option(help="What auto optimises.")] = Score.object_score,
-    size: Size = 64,
+    min_size: MinSize = 64,
     small: Annotated[Small, typer.Option(help="What becomes of smaller components.")] = Small.drop,
     nhood: Nhood = None,
     channel_axis: ChannelAxis = None,
@@ -120,11 +120,9 @@ def segment(
             _checks.check_volume(affinities, _checks.as_labels(truth, "GT"), "GT", offsets)
         if level is None:
             assert truth is not None
-            level = malis.find_threshold(
-                [affinities], [truth], offsets, score=score.value, size_thresh=max(0, size - 1)
-            ).threshold
+            level = malis.find_threshold([affinities], [truth], offsets, score=score.value, min_size=min_size).threshold
         step("segmenting")
-        seg, sizes = malis.affgraph_to_seg(affinities, offsets, max(0, size - 1), threshold=level, small=small.value)
+        seg, sizes = malis.affgraph_to_seg(affinities, offsets, min_size=min_size, threshold=level, small=small.value)
         step("writing")
         provenance = {
             "version": malis.__version__,
@@ -135,7 +133,7 @@ def segment(
             "options": {
                 "threshold": threshold,
                 "score": score.value,
-                "size": size,
+                "min_size": min_size,
                 "small": small.value,
                 "nhood": offsets.tolist(),
                 "channel_axis": channel_axis,
@@ -144,14 +142,14 @@ def segment(
         _io.write_labels(output, seg, provenance, force=force)
     _out.print(f"{output}: {len(sizes) - 1} objects, threshold {level:.6g}")
     if truth is not None:
-        _print_scores(_scores(seg, truth, size, 0.7), as_json=False)
+        _print_scores(_scores(seg, truth, min_size, 0.7), as_json=False)
 
 
 @app.command()
 def evaluate(
     seg: Annotated[str, typer.Argument(metavar="SEG", help="Labels to score; 0 is background.")],
     gt: Truth,
-    size: Size = 64,
+    min_size: MinSize = 64,
     dice: Annotated[float, typer.Option(min=0, max=1, help="Dice coefficient that a found object exceeds.")] = 0.7,
     as_json: AsJson = False,
 ) -> None:
@@ -165,7 +163,7 @@ def evaluate(
         step("reading")
         pred, truth = _io.read_labels(seg), _io.read_labels(gt)
         step("scoring")
-        scores = _scores(pred, truth, size, dice)
+        scores = _scores(pred, truth, min_size, dice)
     _print_scores(scores, as_json)
 
 
@@ -219,7 +217,7 @@ def demo(
     _check_file(output, ("png", "pdf", "svg"), force)
     from malis.synthetic import synthetic_affinities, synthetic_image
 
-    nhood, size = malis.mknhood2d(1), 64
+    nhood, min_size = malis.mknhood2d(1), 64
     with _steps(5) as step:
         step("drawing cells")
         drawn = [synthetic_image(2 * seed + i) for i in range(2)]
@@ -228,9 +226,9 @@ def demo(
         step("scoring every threshold")
         result = malis.rand_curve(affs[0], other, nhood)
         step("choosing the threshold")
-        found = malis.find_threshold(affs[:1], [other], nhood, size_thresh=size - 1)
+        found = malis.find_threshold(affs[:1], [other], nhood, min_size=min_size)
         step("segmenting")
-        seg, _ = malis.affgraph_to_seg(affs[1], nhood, size - 1, threshold=found.threshold)
+        seg, _ = malis.affgraph_to_seg(affs[1], nhood, min_size=min_size, threshold=found.threshold)
         step("drawing")
         figure, axes = _pyplot().subplots(2, 3, figsize=(12, 8.9), layout="constrained")
         malis.plot.labels(truth, axes[0, 0], image=image[0]).set_title("image and truth", fontsize="medium")
@@ -241,7 +239,7 @@ def demo(
         malis.plot.errors(truth, seg, axes[1, 2])
         _save(figure, output, force)
     _out.print(f"threshold {found.threshold:.3f}: object score {found.score:.3f} on the image it was chosen on")
-    _print_scores(_scores(seg, truth, size, 0.7), as_json=False)
+    _print_scores(_scores(seg, truth, min_size, 0.7), as_json=False)
     _out.print(f"picture: {output}")
 
 
@@ -305,9 +303,9 @@ def _read_affinities(
     return affinities, offsets
 
 
-def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], size: int, dice: float) -> dict[str, float]:
+def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], min_size: int, dice: float) -> dict[str, float]:
     table = metrics.contingency_table(truth, seg)
-    scores: dict[str, float] = metrics.evaluate(min_size=size, dice_threshold=dice, table=table)._asdict()
+    scores: dict[str, float] = metrics.evaluate(min_size=min_size, dice_threshold=dice, table=table)._asdict()
     scores["adapted_rand_error"] = metrics.adapted_rand_error(table=table)
     voi = metrics.variation_of_information(table=table)
     return {**scores, "voi_split": voi.split, "voi_merge": voi.merge}
