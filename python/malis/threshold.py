@@ -13,7 +13,8 @@ from malis import _checks, metrics
 from malis.metrics.table import table_of_entries
 from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
 
-Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
+# Of the truth, labels or skeletons, and the predicted labels.
+Score = Callable[[Any, npt.NDArray[Any]], float]
 
 _TableScore = Callable[[metrics.ContingencyTable, int], float]
 
@@ -25,7 +26,11 @@ _SCORES: dict[str, tuple[_TableScore, bool]] = {
     "rand_f_score": (lambda table, _: metrics.rand_scores(table=table).f_score, True),
     "adapted_rand_error": (lambda table, _: metrics.adapted_rand_error(table=table), False),
     "variation_of_information": (lambda table, _: sum(metrics.variation_of_information(table=table)), False),
+    "cremi_score": (lambda table, _: metrics.cremi_score(table=table).score, False),
+    "average_precision": (lambda table, size: metrics.average_precision(table=table, min_size=size).mean, True),
 }
+# The scores of true skeletons; larger is better.
+_SKELETON_SCORES = ("erl", "nerl")
 _CANDIDATES = 100
 _FEWEST = 10
 # Voxels of the segmentations that are in memory at a time.
@@ -47,7 +52,7 @@ class BestThreshold(NamedTuple):
 
 def find_threshold(
     preds: Sequence[npt.ArrayLike],
-    gts: Sequence[npt.ArrayLike],
+    gts: Sequence[npt.ArrayLike | metrics.Skeletons],
     nhood: npt.ArrayLike,
     *,
     score: str | Score = "object_score",
@@ -66,14 +71,15 @@ def find_threshold(
     preds : sequence of array_like, each of shape (K, *shape)
         Affinities, one array per image; shapes may differ from image to image.
     gts : sequence of array_like of int, each of shape `shape`
-        Labels of the truth, one array per image; 0 is background.
+        Labels of the truth, one array per image; 0 is background. Or `metrics.Skeletons`, one for each image.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     score : str or callable, optional
         What to optimise: ``"object_score"``, ``"object_recall"`` (both with `min_size` and their default
-        `dice_threshold`), ``"rand_f_score"``, ``"adapted_rand_error"`` or ``"variation_of_information"`` (split plus
-        merge); the last two are errors and are minimised. Or a function of the true and the predicted labels, of which
-        larger values are better.
+        `dice_threshold`), ``"average_precision"`` (its mean over the overlaps, with `min_size`), ``"rand_f_score"``,
+        ``"adapted_rand_error"``, ``"variation_of_information"`` (split plus merge) or ``"cremi_score"``; the last three
+        are errors and are minimised. For skeletons ``"nerl"`` or ``"erl"``, with a `merge_threshold` of 0. Or a
+        function of the truth and the predicted labels, of which larger values are better.
     thresholds : array_like of float, optional
         The thresholds to try; edges with affinities of at least the threshold connect. By default up to 100 that the
         predictions suggest, between the highest and the lowest affinity at which large components join.
@@ -121,24 +127,26 @@ def find_threshold(
         raise ValueError(
             f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
         )
-    chosen_score = None if callable(score) else _checks.as_choice(score, "score", tuple(_SCORES))
+    chosen_score = None if callable(score) else _checks.as_choice(score, "score", (*_SCORES, *_SKELETON_SCORES))
     smallest = _checks.as_size(min_size, "min_size")
     offsets = _checks.as_nhood(nhood)
-    truths = [_checks.as_truth(gt, f"gts[{i}]", ignore_label)[0] for i, gt in enumerate(gts)]
-    trees = []
-    for i, (pred, truth) in enumerate(zip(preds, truths, strict=True)):
+    trees, n_objects = [], []
+    for i, (pred, gt) in enumerate(zip(preds, gts, strict=True)):
         affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
-        _checks.check_volume(affinities, truth, f"gts[{i}]", offsets)
+        n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
         trees.append(maximum_spanning_tree(affinities, offsets, num_threads=num_threads))
-    levels = _candidates(trees, truths) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
+    levels = _candidates(trees, n_objects) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
     levels = np.unique(levels)[::-1]
 
     scores = np.empty((len(levels), len(trees)))
     for column, (tree, gt) in enumerate(zip(trees, gts, strict=True)):
         if callable(score):
-            truth = np.asarray(gt) if ignore_label is not None else truths[column]
+            truth = gt if isinstance(gt, metrics.Skeletons) else np.asarray(gt)
             for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
                 scores[row, column] = _checks.as_real(score(truth, seg), "score")
+        elif isinstance(gt, metrics.Skeletons):
+            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest, num_threads)):
+                scores[row, column] = getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
         else:
             of_table, _ = _SCORES[score]
             for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
@@ -151,7 +159,7 @@ def find_threshold(
         )
     images = np.maximum(1, defined.sum(axis=1))
     mean = np.where(defined.any(axis=1), np.where(defined, scores, 0.0).sum(axis=1) / images, np.nan)
-    sign = 1.0 if chosen_score is None or _SCORES[chosen_score][1] else -1.0
+    sign = 1.0 if chosen_score not in _SCORES or _SCORES[chosen_score][1] else -1.0
     value = np.where(np.isnan(mean), -np.inf, sign * mean)
     # Sums of the same numbers differ by rounding alone.
     best = np.flatnonzero(value >= value.max() - 1e-12)
@@ -169,6 +177,87 @@ def _segmentations(
             yield seg
 
 
+def _check_truth(
+    gt: npt.ArrayLike | metrics.Skeletons,
+    name: str,
+    score: str | None,
+    affinities: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    ignore_label: int | None,
+) -> int:
+    """Check that a truth goes together with affinities and score, and return how many objects it has."""
+    if isinstance(gt, metrics.Skeletons):
+        if score in _SCORES:
+            raise ValueError(f"score must be 'erl' or 'nerl' where gts holds skeletons, got {score!r}")
+        _checks.check_channels(affinities, offsets)
+        if gt.nodes.shape[1] != offsets.shape[1]:
+            raise ValueError(
+                f"{name} must have nodes of {offsets.shape[1]} coordinates as nhood has, got {gt.nodes.shape[1]}"
+            )
+        voxels = np.rint(gt.nodes)
+        if not ((voxels >= 0) & (voxels < affinities.shape[1:])).all():
+            raise ValueError(f"{name} must have nodes inside of the predicted volume of shape {affinities.shape[1:]}")
+        return len(np.unique(gt.ids))
+    if score in _SKELETON_SCORES:
+        raise TypeError(f"{name} must be Skeletons for score={score!r}, got {type(gt).__name__}")
+    labels, _ = _checks.as_truth(gt, name, ignore_label)
+    _checks.check_volume(affinities, labels, name, offsets)
+    return int(np.count_nonzero(np.unique(labels)))
+
+
+class _Components(NamedTuple):
+    """The components at one threshold."""
+
+    of_node: npt.NDArray[Any]
+    """The component of every component at the threshold before; of every voxel, flat, at the first threshold."""
+    sizes: npt.NDArray[np.int64]
+    """Voxels of every component."""
+    labels: npt.NDArray[np.int64]
+    """Label of every component: 0 for those that are too small, else by decreasing size, then by the first voxel."""
+
+
+def _components(
+    tree: SpanningTree, levels: npt.NDArray[np.float64], min_size: int, num_threads: int | None
+) -> Iterator[_Components]:
+    """Yield the components at every threshold, from the highest down.
+
+    Components only grow from one threshold to the next. So the voxels are looked at once, at the highest threshold;
+    from there on the components of one threshold are the nodes of a smaller tree.
+    """
+    sizes = first = np.zeros(0, np.int64)
+    for i, level in enumerate(levels):
+        seg, voxels = segment_tree(tree, [level], min_size=1, num_threads=num_threads)[0]
+        node = seg.reshape(-1) - 1
+        joined = len(voxels) - 1
+        if i == 0:
+            sizes = voxels[1:]
+            first = np.empty(joined, np.int64)
+            first[node[::-1]] = np.arange(node.size)[::-1]  # the last assignment stays, that of the first voxel
+        else:
+            sizes, first = _grown(node, sizes, first, joined)
+        yield _Components(node, sizes, _labels(sizes, first, min_size))
+        tree = _contracted(tree, node, joined)
+
+
+def _grown(
+    node: npt.NDArray[Any], sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], joined: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the sizes and first voxels of `joined` components that consist of the given ones."""
+    all_sizes, all_first = np.zeros(joined, np.int64), np.full(joined, np.iinfo(np.int64).max)
+    np.add.at(all_sizes, node, sizes)
+    np.minimum.at(all_first, node, first)
+    return all_sizes, all_first
+
+
+def _labels(sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], min_size: int) -> npt.NDArray[np.int64]:
+    """Give every component that is large enough the label that `affgraph_to_seg` gives it, and 0 to the others."""
+    large = np.flatnonzero(sizes >= min_size)
+    large = large[np.lexsort((first[large], -sizes[large]))]
+    labels = np.zeros(len(sizes), np.int64)
+    labels[large] = np.arange(1, len(large) + 1)
+    return labels
+
+
 def _tables(
     tree: SpanningTree,
     levels: npt.NDArray[np.float64],
@@ -179,37 +268,37 @@ def _tables(
 ) -> Iterator[metrics.ContingencyTable]:
     """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down.
 
-    Components only grow from one threshold to the next. So the voxels are looked at once, at the highest threshold;
-    from there on the components of one threshold are the nodes of a smaller tree, and the rows of their table are added
-    up where components join. Labels are those of the segmentation: by decreasing size, then by the first voxel.
+    The voxels are counted once, at the highest threshold; where components join, their columns are added up.
     """
-    seg, sizes = segment_tree(tree, levels[:1], min_size=1, num_threads=num_threads)[0]
-    node = seg.reshape(-1) - 1
-    table = metrics.contingency_table(gt, seg, ignore_label=ignore_label)
-    parts = table_of_entries(
-        table.true_labels,
-        np.arange(len(sizes) - 1),
-        table.true_index,
-        table.pred_labels[table.pred_index].astype(np.int64) - 1,
-        table.counts,
-    )
-    sizes = sizes[1:]
-    first = np.empty(len(sizes), np.int64)
-    first[node[::-1]] = np.arange(node.size)[::-1]  # the last assignment stays, that of the first voxel
-    for i, level in enumerate(levels):
-        if i > 0:
-            seg, _ = segment_tree(tree, [level], min_size=1, num_threads=num_threads)[0]
-            node = seg - 1
-            joined = int(node.max()) + 1
-            sizes, before = np.zeros(joined, np.int64), sizes
-            np.add.at(sizes, node, before)
-            first, before = np.full(joined, np.iinfo(np.int64).max), first
-            np.minimum.at(first, node, before)
-            parts = table_of_entries(
-                parts.true_labels, np.arange(joined), parts.true_index, node[parts.pred_index], parts.counts
-            )
-        tree = _contracted(tree, node, len(sizes))
-        yield _without_small(parts, sizes, first, min_size)
+    counts: metrics.ContingencyTable | None = None
+    for components in _components(tree, levels, min_size, num_threads):
+        if counts is None:
+            first = components.of_node.reshape(tree.shape)
+            table = metrics.contingency_table(gt, first, ignore_label=ignore_label)
+            component = table.pred_labels.astype(np.int64)[table.pred_index]
+        else:
+            table, component = counts, components.of_node[counts.pred_index]
+        everything = np.arange(len(components.sizes))
+        counts = table_of_entries(table.true_labels, everything, table.true_index, component, table.counts)
+        kept, label = np.unique(components.labels[counts.pred_index], return_inverse=True)
+        yield table_of_entries(counts.true_labels, kept, counts.true_index, label, counts.counts)
+
+
+def _node_segments(
+    tree: SpanningTree,
+    levels: npt.NDArray[np.float64],
+    skeletons: metrics.Skeletons,
+    min_size: int,
+    num_threads: int | None,
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the predicted label of every node of skeletons at every threshold, from the highest threshold down."""
+    nodes: npt.NDArray[Any] | None = None
+    for components in _components(tree, levels, min_size, num_threads):
+        if nodes is None:
+            nodes = metrics.skeleton_segments(skeletons, components.of_node.reshape(tree.shape))
+        else:
+            nodes = components.of_node[nodes]
+        yield components.labels[nodes]
 
 
 def _contracted(tree: SpanningTree, node: npt.NDArray[Any], nodes: int) -> SpanningTree:
@@ -219,35 +308,21 @@ def _contracted(tree: SpanningTree, node: npt.NDArray[Any], nodes: int) -> Spann
     return SpanningTree(tree.edges[rest], tree.affinities[rest], node1[rest], node2[rest], (nodes,))
 
 
-def _without_small(
-    parts: metrics.ContingencyTable, sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], min_size: int
-) -> metrics.ContingencyTable:
-    """Return the table of the labels 1, 2, ... of the components that are large enough, and 0 for all others."""
-    large = np.flatnonzero(sizes >= min_size)
-    large = large[np.lexsort((first[large], -sizes[large]))]
-    label = np.zeros(len(sizes), np.int64)
-    label[large] = np.arange(1, len(large) + 1)
-    pred = label[parts.pred_index]
-    kept, index = np.unique(pred, return_inverse=True)
-    return table_of_entries(parts.true_labels, kept, parts.true_index, index, parts.counts)
-
-
-def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[np.float64]:
     """Return the affinities at which large components join, the parts of objects and objects with each other.
 
     Most edges of a tree join single voxels to objects. Those that matter are the ones whose smaller component is the
     largest, about two for every true object.
     """
     joins = []
-    for tree, truth in zip(trees, truths, strict=True):
+    for tree, objects in zip(trees, n_objects, strict=True):
         edges = len(tree.affinities)
         # The sizes of components depend on the order of the edges alone, and affinities may be infinite.
         ranked = tree._replace(affinities=-np.arange(edges, dtype=np.float64))
         rows = linkage(ranked, highest=0.0)[:edges]
-        sizes = np.concatenate([np.ones(truth.size), rows[:, 3]])
+        sizes = np.concatenate([np.ones(math.prod(tree.shape)), rows[:, 3]])
         smaller = sizes[rows[:, :2].astype(np.int64)].min(axis=1)
         smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
-        objects = np.count_nonzero(np.unique(truth))
         joins.append(tree.affinities[np.argsort(-smaller, kind="stable")[: 2 * objects + _FEWEST]])
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
     distinct = distinct[np.isfinite(distinct)]
