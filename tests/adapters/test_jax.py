@@ -1,4 +1,4 @@
-"""The JAX adapter: transformations, devices, sharding; the numbers themselves are in test_frameworks.py."""
+"""The JAX adapter: transformations, devices, sharding; what all adapters promise is in test_conformance.py."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_several_devices_and_64_bits():
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
     }
     command = [sys.executable, "-c", textwrap.dedent(SEVERAL_DEVICES)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
@@ -249,7 +249,7 @@ def test_several_devices_and_64_bits():
 
 
 def test_the_page_for_users_runs():
-    page = Path(__file__).parents[1] / "docs" / "jax.md"
+    page = Path(__file__).parents[2] / "docs" / "jax.md"
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, str(page), "exec"), names)
