@@ -114,7 +114,7 @@ def segment(
     with _steps(4) as step:
         step("reading")
         affinities, offsets = _read_affinities(aff, nhood, channel_axis)
-        truth = None if gt is None else _io.read_labels(gt)
+        truth = None if gt is None else _io.read_labels(gt).array
         step("choosing the threshold" if level is None else "checking")
         if truth is not None:
             _checks.check_volume(affinities, _checks.as_labels(truth, "GT"), "GT", offsets)
@@ -163,7 +163,7 @@ def evaluate(
     """
     with _steps(2) as step:
         step("reading")
-        pred, truth = _io.read_labels(seg), _io.read_labels(gt)
+        pred, truth = _io.read_labels(seg).array, _io.read_labels(gt).array
         step("scoring")
         scores = _scores(pred, truth, size, dice)
     _print_scores(scores, as_json)
@@ -188,7 +188,7 @@ def curve(
     with _steps(3) as step:
         step("reading")
         affinities, offsets = _read_affinities(aff, nhood, channel_axis)
-        truth = _io.read_labels(gt)
+        truth = _io.read_labels(gt).array
         step("scoring every threshold")
         result = malis.rand_curve(affinities, truth, offsets)
         if len(result.thresholds) == 0:
@@ -288,7 +288,7 @@ def _read_affinities(
     text: str, nhood: str | None, channel_axis: int | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Read affinities and the offsets of their channels, and check that they go together."""
-    affinities = _checks.as_affinities(_io.read_affinities(text, channel_axis), "AFF", integers=True)
+    affinities = _checks.as_affinities(_io.read_affinities(text, channel_axis).array, "AFF", integers=True)
     ndim = affinities.ndim - 1
     if nhood is None:
         if not 1 <= ndim <= 3 or len(affinities) != ndim:
