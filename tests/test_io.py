@@ -459,6 +459,98 @@ def test_pickles_are_not_read(tmp_path):
         _io.read_labels(f"{tmp_path}/a.npy")
 
 
+def test_folder_of_sections(tmp_path, rng):
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    volume = rng.integers(0, 100, (11, 4, 5)).astype(np.uint16)
+    for z, section in enumerate(volume):
+        tifffile.imwrite(folder / f"slice_{z}.tif", section)  # slice_10 comes after slice_9
+    np.testing.assert_array_equal(_io.read_labels(str(folder)).array, volume)
+    tifffile.imwrite(folder / "slice_4.tif", volume[:, :, 0])
+    with pytest.raises(ValueError, match=r"slice_4\.tif must be like slice_0\.tif, of shape \(4, 5\)"):
+        _io.read_labels(str(folder))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"must hold the sections of a volume as \.tif files, got none"):
+        _io.read_labels(str(tmp_path / "empty"))
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
+        write(folder, volume)
+
+
+def test_affinities_in_sections(tmp_path, rng):
+    aff = rng.random((3, 6, 4, 5), np.float32)
+    for z in range(6):
+        tifffile.imwrite(tmp_path / f"{z}.tif", aff[:, z], photometric="minisblack", metadata={"axes": "CYX"})
+    np.testing.assert_array_equal(_io.read_affinities(str(tmp_path)).array, aff)
+
+
+@pytest.mark.parametrize("letters", ["TYX", "CYX"])
+def test_sections_that_are_called_time_or_channels(letters, tmp_path, rng):
+    volume = rng.integers(0, 100, (3, 4, 5)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", volume, imagej=True, metadata={"axes": letters})
+    with pytest.raises(
+        ValueError, match=f"got 3 along its axes {letters.lower()}: if these are sections, say --axes zyx"
+    ):
+        _io.read_labels(f"{tmp_path}/a.tif")
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/a.tif", axes="zyx").array, volume)
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/a.tif", axes="XYZ").array, volume.T)
+
+
+@pytest.mark.parametrize("axes", ["zy", "zzx", "abc", ""])
+def test_bad_axes(axes, tmp_path, seg):
+    write(tmp_path / "a.npy", seg)
+    with pytest.raises(ValueError, match=r"--axes must name the 3 axes of .*a\.npy, shape \(5, 6, 7\)"):
+        _io.read_labels(f"{tmp_path}/a.npy", axes=axes)
+
+
+def test_axes_of_ilastik(tmp_path, rng):
+    aff = rng.random((4, 5, 6, 2), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["exported_data"] = aff
+        file["exported_data"].attrs["axistags"] = json.dumps({"axes": [{"key": key} for key in "zyxc"]})
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/a.h5").array, np.moveaxis(aff, -1, 0))
+
+
+def test_nested_groups_are_listed(tmp_path):
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    root.create_array("volumes/raw", data=np.arange(3))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["volumes/raw"], file["volumes/labels/ids"] = [1], [2]
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/a.zarr").array, np.arange(3))  # the only one
+    root.create_array("volumes/labels/ids", data=np.arange(3))
+    save_ome_zarr(tmp_path / "a.zarr/image", np.zeros((4, 4), np.uint8), "yx", "0.5")
+    for name in ("a.zarr", "a.zarr/none", "a.h5", "a.h5:/none"):
+        listed = "volumes/labels/ids, volumes/raw"
+        with pytest.raises((ValueError, FileNotFoundError), match=listed) as caught:
+            _io.read_labels(f"{tmp_path}/{name}")
+        assert name.partition("/")[0].partition(":")[0] in str(caught.value)
+        if "zarr" in name:
+            assert "it has image, volumes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.h5", b"no HDF5", r"a\.h5 cannot be read as a HDF5 file: .*file signature not found"),
+        ("a.tif", b"no TIFF at all", r"a\.tif cannot be read as a TIFF file: "),
+        ("a.npy", b"no array", r"a\.npy cannot be read as a NumPy file: "),
+        ("a.npz", b"no zip", r"a\.npz cannot be read as a NumPy file: "),
+    ],
+)
+def test_messages_name_file_and_format(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=message):
+        _io.read_labels(f"{tmp_path}/{name}")
+
+
+def test_messages_about_zarr_stores(tmp_path, seg):
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(ValueError, match=r"a\.zarr is no Zarr store: it has neither zarr\.json"):
+        _io.read_labels(f"{tmp_path}/a.zarr")
+    write(tmp_path / "b.zarr/x", seg)
+    with pytest.raises(FileNotFoundError, match=r"b\.zarr has no array 'y'; it has x"):
+        _io.read_labels(f"{tmp_path}/b.zarr/y")
+
+
 WITHOUT_LIBRARIES = """
 import sys
 for name in ("h5py", "tifffile", "zarr"):
@@ -471,7 +563,7 @@ for name in ("seg.h5:/a", "seg.tif", "seg.zarr"):
     try:
         _io.write_labels(name, np.ones((2, 2), np.int32), {}, force=False)
     except ImportError as error:
-        assert "malis-loss[cli]" in str(error), error
+        assert "pip install " in str(error), error
     else:
         raise AssertionError("no ImportError")
 """

@@ -27,7 +27,7 @@ try:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 except ImportError as error:
-    raise ImportError("malis.plot needs Matplotlib: pip install 'malis-loss[plot]'") from error
+    raise ImportError("malis.plot needs Matplotlib: pip install matplotlib") from error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -36,6 +36,7 @@ __all__ = [
     "Tick",
     "Volume",
     "check_file",
+    "check_link",
     "check_output",
     "no_tick",
     "parse",

@@ -15,10 +15,7 @@ def library(name: str) -> Any:
     try:
         module: Any = importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"this format needs {name}: pip install {name}, or all formats: {CLI_EXTRA}") from error
+        raise ImportError(f"this format needs {name}: pip install {name}") from error
     if name == "zarr" and not hasattr(module, "create_array"):
         raise ImportError(f"this format needs zarr 3 and Python 3.11, got zarr {module.__version__}")
     return module
-
-
-CLI_EXTRA = "pip install 'malis-loss[cli]'"
