@@ -459,6 +459,41 @@ def test_drawings(kind, folder):
     assert (folder / f"curve.{kind}").stat().st_size > 5000
 
 
+# ------------------------------------------------------------------------------------------------------------ compare
+
+
+def test_compare(folder, cells, capsys):
+    labels, aff = cells
+    for name, threshold in (("a.npy", 0.6), ("b.npy", 0.9)):
+        np.save(name, malis.affgraph_to_seg(aff, NHOOD, 30, threshold=threshold)[0])
+    np.save("image.npy", labels % 7)
+    assert main(["compare", "a.npy", "b.npy", "gt.npy", "--image", "image.npy", "--size", "30", "-o", "c.png"]) == 0
+    assert matplotlib.image.imread("c.png")[..., :3].std() > 0.1
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["score", "a.npy", "b.npy"]
+    assert main(["compare", "a.npy", "b.npy", "gt.npy", "--size", "30", "-o", "c.png", "--force", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    for name in ("a.npy", "b.npy"):
+        expected = metrics.evaluate(labels, np.load(name), min_size=30)._asdict()
+        assert {score: scores[name][score] for score in expected} == expected
+    (f_scores,) = [row[-2:] for row in rows if row[:3] == ["rand", "f", "score"]]
+    assert f_scores == [f"{scores[name]['rand_f_score']:.4f}" for name in ("a.npy", "b.npy")]
+
+
+def test_compare_cuts_along_any_axis(folder, cells, refused):
+    volume = np.stack([cells[0]] * 4)
+    np.save("volume.npy", volume)
+    sizes = []
+    for axis in "zyx":
+        assert main(["compare", "volume.npy", "volume.npy", "-o", f"{axis}.png", "--axis", axis]) == 0
+        sizes.append(matplotlib.image.imread(f"{axis}.png").shape)
+    assert sizes[0] != sizes[1] == sizes[2]
+    args = ["compare", "volume.npy", "volume.npy", "-o", "d.png"]
+    assert "section must be one of 0 to 3 along z" in refused(*args, "--section", "4")
+    assert "at least one segmentation and the truth" in refused("compare", "gt.npy")
+    assert "volume.npy and gt.npy must have one spatial shape" in refused("compare", "volume.npy", "gt.npy")
+
+
 # --------------------------------------------------------------------------------------------------------------- demo
 
 
@@ -499,8 +534,8 @@ def test_demo(folder, capsys):
         (["segment", "gt.npy", "-o", "seg.npy"], "one channel for each of 1 to 3 spatial axes"),
         (
             ["segment", "aff.npy", "-o", "seg.npy", "--nhood", "[[-1,0]]"],
-            "one channel for each of the 1 offsets of --nhood and 2 spatial axes, got an array of shape (2, 96, 96) and "
-            "dtype float32 in aff.npy: --channel-axis says",
+            "one channel for each of the 1 offsets of --nhood and 2 spatial axes, got an array of shape (2, 96, 96) "
+            "and dtype float32 in aff.npy: --channel-axis says",
         ),
         (["segment", "aff.npy", "-o", "seg.npy", "--nhood", "[-1,0]"], "--nhood must be a list of offsets"),
         (["segment", "aff.npy", "-o", "seg.npy", "--nhood", "nearest"], "--nhood must be a list of offsets"),
@@ -576,7 +611,7 @@ def test_interrupted(number, folder):
 def test_help(capsys):
     assert main([]) == 0
     whole = capsys.readouterr().out
-    for name in ("segment", "evaluate", "curve", "demo"):
+    for name in ("segment", "evaluate", "curve", "compare", "demo"):
         assert name in whole
         assert main([name, "--help"]) == 0
         assert "--" in capsys.readouterr().out

@@ -450,7 +450,7 @@ def demo(
         malis.plot.labels(truth, axes[0, 0], image=image[0]).set_title("image and truth", fontsize="medium")
         malis.plot.affinities(affs[1], nhood, axes[0, 1])
         malis.plot.deciding_edges(malis.pairs(affs[1], truth, nhood), nhood, axes[0, 2], image=image[0])
-        malis.plot.rand_curve(result, axes[1, 0], threshold=found.threshold)
+        malis.plot.rand_curve(result, axes[1, 0], threshold=found.threshold, chosen_by="object score")
         malis.plot.labels(seg, axes[1, 1])
         malis.plot.errors(truth, seg, axes[1, 2])
         _save(figure, output, force)
