@@ -123,9 +123,9 @@ def affinities(
         )
     cut = _cut(values.shape[1:], axis, section, "aff")
     # An edge that leaves the volume does not exist: it is not shown as cut.
-    exists = seg_to_affgraph(np.ones(values.shape[1:], np.uint8), offsets)[(slice(None), *cut.index)] > 0
+    exists = seg_to_affgraph(np.ones(values.shape[1:], np.uint8), offsets)[(slice(None), *cut.where)] > 0
     exists[~offsets.any(axis=1)] = False
-    missing = np.where(exists, 1.0 - values[(slice(None), *cut.index)], 0.0)
+    missing = np.where(exists, 1.0 - values[(slice(None), *cut.where)], 0.0)
     grey = _grey(image, values.shape[1:], cut)
     inks = _AFFINITY_INKS[: len(offsets)] if len(offsets) > 1 or grey is not None else ("black",)
     picture = np.ones((*missing.shape[1:], 3)) if grey is None else grey
@@ -198,7 +198,7 @@ def labels(
     cut = _cut(array.shape, axis, section, "seg")
     if not 0 <= _checks.as_real(alpha, "alpha") <= 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha!r}")
-    shown = array[cut.index]
+    shown = array[cut.where]
     picture = label_colours(shown)
     grey = _grey(image, array.shape, cut)
     if grey is not None:
@@ -381,7 +381,7 @@ def deciding_edges(
         (counts.pos, "positive", _BLUE),
         (counts.neg, "negative", _VERMILLION),
     ):
-        pairs = kind[within][(slice(None), *cut.index)]
+        pairs = kind[within][(slice(None), *cut.where)]
         order = np.argsort(-pairs, axis=None, kind="stable")[:limit]
         shown = order[pairs.ravel()[order] > 0]
         number = pairs.ravel()[shown]
@@ -528,7 +528,7 @@ def errors(
     kinds = metrics.error_map(seg_true, seg_pred)
     true, pred = np.asarray(seg_true), np.asarray(seg_pred)
     cut = _cut(true.shape, axis, section, "seg_true")
-    kinds, true, pred = kinds[cut.index], true[cut.index], pred[cut.index]
+    kinds, true, pred = kinds[cut.where], true[cut.where], pred[cut.where]
     grey = _grey(image, np.shape(seg_true), cut)
     foreground = (true != 0) | (pred != 0)
     # Without an image right voxels are light and the outlines of true objects dark.
@@ -626,7 +626,7 @@ def comparison(
 class _Cut(NamedTuple):
     """The section of an array that is shown."""
 
-    index: tuple[slice | int, ...]
+    where: tuple[slice | int, ...]
     rows: int
     """The axis of the array that runs down the picture."""
     columns: int
@@ -667,7 +667,7 @@ def _grey(image: npt.ArrayLike | None, shape: tuple[int, ...], cut: _Cut) -> npt
         raise TypeError(f"image must hold grey values, got {_checks.describe(array)}")
     if array.shape != shape:
         raise ValueError(f"image must have shape {shape}, got {_checks.describe(array)}")
-    values = array[cut.index].astype(np.float64)
+    values = array[cut.where].astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"image must hold finite grey values, got {_checks.describe(array)}")
     low, high = np.percentile(values, [1, 99])
@@ -720,7 +720,7 @@ def _aspect(cut: _Cut, voxel_size: Sequence[float] | None) -> float:
     if voxel_size is None:
         return 1.0
     sizes = _checks.as_reals(voxel_size, "voxel_size")
-    ndim = len(cut.index)
+    ndim = len(cut.where)
     if len(sizes) != ndim or not (sizes > 0).all():
         raise ValueError(f"voxel_size must hold {ndim} sizes above 0, one for each axis, got {voxel_size!r}")
     return float(sizes[cut.rows] / sizes[cut.columns])
