@@ -31,12 +31,12 @@ struct SpanningTree {
 
 namespace detail {
 
-template <class T, class Node, class Index, class Graph>
-SpanningTree<T, Node> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
+template <class T, class Index, class Graph>
+SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
     if (nodes < (std::size_t{1} << 15)) threads = 1;
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
-    SpanningTree<T, Node> tree;
+    SpanningTree<T, Index> tree;
     tree.edges.reset(nodes);
     tree.affinities.reset(nodes);
     tree.node1.reset(nodes);
@@ -49,8 +49,8 @@ SpanningTree<T, Node> spanning_tree(const Graph& graph, const T* aff, std::size_
                           sets.link(a, b);
                           tree.edges[size] = static_cast<std::int64_t>(r.edge);
                           tree.affinities[size] = from_rank<T>(r.rank);
-                          tree.node1[size] = static_cast<Node>(r.a);
-                          tree.node2[size] = static_cast<Node>(r.b);
+                          tree.node1[size] = r.a;
+                          tree.node2[size] = r.b;
                           ++size;
                           return true;
                       });
@@ -59,6 +59,13 @@ SpanningTree<T, Node> spanning_tree(const Graph& graph, const T* aff, std::size_
     tree.node1.resize(size);
     tree.node2.resize(size);
     return tree;
+}
+
+template <class Node, class Index>
+Buffer<Node> as_nodes(const Buffer<Index>& numbers) {
+    Buffer<Node> nodes(numbers.size());
+    for (std::size_t i = 0; i < numbers.size(); ++i) nodes[i] = static_cast<Node>(numbers[i]);
+    return nodes;
 }
 
 }  // namespace detail
