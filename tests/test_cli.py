@@ -76,7 +76,7 @@ def printed_scores(text):
 )
 def test_segment(output, folder, cells, capsys):
     _, aff = cells
-    assert main(["segment", "aff.npy", "-o", output, "--threshold", "0.8", "--size", "30"]) == 0
+    assert main(["segment", "aff.npy", "-o", output, "--threshold", "0.8", "--min-size", "30"]) == 0
     expected, sizes = malis.affgraph_to_seg(aff, NHOOD, 29, threshold=0.8)
     assert sizes[1:].min() >= 30
     assert capsys.readouterr().out == f"{output}: {len(sizes) - 1} objects, threshold 0.8\n"
@@ -102,7 +102,7 @@ def test_provenance(folder):
         "by": "components",
         "seeds": None,
         "score": "object_score",
-        "size": 64,
+        "min_size": 64,
         "small": "drop",
         "nhood": [[-1, 0], [0, -1]],
         "channel_axis": None,
@@ -115,9 +115,9 @@ def test_provenance(folder):
 @pytest.mark.parametrize("score", ["object_score", "rand_f_score", "variation_of_information"])
 def test_auto_finds_the_threshold(score, folder, cells, capsys):
     labels, aff = cells
-    args = ["--threshold", "auto", "--gt", "gt.npy", "--score", score, "--size", "20"]
+    args = ["--threshold", "auto", "--gt", "gt.npy", "--score", score, "--min-size", "20"]
     assert main(["segment", "aff.npy", "-o", "seg.npy", *args]) == 0
-    found = malis.find_threshold([aff], [labels], NHOOD, score=score, size_thresh=19)
+    found = malis.find_threshold([aff], [labels], NHOOD, score=score, min_size=20)
     seg = malis.affgraph_to_seg(aff, NHOOD, 19, threshold=found.threshold)[0]
     np.testing.assert_array_equal(np.load("seg.npy"), seg)
     out = capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_force(folder, refused, cells):
 
 def test_objects_grow_along_weaker_edges(folder, cells):
     _, aff = cells
-    assert main(["segment", "aff.npy", "-o", "seg.npy", "--threshold", "0.9", "--grow", "0.5", "--size", "20"]) == 0
+    assert main(["segment", "aff.npy", "-o", "seg.npy", "--threshold", "0.9", "--grow", "0.5", "--min-size", "20"]) == 0
     grown = np.load("seg.npy")
     seeds, _ = malis.affgraph_to_seg(aff, NHOOD, 19, threshold=0.9)
     assert (grown[seeds > 0] == seeds[seeds > 0]).all()
@@ -197,14 +197,16 @@ def test_watershed_with_and_without_seeds(folder, cells):
     labels, aff = cells
     seeds = np.where(labels % 2 == 0, labels, 0)
     np.save("seeds.npy", seeds)
-    assert main(["segment", "aff.npy", "-o", "seeded.npy", "--seeds", "seeds.npy", "--size", "1"]) == 0
+    assert main(["segment", "aff.npy", "-o", "seeded.npy", "--seeds", "seeds.npy", "--min-size", "1"]) == 0
     np.testing.assert_array_equal(np.load("seeded.npy"), malis.watershed_from_affgraph(aff, seeds, NHOOD, 0)[0])
-    args = ["--seeds", "seeds.npy", "--size", "1", "--threshold", "0.9"]
+    args = ["--seeds", "seeds.npy", "--min-size", "1", "--threshold", "0.9"]
     assert main(["segment", "aff.npy", "-o", "strong.npy", *args]) == 0
     np.testing.assert_array_equal(np.load("strong.npy"), strong_watershed(aff, seeds, 0.9))
-    assert main(["segment", "aff.npy", "-o", "basins.npy", "--by", "watershed", "--size", "2"]) == 0
-    np.testing.assert_array_equal(np.load("basins.npy"), malis.watershed_basins(aff, NHOOD)[0])
-    assert main(["segment", "aff.npy", "-o", "low.npy", "--by", "watershed", "--threshold", "0.7", "--size", "2"]) == 0
+    assert main(["segment", "aff.npy", "-o", "basins.npy", "--by", "watershed", "--min-size", "2"]) == 0
+    np.testing.assert_array_equal(np.load("basins.npy"), malis.watershed_basins(aff, NHOOD, min_size=2)[0])
+    assert (
+        main(["segment", "aff.npy", "-o", "low.npy", "--by", "watershed", "--threshold", "0.7", "--min-size", "2"]) == 0
+    )
     np.testing.assert_array_equal(np.load("low.npy"), malis.watershed_basins(aff, NHOOD, threshold=0.7)[0])
 
 
@@ -418,7 +420,7 @@ def test_evaluate(folder, cells, capsys):
     labels, aff = cells
     pred = malis.affgraph_to_seg(aff, NHOOD, 30, threshold=0.8)[0]
     tifffile.imwrite("seg.tif", pred)
-    assert main(["evaluate", "seg.tif", "gt.npy", "--size", "40", "--dice", "0.9", "--json"]) == 0
+    assert main(["evaluate", "seg.tif", "gt.npy", "--min-size", "40", "--dice", "0.9", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     expected = metrics.evaluate(labels, pred, min_size=40, dice_threshold=0.9)._asdict()
     assert {name: scores[name] for name in expected} == expected
@@ -426,7 +428,7 @@ def test_evaluate(folder, cells, capsys):
     assert scores["adapted_rand_error"] == pytest.approx(skimage.metrics.adapted_rand_error(labels, pred)[0])
     voi = skimage.metrics.variation_of_information(labels[labels > 0], pred[labels > 0])
     assert (scores["voi_split"], scores["voi_merge"]) == pytest.approx(tuple(voi))
-    assert main(["evaluate", "seg.tif", "gt.npy", "--size", "40", "--dice", "0.9"]) == 0
+    assert main(["evaluate", "seg.tif", "gt.npy", "--min-size", "40", "--dice", "0.9"]) == 0
     printed = printed_scores(capsys.readouterr().out)
     assert printed == {name.replace("_", " "): f"{value:.4f}" for name, value in scores.items()}
 
@@ -467,11 +469,11 @@ def test_compare(folder, cells, capsys):
     for name, threshold in (("a.npy", 0.6), ("b.npy", 0.9)):
         np.save(name, malis.affgraph_to_seg(aff, NHOOD, 30, threshold=threshold)[0])
     np.save("image.npy", labels % 7)
-    assert main(["compare", "a.npy", "b.npy", "gt.npy", "--image", "image.npy", "--size", "30", "-o", "c.png"]) == 0
+    assert main(["compare", "a.npy", "b.npy", "gt.npy", "--image", "image.npy", "--min-size", "30", "-o", "c.png"]) == 0
     assert matplotlib.image.imread("c.png")[..., :3].std() > 0.1
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["score", "a.npy", "b.npy"]
-    assert main(["compare", "a.npy", "b.npy", "gt.npy", "--size", "30", "-o", "c.png", "--force", "--json"]) == 0
+    assert main(["compare", "a.npy", "b.npy", "gt.npy", "--min-size", "30", "-o", "c.png", "--force", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     for name in ("a.npy", "b.npy"):
         expected = metrics.evaluate(labels, np.load(name), min_size=30)._asdict()
@@ -517,7 +519,7 @@ def test_demo(folder, capsys):
         (["cut", "aff.npy"], "No such command 'cut'"),
         (["segment"], "Missing argument"),
         (["segment", "aff.npy"], "Missing option '--output'"),
-        (["segment", "aff.npy", "-o", "seg.npy", "--size", "-1"], "--size"),
+        (["segment", "aff.npy", "-o", "seg.npy", "--min-size", "-1"], "--min-size"),
         (["segment", "aff.npy", "-o", "seg.npy", "--score", "dice"], "--score"),
         (["segment", "aff.npy", "-o", "seg.npy", "--colour", "red"], "--colour"),
         (

@@ -60,15 +60,16 @@ def assert_entry(curve, i, aff, seg, nhood):
     assert curve.precision[i] == ratio(tp, tp + fp)
     assert curve.recall[i] == ratio(tp, true)
     assert curve.f_score[i] == ratio(2 * tp, tp + fp + true)
+    if not np.any(seg):  # nothing is counted: the curve holds the limits, the scores of one segmentation are NaN
+        assert curve.voi_split[i] == curve.voi_merge[i] == 0
+        assert curve.rand_split[i] == curve.rand_merge[i] == 1
+        return
     scores = malis.metrics.rand_scores(seg, labels)
     assert math.isclose(curve.rand_split[i], scores.split, rel_tol=1e-12)
     assert math.isclose(curve.rand_merge[i], scores.merge, rel_tol=1e-12)
     # Components of one voxel are dropped by default, and are segments of one voxel for these scores.
     dropped = malis.metrics.rand_scores(seg, malis.affgraph_to_seg(aff, nhood, threshold=curve.thresholds[i])[0])
     np.testing.assert_allclose(dropped, scores, rtol=1e-12)
-    if not np.any(seg):
-        assert curve.voi_split[i] == curve.voi_merge[i] == 0
-        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # 0 / 0 where there is no pair
         error, *_ = skimage_metrics.adapted_rand_error(seg, labels, ignore_labels=(0,))

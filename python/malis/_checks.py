@@ -91,6 +91,31 @@ def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -
     return contiguous(seg)
 
 
+def as_label(value: object, name: str) -> int:
+    """Check one label: any integer, also a negative one."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+    """Check labels of a truth: voxels that carry `ignore_label` become 0; also returns where they are, None: nowhere.
+
+    `ignore_label` is None or an integer, also a negative one.
+    """
+    if ignore_label is None:
+        return as_labels(array, name), None
+    label = as_label(ignore_label, "ignore_label")
+    seg = np.asarray(array)
+    if seg.dtype.kind not in "iufb":
+        return as_labels(seg, name), None  # which refuses it
+    ignored = np.asarray(seg == label)
+    if not ignored.any():
+        return as_labels(seg, name), None
+    return as_labels(np.where(ignored, seg.dtype.type(0), seg), name), ignored
+
+
 def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
     """Check a mask: bool, of the shape given."""
     if array is None:
@@ -180,6 +205,18 @@ def as_integer(value: object, name: str, least: int) -> int:
 def as_size(value: object, name: str) -> int:
     """Check a number of voxels; more than any volume has are as good as 2**62."""
     return min(as_integer(value, name, 0), 2**62)
+
+
+def as_size_thresh(min_size: object, size_thresh: object = None) -> int:
+    """Check how small an object may be, by either name; returns the largest number of voxels that is too small.
+
+    `min_size` drops objects of fewer voxels. `size_thresh`, from the older packages, drops those of at most as many.
+    """
+    if size_thresh is not None:
+        if min_size is not None:
+            raise ValueError(f"size_thresh must not be given beside min_size, got {size_thresh!r} and {min_size!r}")
+        return as_size(size_thresh, "size_thresh")
+    return 1 if min_size is None else max(0, as_size(min_size, "min_size") - 1)
 
 
 def as_threads(value: object) -> int | None:

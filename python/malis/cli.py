@@ -104,7 +104,7 @@ GtAxes = Annotated[
     str | None,
     typer.Option(metavar="LETTERS", help="The same for GT, such as zyx.", show_default="as the file says"),
 ]
-Size = Annotated[int, typer.Option(min=0, help="Voxels of the smallest object.")]
+MinSize = Annotated[int, typer.Option(min=0, metavar="VOXELS", help="Objects of fewer voxels are dropped.")]
 Dice = Annotated[float, typer.Option(min=0, max=1, help="Dice coefficient that a found object exceeds.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -154,7 +154,7 @@ def segment(
     seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="Labels to start a seeded watershed from.")] = None,
     gt: Annotated[str | None, typer.Option(metavar="GT", help="Labels of the truth, to choose and to score.")] = None,
     score: Annotated[Score, typer.Option(help="What auto optimises.")] = Score.object_score,
-    size: Size = 64,
+    min_size: MinSize = 64,
     small: Annotated[Small, typer.Option(help="What becomes of smaller components.")] = Small.drop,
     nhood: Nhood = None,
     channel_axis: ChannelAxis = None,
@@ -201,21 +201,19 @@ def segment(
         del affinities
         if threshold == "auto":
             assert truth is not None
-            level = malis.find_threshold(
-                [values], [truth], offsets, score=score.value, size_thresh=max(0, size - 1)
-            ).threshold
+            level = malis.find_threshold([values], [truth], offsets, score=score.value, min_size=min_size).threshold
         step("segmenting")
         if start is not None:
-            seg, _ = malis.watershed_from_affgraph(values, start, offsets, max(0, size - 1))
+            seg, _ = malis.watershed_from_affgraph(values, start, offsets, min_size=min_size)
             seg = _reached(values, offsets, start, level, seg)
         elif by is By.watershed:
             seg, _ = malis.watershed_basins(
-                values, offsets, max(0, size - 1), threshold=-math.inf if level is None else level
+                values, offsets, min_size=min_size, threshold=-math.inf if level is None else level
             )
         else:
-            seg, _ = malis.affgraph_to_seg(values, offsets, max(0, size - 1), threshold=level, small=small.value)
+            seg, _ = malis.affgraph_to_seg(values, offsets, min_size=min_size, threshold=level, small=small.value)
             if grow is not None:
-                grown, _ = malis.watershed_from_affgraph(values, seg, offsets, 0)
+                grown, _ = malis.watershed_from_affgraph(values, seg, offsets, min_size=0)
                 seg = _reached(values, offsets, seg, grow, grown)
         del values
         objects = int(np.count_nonzero(np.bincount(seg.ravel())[1:]))
@@ -232,7 +230,7 @@ def segment(
                 "by": by.value,
                 "seeds": seeds,
                 "score": score.value,
-                "size": size,
+                "min_size": min_size,
                 "small": small.value,
                 "nhood": offsets.tolist(),
                 "channel_axis": channel_axis,
@@ -240,7 +238,7 @@ def segment(
             },
         }
         _io.write_labels(output, seg, provenance, force=force, grid=grid, ngff=version, tick=step.tick)
-    scores = None if truth is None else _scores(seg, truth, size, 0.7)
+    scores = None if truth is None else _scores(seg, truth, min_size, 0.7)
     _console.say(f"{output}: {objects} objects" + ("" if level is None else f", threshold {level:.6g}"))
     _print_scores(scores, {"output": output, "objects": objects, "threshold": level})
 
@@ -274,7 +272,7 @@ def _reached(
     """
     if low is None:
         return seg
-    reach, sizes = malis.affgraph_to_seg(affinities, offsets, 0, threshold=low)
+    reach, sizes = malis.affgraph_to_seg(affinities, offsets, min_size=0, threshold=low)
     reached = np.zeros(len(sizes), bool)
     reached[reach[seeds > 0]] = True
     seg[~reached[reach]] = 0
@@ -285,7 +283,7 @@ def _reached(
 def evaluate(
     seg: Annotated[str, typer.Argument(metavar="SEG", help="Labels to score; 0 is background.")],
     gt: Truth,
-    size: Size = 64,
+    min_size: MinSize = 64,
     dice: Dice = 0.7,
     axes: Axes = None,
     gt_axes: GtAxes = None,
@@ -308,7 +306,7 @@ def evaluate(
         truth = _read_labels(gt, "GT", gt_axes, step.tick)
         _check_shapes(seg, pred.shape, gt, truth.shape, "--axes or --gt-axes")
         step("scoring")
-        scores = _scores(pred, truth, size, dice)
+        scores = _scores(pred, truth, min_size, dice)
     _print_scores(scores)
 
 
@@ -371,7 +369,7 @@ def compare(
     image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Grey values to draw over.")] = None,
     axis: PictureAxis = Axis.z,
     section: Section = None,
-    size: Size = 64,
+    min_size: MinSize = 64,
     dice: Dice = 0.7,
     force: Force = False,
     as_json: AsJson = False,
@@ -398,7 +396,7 @@ def compare(
             preds.append(_read_labels(place, "SEG", None, step.tick))
             _check_shapes(place, preds[-1].shape, gt, target.shape, "another file")
         step("scoring")
-        scores = {place: _scores(pred, target, size, dice) for place, pred in zip(segs, preds, strict=True)}
+        scores = {place: _scores(pred, target, min_size, dice) for place, pred in zip(segs, preds, strict=True)}
         step("drawing")
         plt = _pyplot()
         malis.plot.comparison(
@@ -433,7 +431,7 @@ def demo(
     _check_file(output, ("png", "pdf", "svg"), force)
     from malis.synthetic import synthetic_affinities, synthetic_image
 
-    nhood, size = malis.mknhood2d(1), 64
+    nhood, min_size = malis.mknhood2d(1), 64
     with _console.steps(5) as step:
         step("drawing cells")
         drawn = [synthetic_image(2 * seed + i) for i in range(2)]
@@ -442,9 +440,9 @@ def demo(
         step("scoring every threshold")
         result = malis.rand_curve(affs[0], other, nhood)
         step("choosing the threshold")
-        found = malis.find_threshold(affs[:1], [other], nhood, size_thresh=size - 1)
+        found = malis.find_threshold(affs[:1], [other], nhood, min_size=min_size)
         step("segmenting")
-        seg, _ = malis.affgraph_to_seg(affs[1], nhood, size - 1, threshold=found.threshold)
+        seg, _ = malis.affgraph_to_seg(affs[1], nhood, min_size=min_size, threshold=found.threshold)
         step("drawing")
         figure, axes = _pyplot().subplots(2, 3, figsize=(12, 8.9), layout="constrained")
         malis.plot.labels(truth, axes[0, 0], image=image[0]).set_title("image and truth", fontsize="medium")
@@ -456,7 +454,7 @@ def demo(
         _save(figure, output, force)
     _console.say(f"threshold {found.threshold:.3f}: object score {found.score:.3f} on the image it was chosen on")
     _print_scores(
-        _scores(seg, truth, size, 0.7),
+        _scores(seg, truth, min_size, 0.7),
         {"threshold": found.threshold, "score_where_chosen": found.score, "picture": str(output)},
     )
     _console.say(f"picture: {output}")
@@ -580,9 +578,9 @@ def _check_values(affinities: npt.NDArray[Any], text: str, thresholds: dict[str,
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], size: int, dice: float) -> dict[str, float]:
+def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], min_size: int, dice: float) -> dict[str, float]:
     table = metrics.contingency_table(truth, seg)
-    scores: dict[str, float] = metrics.evaluate(min_size=size, dice_threshold=dice, table=table)._asdict()
+    scores: dict[str, float] = metrics.evaluate(min_size=min_size, dice_threshold=dice, table=table)._asdict()
     scores["adapted_rand_error"] = metrics.adapted_rand_error(table=table)
     voi = metrics.variation_of_information(table=table)
     return {**scores, "voi_split": voi.split, "voi_merge": voi.merge}

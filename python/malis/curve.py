@@ -157,7 +157,7 @@ def rand_curve(
     """Score the segmentation at every threshold, exactly and in one pass, and find the best one.
 
     Entry ``i`` describes the connected components of the edges with ``aff >= thresholds[i]``, in which every voxel is
-    in a component: one that no edge connects is a component of its own (``affgraph_to_seg`` with ``size_thresh=0``).
+    in a component: one that no edge connects is a component of its own (``affgraph_to_seg`` with ``min_size=1``).
     Compared are unordered pairs of two different foreground voxels of the truth: a pair is *positive* when both lie in
     one component, and *true* when they belong to one object [1]_. With ``tp`` and ``fp`` positive pairs that are true
     and false, ``p`` pairs that are true, and ``n`` foreground voxels::

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, metrics
+from malis.metrics.table import table_of_entries
 from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
 
 Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
-# Of every score by name: how to compute it, and whether larger is better.
-_SCORES: dict[str, tuple[Score, bool]] = {
-    "object_score": (metrics.object_score, True),
-    "object_recall": (metrics.object_recall, True),
-    "rand_f_score": (lambda true, pred: metrics.rand_scores(true, pred).f_score, True),
-    "adapted_rand_error": (metrics.adapted_rand_error, False),
-    "variation_of_information": (lambda true, pred: sum(metrics.variation_of_information(true, pred)), False),
+_TableScore = Callable[[metrics.ContingencyTable, int], float]
+
+# Of every score by name: how to compute it from a table and the least number of voxels of an object, and whether larger
+# is better.
+_SCORES: dict[str, tuple[_TableScore, bool]] = {
+    "object_score": (lambda table, min_size: metrics.object_score(table=table, min_size=min_size), True),
+    "object_recall": (lambda table, min_size: metrics.object_recall(table=table, min_size=min_size), True),
+    "rand_f_score": (lambda table, _: metrics.rand_scores(table=table).f_score, True),
+    "adapted_rand_error": (lambda table, _: metrics.adapted_rand_error(table=table), False),
+    "variation_of_information": (lambda table, _: sum(metrics.variation_of_information(table=table)), False),
 }
 _CANDIDATES = 100
 _FEWEST = 10
@@ -33,11 +38,11 @@ class BestThreshold(NamedTuple):
     threshold: float
     """The best threshold."""
     score: float
-    """Its mean score over the images."""
+    """Its mean score over the images in which it is defined."""
     thresholds: npt.NDArray[np.float64]
     """The thresholds tried, decreasing, shape ``(n,)``."""
     scores: npt.NDArray[np.float64]
-    """The score of every threshold and every image, shape ``(n, images)``."""
+    """The score of every threshold and every image, shape ``(n, images)``; NaN where it is not defined."""
 
 
 def find_threshold(
@@ -47,7 +52,8 @@ def find_threshold(
     *,
     score: str | Score = "object_score",
     thresholds: Sequence[float] | npt.NDArray[Any] | None = None,
-    size_thresh: int = 1,
+    min_size: int = 64,
+    ignore_label: int | None = None,
     num_threads: int | None = None,
 ) -> BestThreshold:
     """Find the threshold of the affinities that gives the best mean score over several images.
@@ -64,15 +70,19 @@ def find_threshold(
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     score : str or callable, optional
-        What to optimise: ``"object_score"``, ``"object_recall"`` (both with their default `min_size` and
+        What to optimise: ``"object_score"``, ``"object_recall"`` (both with `min_size` and their default
         `dice_threshold`), ``"rand_f_score"``, ``"adapted_rand_error"`` or ``"variation_of_information"`` (split plus
         merge); the last two are errors and are minimised. Or a function of the true and the predicted labels, of which
         larger values are better.
     thresholds : array_like of float, optional
         The thresholds to try; edges with affinities of at least the threshold connect. By default up to 100 that the
         predictions suggest, between the highest and the lowest affinity at which large components join.
-    size_thresh : int, optional
-        Components of at most so many voxels become background.
+    min_size : int, default 64
+        Objects of fewer voxels are dropped: components become background, and the scores of objects leave out both true
+        and predicted ones. Segment with the same `min_size` afterwards.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score. A function of the caller gets the
+        truth as it is.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -80,13 +90,14 @@ def find_threshold(
     -------
     BestThreshold
         ``threshold, score, thresholds, scores``. Where several thresholds are equally good it is the middle one, of two
-        the higher one.
+        the higher one. Images in which the score is not defined at a threshold, such as the object score without an
+        object on either side, take no part in its mean.
 
     Raises
     ------
     ValueError
         For lists that are empty or of different lengths, arrays that do not go together, thresholds that are no finite
-        numbers, scores that are not finite, an unknown `score`.
+        numbers, scores of the caller that are not finite, an unknown `score`, or a score that no threshold defines.
     TypeError
         For dtypes and options of another type.
 
@@ -98,7 +109,7 @@ def find_threshold(
     --------
     >>> import malis
     >>> preds, gts = [[[0, 0.9, 0.6, 0.2, 0.8]]], [[1, 1, 1, 2, 2]]
-    >>> found = malis.find_threshold(preds, gts, [[-1]], score="rand_f_score", thresholds=[0.1, 0.5, 0.7])
+    >>> found = malis.find_threshold(preds, gts, [[-1]], score="rand_f_score", thresholds=[0.1, 0.5, 0.7], min_size=1)
     >>> found.threshold, found.score
     (0.5, 1.0)
     """
@@ -110,14 +121,10 @@ def find_threshold(
         raise ValueError(
             f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
         )
-    if callable(score):
-        function, sign = score, 1.0
-    else:
-        function, larger_is_better = _SCORES[_checks.as_choice(score, "score", tuple(_SCORES))]
-        sign = 1.0 if larger_is_better else -1.0
-    smallest = _checks.as_size(size_thresh, "size_thresh")
+    chosen_score = None if callable(score) else _checks.as_choice(score, "score", tuple(_SCORES))
+    smallest = _checks.as_size(min_size, "min_size")
     offsets = _checks.as_nhood(nhood)
-    truths = [_checks.as_labels(gt, f"gts[{i}]") for i, gt in enumerate(gts)]
+    truths = [_checks.as_truth(gt, f"gts[{i}]", ignore_label)[0] for i, gt in enumerate(gts)]
     trees = []
     for i, (pred, truth) in enumerate(zip(preds, truths, strict=True)):
         affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
@@ -127,18 +134,102 @@ def find_threshold(
     levels = np.unique(levels)[::-1]
 
     scores = np.empty((len(levels), len(trees)))
-    for column, (tree, truth) in enumerate(zip(trees, truths, strict=True)):
-        step = max(1, _VOXELS_AT_ONCE // truth.size)
-        for first in range(0, len(levels), step):
-            for row, (seg, _) in enumerate(
-                segment_tree(tree, levels[first : first + step], smallest, num_threads=num_threads), start=first
-            ):
-                scores[row, column] = _checks.as_real(function(truth, seg), "score")
-    mean = scores.mean(axis=1)
+    for column, (tree, gt) in enumerate(zip(trees, gts, strict=True)):
+        if callable(score):
+            truth = np.asarray(gt) if ignore_label is not None else truths[column]
+            for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
+                scores[row, column] = _checks.as_real(score(truth, seg), "score")
+        else:
+            of_table, _ = _SCORES[score]
+            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
+                scores[row, column] = of_table(table, smallest)
+    defined = ~np.isnan(scores)
+    if not defined.any():
+        raise ValueError(
+            f"score must be defined at some threshold: {chosen_score} counts nothing in gts and predictions, at "
+            f"min_size={smallest}"
+        )
+    images = np.maximum(1, defined.sum(axis=1))
+    mean = np.where(defined.any(axis=1), np.where(defined, scores, 0.0).sum(axis=1) / images, np.nan)
+    sign = 1.0 if chosen_score is None or _SCORES[chosen_score][1] else -1.0
+    value = np.where(np.isnan(mean), -np.inf, sign * mean)
     # Sums of the same numbers differ by rounding alone.
-    best = np.flatnonzero(sign * mean >= (sign * mean).max() - 1e-12)
+    best = np.flatnonzero(value >= value.max() - 1e-12)
     chosen = best[(len(best) - 1) // 2]
     return BestThreshold(float(levels[chosen]), float(mean[chosen]), levels, scores)
+
+
+def _segmentations(
+    tree: SpanningTree, levels: npt.NDArray[np.float64], min_size: int, num_threads: int | None
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the segmentation at every threshold, a few of them in memory at a time."""
+    step = max(1, _VOXELS_AT_ONCE // math.prod(tree.shape))
+    for first in range(0, len(levels), step):
+        for seg, _ in segment_tree(tree, levels[first : first + step], min_size=min_size, num_threads=num_threads):
+            yield seg
+
+
+def _tables(
+    tree: SpanningTree,
+    levels: npt.NDArray[np.float64],
+    gt: npt.ArrayLike,
+    ignore_label: int | None,
+    min_size: int,
+    num_threads: int | None,
+) -> Iterator[metrics.ContingencyTable]:
+    """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down.
+
+    Components only grow from one threshold to the next. So the voxels are looked at once, at the highest threshold;
+    from there on the components of one threshold are the nodes of a smaller tree, and the rows of their table are added
+    up where components join. Labels are those of the segmentation: by decreasing size, then by the first voxel.
+    """
+    seg, sizes = segment_tree(tree, levels[:1], min_size=1, num_threads=num_threads)[0]
+    node = seg.reshape(-1) - 1
+    table = metrics.contingency_table(gt, seg, ignore_label=ignore_label)
+    parts = table_of_entries(
+        table.true_labels,
+        np.arange(len(sizes) - 1),
+        table.true_index,
+        table.pred_labels[table.pred_index].astype(np.int64) - 1,
+        table.counts,
+    )
+    sizes = sizes[1:]
+    first = np.empty(len(sizes), np.int64)
+    first[node[::-1]] = np.arange(node.size)[::-1]  # the last assignment stays, that of the first voxel
+    for i, level in enumerate(levels):
+        if i > 0:
+            seg, _ = segment_tree(tree, [level], min_size=1, num_threads=num_threads)[0]
+            node = seg - 1
+            joined = int(node.max()) + 1
+            sizes, before = np.zeros(joined, np.int64), sizes
+            np.add.at(sizes, node, before)
+            first, before = np.full(joined, np.iinfo(np.int64).max), first
+            np.minimum.at(first, node, before)
+            parts = table_of_entries(
+                parts.true_labels, np.arange(joined), parts.true_index, node[parts.pred_index], parts.counts
+            )
+        tree = _contracted(tree, node, len(sizes))
+        yield _without_small(parts, sizes, first, min_size)
+
+
+def _contracted(tree: SpanningTree, node: npt.NDArray[Any], nodes: int) -> SpanningTree:
+    """Return the tree in which every node is replaced by the component that it belongs to."""
+    node1, node2 = node[tree.node1], node[tree.node2]
+    rest = np.flatnonzero(node1 != node2)
+    return SpanningTree(tree.edges[rest], tree.affinities[rest], node1[rest], node2[rest], (nodes,))
+
+
+def _without_small(
+    parts: metrics.ContingencyTable, sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], min_size: int
+) -> metrics.ContingencyTable:
+    """Return the table of the labels 1, 2, ... of the components that are large enough, and 0 for all others."""
+    large = np.flatnonzero(sizes >= min_size)
+    large = large[np.lexsort((first[large], -sizes[large]))]
+    label = np.zeros(len(sizes), np.int64)
+    label[large] = np.arange(1, len(large) + 1)
+    pred = label[parts.pred_index]
+    kept, index = np.unique(pred, return_inverse=True)
+    return table_of_entries(parts.true_labels, kept, parts.true_index, index, parts.counts)
 
 
 def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
