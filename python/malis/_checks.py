@@ -37,9 +37,12 @@ def as_nhood(nhood: npt.ArrayLike, ndim: int | None = None) -> npt.NDArray[np.in
 def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) -> Array:
     """Check floating point numbers: float32 and float64 as they are, float16 as float32, C-contiguous.
 
-    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well.
+    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well, and bytes (uint8),
+    which is how large predictions are stored, as 0..255 for 0..1.
     """
     aff = np.asarray(array)
+    if aff.dtype == np.uint8 and integers:
+        aff = bytes_as_affinities(aff)
     if aff.dtype.kind in "iub" and integers:
         exact = aff.dtype.kind == "b" or aff.dtype.itemsize <= 2
         aff = aff.astype(np.float32 if exact else np.float64)
@@ -50,6 +53,11 @@ def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) ->
     if aff.dtype.itemsize == 2:
         aff = aff.astype(np.float32)
     return contiguous(aff)
+
+
+def bytes_as_affinities(aff: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return bytes as affinities: 0 is 0 and 255 is 1. The only place where bytes become floats."""
+    return np.divide(aff, np.float32(255), dtype=np.float32)
 
 
 def contiguous(array: Array) -> Array:
