@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, metrics
-from malis.metrics.table import table_of_entries
+from malis._growing import GrowingComponents, GrowingCounts
 from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
 
 # Of the truth, labels or skeletons, and the predicted labels.
@@ -205,59 +205,6 @@ def _check_truth(
     return int(np.count_nonzero(np.unique(labels)))
 
 
-class _Components(NamedTuple):
-    """The components at one threshold."""
-
-    of_node: npt.NDArray[Any]
-    """The component of every component at the threshold before; of every voxel, flat, at the first threshold."""
-    sizes: npt.NDArray[np.int64]
-    """Voxels of every component."""
-    labels: npt.NDArray[np.int64]
-    """Label of every component: 0 for those that are too small, else by decreasing size, then by the first voxel."""
-
-
-def _components(
-    tree: SpanningTree, levels: npt.NDArray[np.float64], min_size: int, num_threads: int | None
-) -> Iterator[_Components]:
-    """Yield the components at every threshold, from the highest down.
-
-    Components only grow from one threshold to the next. So the voxels are looked at once, at the highest threshold;
-    from there on the components of one threshold are the nodes of a smaller tree.
-    """
-    sizes = first = np.zeros(0, np.int64)
-    for i, level in enumerate(levels):
-        seg, voxels = segment_tree(tree, [level], min_size=1, num_threads=num_threads)[0]
-        node = seg.reshape(-1) - 1
-        joined = len(voxels) - 1
-        if i == 0:
-            sizes = voxels[1:]
-            first = np.empty(joined, np.int64)
-            first[node[::-1]] = np.arange(node.size)[::-1]  # the last assignment stays, that of the first voxel
-        else:
-            sizes, first = _grown(node, sizes, first, joined)
-        yield _Components(node, sizes, _labels(sizes, first, min_size))
-        tree = _contracted(tree, node, joined)
-
-
-def _grown(
-    node: npt.NDArray[Any], sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], joined: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the sizes and first voxels of `joined` components that consist of the given ones."""
-    all_sizes, all_first = np.zeros(joined, np.int64), np.full(joined, np.iinfo(np.int64).max)
-    np.add.at(all_sizes, node, sizes)
-    np.minimum.at(all_first, node, first)
-    return all_sizes, all_first
-
-
-def _labels(sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], min_size: int) -> npt.NDArray[np.int64]:
-    """Give every component that is large enough the label that `affgraph_to_seg` gives it, and 0 to the others."""
-    large = np.flatnonzero(sizes >= min_size)
-    large = large[np.lexsort((first[large], -sizes[large]))]
-    labels = np.zeros(len(sizes), np.int64)
-    labels[large] = np.arange(1, len(large) + 1)
-    return labels
-
-
 def _tables(
     tree: SpanningTree,
     levels: npt.NDArray[np.float64],
@@ -266,22 +213,13 @@ def _tables(
     min_size: int,
     num_threads: int | None,
 ) -> Iterator[metrics.ContingencyTable]:
-    """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down.
-
-    The voxels are counted once, at the highest threshold; where components join, their columns are added up.
-    """
-    counts: metrics.ContingencyTable | None = None
-    for components in _components(tree, levels, min_size, num_threads):
-        if counts is None:
-            first = components.of_node.reshape(tree.shape)
-            table = metrics.contingency_table(gt, first, ignore_label=ignore_label)
-            component = table.pred_labels.astype(np.int64)[table.pred_index]
-        else:
-            table, component = counts, components.of_node[counts.pred_index]
-        everything = np.arange(len(components.sizes))
-        counts = table_of_entries(table.true_labels, everything, table.true_index, component, table.counts)
-        kept, label = np.unique(components.labels[counts.pred_index], return_inverse=True)
-        yield table_of_entries(counts.true_labels, kept, counts.true_index, label, counts.counts)
+    """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down."""
+    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    counts = GrowingCounts(components, gt, ignore_label)
+    yield counts.table()
+    for level in levels[1:]:
+        counts.join(*components.lower(level))
+        yield counts.table()
 
 
 def _node_segments(
@@ -292,20 +230,12 @@ def _node_segments(
     num_threads: int | None,
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the predicted label of every node of skeletons at every threshold, from the highest threshold down."""
-    nodes: npt.NDArray[Any] | None = None
-    for components in _components(tree, levels, min_size, num_threads):
-        if nodes is None:
-            nodes = metrics.skeleton_segments(skeletons, components.of_node.reshape(tree.shape))
-        else:
-            nodes = components.of_node[nodes]
-        yield components.labels[nodes]
-
-
-def _contracted(tree: SpanningTree, node: npt.NDArray[Any], nodes: int) -> SpanningTree:
-    """Return the tree in which every node is replaced by the component that it belongs to."""
-    node1, node2 = node[tree.node1], node[tree.node2]
-    rest = np.flatnonzero(node1 != node2)
-    return SpanningTree(tree.edges[rest], tree.affinities[rest], node1[rest], node2[rest], (nodes,))
+    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    nodes = metrics.skeleton_segments(skeletons, components.at_highest)
+    yield components.labels(nodes)
+    for level in levels[1:]:
+        components.lower(level)
+        yield components.labels(nodes)
 
 
 def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[np.float64]:
