@@ -69,8 +69,8 @@ void register_loss(py::module_& m) {
     m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::kw_only(),
           py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"),
           py::arg("normalize"), py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"),
-          py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("num_threads"),
-          py::arg("channels_last"), py::arg("scale") = 1.0);
+          py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"),
+          py::arg("scale") = 1.0);
     m.def("whole_numbers", &whole_numbers, py::arg("values"), py::kw_only(), py::arg("num_threads"));
 }
 

@@ -178,7 +178,8 @@ void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std
     work(0);
     if (work_of_thread.asked != nullptr) {
         // The others may have long to go: goes on asking.
-        const auto interval = std::max<Asked::Clock::duration>(work_of_thread.asked->interval, std::chrono::milliseconds(1));
+        const auto interval =
+            std::max<Asked::Clock::duration>(work_of_thread.asked->interval, std::chrono::milliseconds(1));
         std::unique_lock<std::mutex> lock(mutex);
         while (!ended.wait_for(lock, interval, [&] { return running == 0; })) {
             lock.unlock();

@@ -137,7 +137,9 @@ MALIS_TEST(everything_can_be_cancelled) {
                  watershed(volume, aff.data(), labels.data(), threads);
              }},
             {"segment_tree",
-             [&] { segment_tree<std::uint32_t, float, std::int32_t, std::int64_t>(view, {0.5f}, 0, {labels.data()}, 1); }},
+             [&] {
+                 segment_tree<std::uint32_t, float, std::int32_t, std::int64_t>(view, {0.5f}, 0, {labels.data()}, 1);
+             }},
             {"linkage", [&] { linkage<std::uint32_t>(view, 10, rows.data()); }},
         };
         for (const auto& [name, call] : calls) {

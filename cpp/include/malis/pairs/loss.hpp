@@ -47,7 +47,10 @@ class LossSink {
     // With the channels last the slopes are listed until finish() is called: they take less memory than an array in the
     // order of edges would, and the memory of the gradient may hold the affinities for as long.
     LossSink(T* grad, std::size_t voxels, std::size_t channels, const LossOptions& options, Layout layout, int threads)
-        : grad_(grad), voxels_(voxels), channels_(channels), options_(options),
+        : grad_(grad),
+          voxels_(voxels),
+          channels_(channels),
+          options_(options),
           positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
           negative_slopes_(1) {}
 

@@ -25,7 +25,10 @@ template <class T, class Index>
 class ObjectScan {
   public:
     ObjectScan(const Grid<Index>& grid, const T* aff, const Buffer<Stretch<Index>>& stretches, int threads)
-        : grid_(grid), aff_(aff), aff_end_(aff + grid.edges()), stretches_(stretches),
+        : grid_(grid),
+          aff_(aff),
+          aff_end_(aff + grid.edges()),
+          stretches_(stretches),
           chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
 
     std::size_t chunks() const { return chunks_; }

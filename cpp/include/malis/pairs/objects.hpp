@@ -140,7 +140,8 @@ struct Stretch {
 
 // All edges within label l, in the order of their index.
 template <class Index>
-void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Index l, Buffer<Stretch<Index>>& stretches) {
+void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Index l,
+                    Buffer<Stretch<Index>>& stretches) {
     using R = Run<Index>;
     const R* const begin = objects.runs.data() + objects.first_run[l];
     const R* const end = objects.runs.data() + objects.first_run[l + 1];

@@ -63,12 +63,12 @@ struct PassVisit {
 
 template <Pass pass, class T, class Index>
 GridScan<T, Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
-                                                   int threads) {
+                                                      int threads) {
     return {grid, visit, threads};
 }
 template <Pass pass, class T, class Index>
 EdgeListScan<T, Index, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index>& list,
-                                                             const PassVisit<T, Index, pass>& visit, int threads) {
+                                                          const PassVisit<T, Index, pass>& visit, int threads) {
     return {list, visit, threads};
 }
 
@@ -142,10 +142,9 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     if (listed) decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
     const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
-    kruskal<T, Index>(
-        scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
-        count_merge(sets, histograms, decisions, arrays, left,
-                    [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
+    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
+                      count_merge(sets, histograms, decisions, arrays, left,
+                                  [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
     return decisions;
 }
 
@@ -159,19 +158,17 @@ double count_on_graph(const Graph& graph, const T* aff, const Labels<Index>& lab
     double loss = 0;
     if (want_positive && options.constrain_positive) {
         loss += detail::emit_positive<T, Index>(
-            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false, sink.arrays()),
-            sink);
+            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false, sink.arrays()), sink);
         want_positive = false;
     }
     if (want_negative && options.constrain_negative) {
         loss += detail::emit_negative<T, Index>(
-            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true, sink.arrays()),
-            sink);
+            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true, sink.arrays()), sink);
         want_negative = false;
     }
     if (want_positive || want_negative) {
         const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options, want_positive,
-                                                                              want_negative, sink.arrays());
+                                                                             want_negative, sink.arrays());
         if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
         if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
     }

@@ -90,8 +90,8 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
         const Index v = row * grid.width + x.begin;
         const T* a = aff + static_cast<std::size_t>(k) * grid.voxels + v;
         for (Index i = 0; i < x.end - x.begin; ++i) {
-            if (connects(a[i])) detail::join_lowest(parent, static_cast<Index>(v + i),
-                                                    static_cast<Index>(v + i + step.distance));
+            if (connects(a[i]))
+                detail::join_lowest(parent, static_cast<Index>(v + i), static_cast<Index>(v + i + step.distance));
         }
     };
     const auto other_row = [&](std::size_t k, Index row) {
@@ -150,7 +150,8 @@ void list_components(const EdgeList<Index>& list, const bool* connected, Label* 
     Label next = 0;
     in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i)
-            seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+            seg[i] =
+                parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
     });
 }
 
@@ -215,8 +216,8 @@ enum class Small { drop, merge };
 
 // Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
 template <class T, class Index, class Label, class Connects>
-std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects,
-                                     std::int64_t size_thresh, Label* seg, int threads, Small small = Small::drop) {
+std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects, std::int64_t size_thresh,
+                                     Label* seg, int threads, Small small = Small::drop) {
     Buffer<Index> parents = detail::join_components(grid, aff, connects, threads);
     if (small == Small::merge) detail::merge_small<T, Index>(grid, aff, parents, size_thresh, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);

@@ -22,7 +22,8 @@ struct EveryEdge {
     }
     template <class Index, class Collect>
     void row(Index first, Index v, Index u, Index count, Collect& collect) const {
-        for (Index i = 0; i < count; ++i) edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
+        for (Index i = 0; i < count; ++i)
+            edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
     }
 };
 
@@ -31,8 +32,7 @@ GridScan<T, Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const Every
     return {grid, visit, threads};
 }
 template <class T, class Index>
-EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit,
-                                                   int threads) {
+EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit, int threads) {
     return {list, visit, threads};
 }
 

@@ -44,7 +44,7 @@ template <class T>
 struct RandCurve {
     Buffer<T> thresholds;  // every affinity of an edge, decreasing
     Buffer<std::int64_t> first, true_positives, false_positives;
-    Buffer<double> voi_split, voi_merge;  // bits
+    Buffer<double> voi_split, voi_merge;                    // bits
     T best_threshold = std::numeric_limits<T>::infinity();  // the highest of those with the best F-score of pairs
     // Pairs of voxels of one label, and voxels that carry one: with these, the pairs give any Rand score.
     std::int64_t true_pairs = 0, foreground = 0;

@@ -89,33 +89,34 @@ namespace detail {
 // it has no edge of at least `threshold`).
 template <class T, class Index>
 void strongest_edges(const Grid<Index>& grid, const T* aff, T threshold, T* strongest, Index* target, int threads) {
-    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads, [&](std::size_t begin, std::size_t end) {
-        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
-            const Index z = row / grid.height, y = row - z * grid.height;
-            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
-            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-                const auto& step = grid.steps[k];
-                if (!step.decides) continue;
-                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
-                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
-                const typename Grid<Index>::Step back{back_offset, back_distance, true};
-                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
-                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
-                    const auto x = grid.range(to, z, y);
-                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
-                        const Index u = v + to.distance;
-                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
-                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
-                        strongest[v] = better ? a : strongest[v];
-                        target[v] = better ? u : target[v];
-                    }
-                };
-                const bool own_first = back_distance < step.distance;  // the offset leads back
-                take(own_first ? step : back, own_first);
-                take(own_first ? back : step, !own_first);
-            }
-        }
-    });
+    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads,
+                    [&](std::size_t begin, std::size_t end) {
+                        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
+                            const Index z = row / grid.height, y = row - z * grid.height;
+                            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
+                            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+                                const auto& step = grid.steps[k];
+                                if (!step.decides) continue;
+                                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
+                                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
+                                const typename Grid<Index>::Step back{back_offset, back_distance, true};
+                                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
+                                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
+                                    const auto x = grid.range(to, z, y);
+                                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
+                                        const Index u = v + to.distance;
+                                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
+                                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
+                                        strongest[v] = better ? a : strongest[v];
+                                        target[v] = better ? u : target[v];
+                                    }
+                                };
+                                const bool own_first = back_distance < step.distance;  // the offset leads back
+                                take(own_first ? step : back, own_first);
+                                take(own_first ? back : step, !own_first);
+                            }
+                        }
+                    });
 }
 
 // Edges as strong as the strongest of one of their ends, between different components.
@@ -216,8 +217,8 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
 // The unseeded maximin watershed: one basin for each regional maximum of the edges of at least `threshold`. seg holds
 // 1.. by decreasing size afterwards.
 template <class T, class Index, class Label>
-std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold,
-                                           std::int64_t size_thresh, Label* seg, int threads) {
+std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold, std::int64_t size_thresh,
+                                           Label* seg, int threads) {
     Buffer<Index> parents = detail::basins<T, Index>(grid, aff, threshold, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
 }

@@ -112,8 +112,8 @@ class LabelHistograms {
     struct Entry {
         Index label, voxels;
     };
-    static constexpr std::size_t line = 8;           // entries: 64 bytes where indices have 32 bits
-    static constexpr unsigned chunk_bits = 11;       // log2 of the lines of a chunk
+    static constexpr std::size_t line = 8;      // entries: 64 bytes where indices have 32 bits
+    static constexpr unsigned chunk_bits = 11;  // log2 of the lines of a chunk
     static constexpr unsigned first_hashed_bits = 5;
 
     Entry* at(Index table) const {
@@ -218,8 +218,8 @@ class LabelHistograms {
     Index labels_, unlabelled_;
     Buffer<Node> nodes_;
     std::vector<Buffer<Entry>> memory_;
-    std::vector<Entry*> chunks_;     // where `memory_` begins
-    std::vector<Index> free_[64];    // tables by their bits
+    std::vector<Entry*> chunks_;                                   // where `memory_` begins
+    std::vector<Index> free_[64];                                  // tables by their bits
     std::size_t chunk_ = 0, used_ = std::size_t{1} << chunk_bits;  // the chunk that is not full, and its lines in use
 };
 
