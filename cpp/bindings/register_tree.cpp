@@ -12,7 +12,7 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
         return with_label(volume.voxels(), [&](auto node) {
             SpanningTree<T, decltype(node)> tree;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 tree = maximum_spanning_tree<decltype(node)>(volume, affinities, n);
             }
             return py::tuple(py::make_tuple(as_array(std::move(tree.edges)), as_array(std::move(tree.affinities)),
@@ -62,7 +62,7 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
             }
             std::vector<std::vector<std::int64_t>> sizes;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 sizes = with_index(tree.nodes, 1, [&](auto index) {
                     return segment_tree<decltype(index)>(tree, at, size_thresh, data, n);
                 });
@@ -80,7 +80,7 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
         py::array_t<double> rows(std::vector<py::ssize_t>{static_cast<py::ssize_t>(tree.nodes) - 1, 4});
         double* data = rows.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             with_index(tree.nodes, 1, [&](auto index) {
                 linkage<decltype(index)>(tree, highest, data);
                 return 0;
