@@ -202,7 +202,7 @@ def test_cross_entropy_takes_affinities_of_0_to_1(dtype, value):
     options = {"pointwise": "cross_entropy"}
     assert np.isfinite(malis.malis_loss(aff, seg, nhood, **options).loss)
     aff[0, 2] = value
-    with pytest.raises(ValueError, match="aff must hold values from 0 to 1, got .* at flat index 2"):
+    with pytest.raises(ValueError, match=r"aff must hold values from 0 to 1, got .* at flat index 2"):
         malis.malis_loss(aff, seg, nhood, **options)
     if np.isfinite(value):
         assert np.isfinite(malis.malis_loss(aff, seg, nhood, from_logits=True, **options).loss)

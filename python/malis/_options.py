@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict, TypeVar, cast
 
-from malis import _checks
+from malis import _checks, _core
 
 POINTWISE = ("squared_hinge", "cross_entropy")
 

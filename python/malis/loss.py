@@ -109,7 +109,7 @@ def pairs(
     array([[0, 0, 0, 3, 0]])
     """
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
@@ -231,7 +231,8 @@ def batch_loss(
     channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
-    affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)
+    affinities = _checks.as_affinities(aff, "aff")
+    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)
