@@ -3,9 +3,9 @@
     python benchmarks/beyond_32_bits.py components tree loss
     python benchmarks/beyond_32_bits.py pairs            # needs 45 GiB, most of it for the counts themselves
 
-Each function runs in a process of its own on affinities of 8.2 GiB, which are made in parts so that making them takes no
-more. What comes out is compared with what the volume was made of. Not part of any test: the paths for 64-bit indices are
-tested on small volumes.
+Each function runs in a process of its own on affinities of 8.2 GiB, which are made in parts so that making them takes
+no more. What comes out is compared with what the volume was made of. Not part of any test: the paths for 64-bit indices
+are tested on small volumes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ import numpy as np
 import malis
 
 # Twelve offsets, so that the nodes, which take several numbers each, are fewer than the edges.
-NHOOD = np.array(
-    [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-2, 0, 0], [0, -3, 0], [0, 0, -3]]
-    + [[-3, 0, 0], [0, -9, 0], [0, 0, -9], [-4, 0, 0], [0, -27, 0], [0, 0, -27]]
-)
+NHOOD = -np.concatenate([np.diag(reach) for reach in ([1, 1, 1], [2, 3, 3], [3, 9, 9], [4, 27, 27])])
 SHAPE = (568, 568, 568)
 SLAB = 71  # eight objects, one behind the other along the first axis, each of so many planes
 EDGES = len(NHOOD) * int(np.prod(SHAPE))

@@ -1,4 +1,4 @@
-"""A few batches of `tests/fuzz`, so that it stays as it is: it runs for minutes in CI, under sanitizers, and for hours."""
+"""A few batches of `tests/fuzz`, so that it stays as it is; CI runs it for minutes, under sanitizers."""
 
 from __future__ import annotations
 

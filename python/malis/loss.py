@@ -231,8 +231,10 @@ def batch_loss(
     channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
-    affinities = _checks.as_affinities(aff, "aff")
-    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
+    affinities, labels = (
+        _checks.as_affinities(aff, "aff"),
+        _checks.as_labels(seg, "seg", checked.num_threads, for_core=True),
+    )
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)

@@ -146,6 +146,23 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
     return sizes;
 }
 
+// Of every edge, the nodes of the smaller one of the two components that it joins; `sizes` has room for tree.size.
+template <class Index, class T, class Node>
+void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
+    tree.check();
+    UnionFind<Index> sets;
+    sets.reset(tree.nodes);
+    in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t e = begin; e < end; ++e) {
+            const auto [node1, node2] = tree.ends(e);
+            const Index a = sets.find(static_cast<Index>(node1)), b = sets.find(static_cast<Index>(node2));
+            if (a == b) throw std::invalid_argument("tree must not hold a cycle");
+            sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
+            sets.link(a, b);
+        }
+    });
+}
+
 // The dendrogram in the format of scipy.cluster.hierarchy: row i joins clusters rows[4 i] < rows[4 i + 1] into cluster
 // nodes + i, which has rows[4 i + 3] nodes, at distance rows[4 i + 2] = highest - affinity. Trees of a forest are joined
 // at infinity in the order of their first nodes. `rows` has room for nodes - 1 of them.
