@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -581,3 +582,14 @@ def test_without_libraries(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert files_in(tmp_path) == ["seg.npz"]
+
+
+def test_what_is_no_array(tmp_path):
+    """NumPy returns members of a .npz file that are no arrays as bytes, and an archive by another name as such."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("seg", b"no array")
+    (tmp_path / "b.npy").write_bytes((tmp_path / "a.npz").read_bytes())
+    for name in "a.npz", "b.npy":
+        for read in _io.read_labels, _io.read_affinities:
+            with pytest.raises(ValueError, match=f"{name} holds no array"):
+                read(str(tmp_path / name))

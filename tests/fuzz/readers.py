@@ -123,7 +123,7 @@ def call(files: Files, draw: Callable[[Any], Any]) -> bool:
     path = files.damaged(draw(st.sampled_from(FORMATS)), rng)
     before = sorted(map(str, path.parent.rglob("*")))
     try:
-        array = (_io.read_labels if draw(st.booleans()) else _io.read_affinities)(str(path))
+        array = (_io.read_labels if draw(st.booleans()) else _io.read_affinities)(str(path)).array
     except ACCEPTED as error:
         assert str(error), f"{path} raised an error without a message"
         result = False

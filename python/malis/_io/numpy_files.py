@@ -19,13 +19,21 @@ PROVENANCE = "malis"
 
 def read_npy(place: Place) -> Stored:
     """Read an .npy file; pickles are refused."""
-    return Stored(np.load(place.path, allow_pickle=False))
+    return Stored(_as_array(place, np.load(place.path, allow_pickle=False)))
 
 
 def read_npz(place: Place) -> Stored:
     """Read one array of an .npz file; pickles are refused."""
     with np.load(place.path, allow_pickle=False) as arrays:
-        return Stored(arrays[choose(place, [name for name in arrays.files if name != PROVENANCE])])
+        name = choose(place, [name for name in arrays.files if name != PROVENANCE])
+        return Stored(_as_array(place, arrays[name]))
+
+
+def _as_array(place: Place, loaded: Any) -> Array:
+    """Check what NumPy has read: a member of an .npz file that is no array is bytes, an archive is one of several."""
+    if not isinstance(loaded, np.ndarray):
+        raise Unsuitable(f"{place.text} holds no array")
+    return loaded
 
 
 def write_npy(path: Path, seg: Array) -> None:

@@ -63,7 +63,7 @@ class ObjectScan {
                     }
                 });
                 fresh = false;
-                in_steps(begin, end, steps_per_poll, [&](Index from, Index to) {
+                in_steps(begin, end, steps_per_poll, [parent](Index from, Index to) {
                     for (Index i = from; i < to; ++i) parent[i] = parent[parent[i]];
                 });
             });

@@ -81,17 +81,20 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
     const std::size_t slabs = std::min<std::size_t>(grid.rows, slabs_for(grid.voxels, threads));
     const auto slab_row = [&](std::size_t s) { return part_begin(grid.rows, slabs, s); };
     const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid.width + 1;
-    const auto join_row = [&](std::size_t k, Index row) {
+    const auto poll_now_and_then = [&](Index row) {
         if (row % rows_per_poll == 0) poll();
+    };
+    const auto join_row = [&](std::size_t k, Index row) {
         const auto& step = grid.steps[k];
         const Index z = row / grid.height;
         const auto x = grid.range(step, z, row - z * grid.height);
         if (x.begin >= x.end) return;
         const Index v = row * grid.width + x.begin;
         const T* a = aff + static_cast<std::size_t>(k) * grid.voxels + v;
-        for (Index i = 0; i < x.end - x.begin; ++i) {
-            if (connects(a[i]))
-                detail::join_lowest(parent, static_cast<Index>(v + i), static_cast<Index>(v + i + step.distance));
+        // Copies: as far as the compiler knows, joining could change what `step` refers to.
+        const Index u = v + step.distance, count = x.end - x.begin;
+        for (Index i = 0; i < count; ++i) {
+            if (connects(a[i])) detail::join_lowest(parent, static_cast<Index>(v + i), static_cast<Index>(u + i));
         }
     };
     const auto other_row = [&](std::size_t k, Index row) {
@@ -101,6 +104,7 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
     parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
         const Index begin = slab_row(slab), end = slab_row(slab + 1);
         for (Index row = begin; row < end; ++row) {
+            poll_now_and_then(row);
             for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) parent[v] = v;
             for (std::size_t k = 0; k < grid.steps.size(); ++k) {
                 // An offset forward meets rows that have no parents yet: these wait.
@@ -113,6 +117,7 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
         for (std::size_t k = 0; k < grid.steps.size(); ++k) {
             if (!grid.steps[k].decides) continue;
             for (Index row = begin; row < end; ++row) {
+                poll_now_and_then(row);
                 const std::int64_t other = other_row(k, row);
                 if (other > static_cast<std::int64_t>(row) && other < static_cast<std::int64_t>(end)) join_row(k, row);
             }
@@ -123,6 +128,7 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
         for (std::size_t k = 0; k < grid.steps.size(); ++k) {
             if (!grid.steps[k].decides) continue;
             for (std::int64_t row = begin; row < end; ++row) {
+                poll_now_and_then(static_cast<Index>(row));
                 const std::int64_t other = other_row(k, static_cast<Index>(row));
                 if (other < begin || other >= end) join_row(k, static_cast<Index>(row));
             }

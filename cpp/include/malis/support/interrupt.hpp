@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <functional>
 
+#include "malis/support/prefetch.hpp"  // MALIS_INLINE
+
 namespace malis {
 
 namespace detail {
@@ -42,8 +44,9 @@ void poll();
 constexpr std::size_t steps_per_poll = std::size_t{1} << 16;
 
 // Calls f(begin, end) on pieces of [first, last), numbers or pointers, one after the other: for long loops of one thread.
+// Inlined, so that what `f` captures stays in registers.
 template <class Index, class F>
-void in_steps(Index first, Index last, std::size_t step, F&& f) {
+MALIS_INLINE void in_steps(Index first, Index last, std::size_t step, F&& f) {
     while (first < last) {
         poll();
         const auto left = last - first;
@@ -53,7 +56,7 @@ void in_steps(Index first, Index last, std::size_t step, F&& f) {
     }
 }
 template <class Index, class F>
-void in_steps(Index n, F&& f) {
+MALIS_INLINE void in_steps(Index n, F&& f) {
     in_steps(Index{0}, n, steps_per_poll, f);
 }
 
