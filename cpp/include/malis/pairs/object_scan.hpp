@@ -53,7 +53,7 @@ class ObjectScan {
             bool fresh = true;
             each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
                 const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
-                in_steps(first, last, stretches_per_poll, [&](const Stretch<Index>* from, const Stretch<Index>* to) {
+                in_steps(first, last, stretches_per_poll, [=](const Stretch<Index>* from, const Stretch<Index>* to) {
                     for (const Stretch<Index>* s = from; s != to; ++s) {
                         const bool inside =
                             s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
