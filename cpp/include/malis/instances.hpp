@@ -23,9 +23,15 @@
 #define MALIS_INSTANCES_OF_COUNT(prefix, T, Index, Sink) \
     prefix template class detail::ConstrainedCount<T, Index, Sink<T, Index>>;
 
+#define MALIS_INSTANCES_OF_BLOCKS(prefix, T, Index)                                                                  \
+    prefix template void detail::decide_on_blocks<T, Index>(const Grid<Index>&, const T*, const Labels<Index>&,     \
+                                                            BlockShape, int, bool, bool,                            \
+                                                            const detail::DeliverDecisions<T, Index>&);             \
+    prefix template Buffer<TreeEdge<T, Index>> block_spanning_tree<T, Index>(const Grid<Index>&, const T*, BlockShape, int); \
+    prefix template Buffer<TreeEdge<T, Index>> detail::whole_spanning_tree<T, Index>(const Grid<Index>&, const T*, int);
+
 #define MALIS_INSTANCES_OF_TREE(prefix, T, Index, Node)                                               \
-    prefix template SpanningTree<T, Node> detail::spanning_tree<T, Node, Index, Grid<Index>>( \
-        const Grid<Index>&, const T*, std::size_t, int);
+    prefix template SpanningTree<T, Node> detail::spanning_tree<T, Node, Index>(const Grid<Index>&, const T*, int);
 
 #define MALIS_INSTANCES_OF_SEGMENTATION(prefix, T, Index)                                                     \
     prefix template void detail::merge_small<T, Index>(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int); \
@@ -40,6 +46,7 @@
     MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, EdgeList<Index>)   \
     MALIS_INSTANCES_OF_COUNT(prefix, T, Index, CountSink)          \
     MALIS_INSTANCES_OF_COUNT(prefix, T, Index, LossSink)           \
+    MALIS_INSTANCES_OF_BLOCKS(prefix, T, Index)                    \
     MALIS_INSTANCES_OF_SEGMENTATION(prefix, T, Index)
 
 namespace malis {

@@ -43,7 +43,7 @@ class LossSink {
     LossSink(T* grad, std::size_t voxels, std::size_t channels, const LossOptions& options, Layout layout, int threads)
         : grad_(grad), voxels_(voxels), channels_(channels), options_(options),
           positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
-          negative_slopes_(1) {}
+          negative_slopes_(positive_slopes_.size()) {}
 
     CountArrays arrays() const { return {}; }
 
@@ -95,7 +95,7 @@ class LossSink {
         return add(edge, positive_ * static_cast<double>(pairs), value, slope * inner, list);
     }
 
-    double negative(Rank<T> rank, Index edge, std::uint64_t pairs) {
+    double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
         double x = from_rank<T>(rank), value, slope, inner = 1;
         if (options_.from_logits) x = sigmoid(x, inner);
         if (options_.pointwise == Pointwise::squared_hinge) {
@@ -107,7 +107,7 @@ class LossSink {
             slope = 1 - x > eps ? 1 / (1 - x) : 0;
         }
         return add(edge, negative_ * static_cast<double>(pairs), value, slope * inner,
-                   listed() ? negative_slopes_.data() : nullptr);
+                   listed() ? &negative_slopes_[thread] : nullptr);
     }
 
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
@@ -201,7 +201,7 @@ class LossSink {
     LossOptions options_;
     double positive_ = 0, negative_ = 0;
     std::vector<Slopes> positive_slopes_;  // of each thread; none with the channels first
-    std::vector<Slopes> negative_slopes_;  // one list, as the pass has one thread that decides
+    std::vector<Slopes> negative_slopes_;  // likewise
 };
 
 }  // namespace malis

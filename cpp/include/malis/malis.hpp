@@ -184,7 +184,7 @@ SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, 
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, volume.voxels(), threads);
+        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, threads);
     });
 }
 

@@ -29,8 +29,8 @@
 // Sinks receive the counts:
 //     clear(threads)                     before everything else
 //     expect_positive(pairs)             once, before positive(); likewise negative
-//     positive(rank, edge, pairs)        an edge and the pairs it decides; returns its part of a loss. Positive ones may
-//                                        come from several threads, with the number of the thread
+//     positive(rank, edge, pairs, thread)   an edge and the pairs it decides; returns its part of a loss. They may come
+//     negative(rank, edge, pairs, thread)   from several threads, with the number of the thread
 //     idle_positive()                    the affinity from which on edges have no part in the result, infinity: none
 //     idle_negative()                    the affinity up to which they have none, minus infinity: none
 //     arrays()                           where counts may be written without all of that, or two nulls
@@ -54,6 +54,7 @@
 #include "malis/label_histogram.hpp"
 #include "malis/objects.hpp"
 #include "malis/order.hpp"
+#include "malis/pairs/on_blocks.hpp"
 #include "malis/parallel.hpp"
 #include "malis/prefetch.hpp"
 #include "malis/union_find.hpp"
@@ -92,7 +93,7 @@ class CountSink {
         pos_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
-    double negative(Rank<T>, Index edge, std::uint64_t pairs) {
+    double negative(Rank<T>, Index edge, std::uint64_t pairs, std::size_t = 0) {
         neg_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
@@ -138,13 +139,6 @@ struct PassVisit {
     void row(Index first, Index v, Index u, Index count, Collect& collect) const {
         for (Index i = 0; i < count; ++i) edge(first + i, v + i, u + i, collect);
     }
-};
-
-template <class T, class Index>
-struct Decision {
-    Rank<T> rank;
-    Index edge;
-    PairCount pairs;
 };
 
 template <class T, class Index>
@@ -838,17 +832,20 @@ template <class T, class Index, class Sink>
 double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
                      Sink& sink) {
     const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
-    if (masks || !(options.constrain_positive || options.constrain_negative))
-        return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
+    if (masks) return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
     double loss = 0;
-    {
+    if (options.constrain_positive || options.constrain_negative) {
         const int threads = grid.voxels < (Index{1} << 15) ? 1 : options.threads;
         detail::ConstrainedCount<T, Index, Sink> count(grid, aff, labels, threads, sink);
         loss += count.positive(options.constrain_positive);
         if (options.constrain_negative) loss += count.negative();
     }
-    return loss + count_on_graph<T, Index>(grid, aff, labels, options, !options.constrain_positive,
-                                           !options.constrain_negative, sink);
+    const bool positive = !options.constrain_positive, negative = !options.constrain_negative;
+    if (!positive && !negative) return loss;
+    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
+    if (few_face_edges(grid, shape))
+        return loss + count_on_blocks<T, Index>(grid, aff, labels, shape, options.threads, positive, negative, sink);
+    return loss + count_on_graph<T, Index>(grid, aff, labels, options, positive, negative, sink);
 }
 
 }  // namespace malis

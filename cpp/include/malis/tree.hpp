@@ -16,6 +16,8 @@
 #include "malis/kruskal.hpp"
 #include "malis/order.hpp"
 #include "malis/segmentation.hpp"
+#include "malis/tree/block_forest.hpp"
+#include "malis/tree/block_spanning_tree.hpp"
 #include "malis/union_find.hpp"
 
 namespace malis {
@@ -31,33 +33,43 @@ struct SpanningTree {
 
 namespace detail {
 
-template <class T, class Node, class Index, class Graph>
-SpanningTree<T, Node> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
-    if (nodes < (std::size_t{1} << 15)) threads = 1;
+// The edges of the tree in one go over the whole volume, where blocks do not pay.
+template <class T, class Index>
+Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
     UnionFind<Index> sets;
-    sets.reset(nodes, threads);
-    SpanningTree<T, Node> tree;
-    tree.edges.reset(nodes);
-    tree.affinities.reset(nodes);
-    tree.node1.reset(nodes);
-    tree.node2.reset(nodes);
-    std::size_t size = 0;
+    sets.reset(grid.voxels, threads);
+    Buffer<TreeEdge<T, Index>> edges;
+    edges.reserve(grid.voxels);
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
-    kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index a, Index b) {
                           sets.link(a, b);
-                          tree.edges[size] = static_cast<std::int64_t>(r.edge);
-                          tree.affinities[size] = from_rank<T>(r.rank);
-                          tree.node1[size] = static_cast<Node>(r.a);
-                          tree.node2[size] = static_cast<Node>(r.b);
-                          ++size;
+                          edges.push_back({r.rank, r.edge});
                           return true;
                       });
-    tree.edges.resize(size);
-    tree.affinities.resize(size);
-    tree.node1.resize(size);
-    tree.node2.resize(size);
+    return edges;
+}
+
+template <class T, class Node, class Index>
+SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
+    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
+    const auto edges = few_face_edges(grid, shape) ? block_spanning_tree<T, Index>(grid, aff, shape, threads)
+                                                   : whole_spanning_tree<T, Index>(grid, aff, threads);
+    SpanningTree<T, Node> tree;
+    tree.edges.reset(edges.size());
+    tree.affinities.reset(edges.size());
+    tree.node1.reset(edges.size());
+    tree.node2.reset(edges.size());
+    parallel_ranges(edges.size(), std::size_t{1} << 15, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const Index k = edges[i].edge / grid.voxels, v = edges[i].edge - k * grid.voxels;
+            tree.edges[i] = static_cast<std::int64_t>(edges[i].edge);
+            tree.affinities[i] = from_rank<T>(edges[i].rank);
+            tree.node1[i] = static_cast<Node>(v);
+            tree.node2[i] = static_cast<Node>(static_cast<Index>(v + grid.steps[k].distance));
+        }
+    });
     return tree;
 }
 
