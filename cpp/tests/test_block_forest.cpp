@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -122,6 +123,38 @@ void check_tree(const Problem& problem, const std::vector<T>& aff) {
         }
         CHECK_SAME(edges, expected);
     }
+}
+
+template <class T, class Index>
+void check_watershed(const Problem& problem, const std::vector<std::int32_t>& seg, const std::vector<T>& aff,
+                     double density) {
+    Random random(aff.size());
+    std::vector<std::int32_t> seeds(seg.size());
+    const std::unique_ptr<bool[]> seeded(new bool[seg.size()]);
+    for (std::size_t v = 0; v < seg.size(); ++v) {
+        seeds[v] = random.chance(density) ? seg[v] : 0;
+        seeded[v] = seeds[v] != 0;
+    }
+    const auto expected = reference_watershed(graph_of(problem.volume), aff, seeds);
+    for (const int threads : {1, 3}) {
+        std::vector<Index> from(seg.size());
+        block_watershed<T, Index>(make_grid<Index>(problem.volume), aff.data(), problem.blocks, seeded.get(),
+                                  from.data(), threads);
+        std::vector<std::int32_t> result;
+        for (const Index v : from) result.push_back(seeds[v]);
+        CHECK_SAME(result, expected);
+    }
+}
+
+MALIS_TEST(watersheds) {
+    for (const double density : {0.02, 0.1, 0.5}) {
+        each_problem<float>(6, [&](const auto& problem, const auto& seg, const auto& aff) {
+            check_watershed<float, std::uint32_t>(problem, seg, aff, density);
+        });
+    }
+    each_problem<double>(7, [](const auto& problem, const auto& seg, const auto& aff) {
+        check_watershed<double, std::uint64_t>(problem, seg, aff, 0.1);
+    });
 }
 
 MALIS_TEST(trees) {

@@ -28,6 +28,7 @@
                                                             BlockShape, int, bool, bool,                            \
                                                             const detail::DeliverDecisions<T, Index>&);             \
     prefix template Buffer<TreeEdge<T, Index>> block_spanning_tree<T, Index>(const Grid<Index>&, const T*, BlockShape, int); \
+    prefix template void block_watershed<T, Index>(const Grid<Index>&, const T*, BlockShape, const bool*, Index*, int); \
     prefix template Buffer<TreeEdge<T, Index>> detail::whole_spanning_tree<T, Index>(const Grid<Index>&, const T*, int);
 
 #define MALIS_INSTANCES_OF_TREE(prefix, T, Index, Node)                                               \

@@ -13,6 +13,8 @@
 #include "malis/kruskal.hpp"
 #include "malis/order.hpp"
 #include "malis/parallel.hpp"
+#include "malis/segmentation/block_watershed.hpp"
+#include "malis/tree/block_forest.hpp"
 #include "malis/union_find.hpp"
 
 namespace malis {
@@ -176,10 +178,10 @@ EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, con
 
 }  // namespace detail
 
-// The seeded maximin watershed: edges are taken in order, and one that joins a component without a seed to another
-// gives it the seed of that one; two seeds are never joined. seg enters with the seeds (0: none).
+namespace detail {
+
 template <class T, class Index, class Graph, class Label>
-void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+void watershed_in_one_go(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
     if (nodes < (std::size_t{1} << 15)) threads = 1;
     // All seeds are one node here, so that whatever leads to a second seed is dropped as a cycle...
     UnionFind<Index> sets;
@@ -205,6 +207,31 @@ void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, 
                           return true;
                       });
     for (std::size_t v = 0; v < nodes; ++v) seg[v] = seg[basins.find(static_cast<Index>(v))];
+}
+
+}  // namespace detail
+
+// The seeded maximin watershed: edges are taken in order, and one that joins a component without a seed to another
+// gives it the seed of that one; two seeds are never joined. seg enters with the seeds (0: none).
+template <class T, class Index, class Label>
+void watershed(const EdgeList<Index>& list, const T* aff, std::size_t nodes, Label* seg, int threads) {
+    detail::watershed_in_one_go<T, Index>(list, aff, nodes, seg, threads);
+}
+template <class T, class Index, class Label>
+void watershed(const Grid<Index>& grid, const T* aff, std::size_t, Label* seg, int threads) {
+    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
+    if (!few_face_edges(grid, shape)) return detail::watershed_in_one_go<T, Index>(grid, aff, grid.voxels, seg, threads);
+    Buffer<bool> seeded(grid.voxels);
+    Buffer<Index> from(grid.voxels);
+    constexpr std::size_t grain = std::size_t{1} << 16;
+    parallel_ranges(grid.voxels, grain, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seeded[v] = seg[v] != 0;
+    });
+    block_watershed<T, Index>(grid, aff, shape, seeded.data(), from.data(), threads);
+    parallel_ranges(grid.voxels, grain, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            if (from[v] != static_cast<Index>(v)) seg[v] = seg[from[v]];  // which keeps its own label
+    });
 }
 
 namespace detail {
