@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from data import ends
 
 import malis
+from data import ends
+
+EPSILON = 1e-7  # of the cross entropy
 
 
 class WrongResult(Exception):
@@ -42,21 +45,64 @@ def pairs(seg: np.ndarray, nhood: np.ndarray, pos: np.ndarray, neg: np.ndarray) 
 
 
 def loss(
-    aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray, value: float, grad: np.ndarray, *, tolerance: float = 1e-6
+    aff: np.ndarray,
+    seg: np.ndarray,
+    nhood: np.ndarray,
+    value: float,
+    grad: np.ndarray,
+    *,
+    margin: float = 0.3,
+    pointwise: str = "squared_hinge",
+    tolerance: float = 1e-6,
+    **options: Any,
 ) -> None:
-    """Compare loss and gradient with the formula, evaluated by NumPy on the exact counts."""
-    pos, neg = malis.pairs(aff, seg, nhood)
+    """Compare loss and gradient with the formula, by NumPy on the exact counts; `options` are those of `pairs`."""
+    pos, neg = malis.pairs(aff, seg, nhood, **options)
     total_pos, total_neg = max(1, int(pos.sum())), max(1, int(neg.sum()))
     decides = np.flatnonzero((pos != 0) | (neg != 0))
     a = aff.ravel()[decides].astype(np.float64)
     p, q = pos.ravel()[decides] / total_pos, neg.ravel()[decides] / total_neg
-    too_low, too_high = np.maximum(0, 0.7 - a), np.maximum(0, a - 0.3)
-    expected = float(np.sum(p * too_low**2) + np.sum(q * too_high**2))
+    if pointwise == "squared_hinge":
+        too_low, too_high = np.maximum(0, 1 - margin - a), np.maximum(0, a - margin)
+        each, slope = p * too_low**2 + q * too_high**2, 2 * (q * too_high - p * too_low)
+        smooth = np.ones(a.shape, bool)
+    else:
+        smooth = (a > EPSILON) & (a < 1 - EPSILON)  # elsewhere the logarithm is that of EPSILON
+        low, high = np.maximum(a, EPSILON), np.maximum(1 - a, EPSILON)
+        each, slope = -p * np.log(low) - q * np.log(high), q / high - p / low
+    expected = float(np.sum(each))
     require(math.isclose(value, expected, rel_tol=tolerance), f"loss {value!r}, by the formula {expected!r}")
-    slope = 2 * (q * too_high - p * too_low)
-    require(np.allclose(grad.ravel()[decides], slope, rtol=1e-4, atol=1e-12), "the gradient is not that of the formula")
+    close = np.isclose(grad.ravel()[decides], slope, rtol=1e-4, atol=1e-12)
+    require(np.all(close[smooth]), "the gradient is not that of the formula")
     others = np.count_nonzero(grad) - np.count_nonzero(grad.ravel()[decides])
     require(others == 0, f"the gradient is not 0 on {others} edges that decide nothing")
+
+
+def mean_of_batch(
+    name: str, value: float, grad: np.ndarray, aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray
+) -> None:
+    """Compare what a framework returns for a batch, channels first, with `malis_loss`."""
+    expected = malis.malis_loss(aff, seg, nhood)
+    mean = float(expected.loss.mean())
+    require(abs(value - mean) <= 1e-6 * mean, f"{name}: loss {value}, malis_loss {mean}")
+    same = np.allclose(grad, expected.grad / len(aff), rtol=1e-6, atol=1e-12)
+    require(same, f"{name}: another gradient than that of malis_loss")
+
+
+def tree_of_all_edges(seg: np.ndarray, aff: np.ndarray, nhood: np.ndarray) -> np.ndarray:
+    """Return the edges of the maximum spanning tree: without constraints, those that decide pairs of any voxels."""
+    everything = {"constrain_positive": False, "constrain_negative": False, "ignore_background": False}
+    pos, neg = malis.pairs(aff, seg, nhood, **everything)
+    tree = np.flatnonzero((pos + neg).ravel())
+    require(tree.size == seg.size - 1, f"{tree.size} edges in the tree of {seg.size} voxels")
+    return tree
+
+
+def watershed(labels: np.ndarray, seeds: np.ndarray, nhood: np.ndarray) -> None:
+    """Every seed, of one voxel, has grown to one connected region, and no voxel is left over."""
+    require(np.array_equal(labels[seeds != 0], seeds[seeds != 0]), "a seed has lost its own voxel")
+    require(bool(labels.all()), "the watershed leaves voxels without a label")
+    same_partition(malis.affgraph_to_seg(truth(labels, nhood), nhood, 0)[0], labels)
 
 
 def truth(seg: np.ndarray, nhood: np.ndarray) -> np.ndarray:

@@ -123,3 +123,70 @@ WORST: dict[str, Callable[[Sequence[int]], Volume]] = {
     "background only": background_only,
     "12 long-range offsets": long_range,
 }
+
+
+# ------------------------------------------------------------------------------------- inputs of the rows, by name
+def float64(shape: Sequence[int]) -> Volume:
+    seg, aff, nhood = realistic(shape)
+    return seg, aff.astype(np.float64), nhood
+
+
+def batch(shape: Sequence[int], samples: int) -> Volume:
+    """Stack different volumes: seg has the shape (samples, *shape), aff (samples, K, *shape)."""
+    volumes = [realistic(shape, seed=10 * i) for i in range(samples)]
+    seg, aff = (np.stack([volume[i] for volume in volumes]) for i in (0, 1))
+    return seg, aff, volumes[0][2]
+
+
+KINDS: dict[str, Callable[[Sequence[int]], Volume]] = {
+    "cells": realistic,
+    "float64": float64,
+    "two samples": lambda shape: batch(shape, 2),
+    "eight samples": lambda shape: batch(shape, 8),
+    **WORST,
+}
+
+
+# ------------------------------------------------------------------------------------------------ masks and seeds
+def slab(volume: Volume) -> np.ndarray:
+    """Mark the first eighth of the volume along its first axis."""
+    mask = np.zeros(volume[0].shape, bool)
+    mask[: max(1, mask.shape[0] // 8)] = True
+    return mask
+
+
+def cube(volume: Volume) -> np.ndarray:
+    """Mark a cube in the middle; at 128^3 its side is 20 voxels."""
+    mask = np.zeros(volume[0].shape, bool)
+    mask[tuple(slice(n // 2 - n * 10 // 128, n // 2 + n * 10 // 128) for n in mask.shape)] = True
+    return mask
+
+
+def all_known(volume: Volume) -> np.ndarray:
+    return np.ones(volume[1].shape, bool)
+
+
+def _known_outside(voxels: np.ndarray, volume: Volume) -> np.ndarray:
+    return np.repeat(~voxels[np.newaxis], len(volume[2]), axis=0)
+
+
+def all_but_a_slab(volume: Volume) -> np.ndarray:
+    return _known_outside(slab(volume), volume)
+
+
+def all_but_a_cube(volume: Volume) -> np.ndarray:
+    return _known_outside(cube(volume), volume)
+
+
+def nine_tenths(volume: Volume) -> np.ndarray:
+    """Nine edges in ten are known, at random."""
+    return np.random.default_rng(2).random(volume[1].shape, dtype=np.float32) >= 0.1
+
+
+def seeds(volume: Volume) -> np.ndarray:
+    """Mark one voxel of every object with its label, the first one."""
+    seg = volume[0]
+    labels, first = np.unique(seg, return_index=True)
+    marked = np.zeros_like(seg)
+    marked.flat[first] = labels
+    return marked

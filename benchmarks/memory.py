@@ -43,9 +43,8 @@ def _output_bytes(result: object) -> int:
 
 def _measure(folder: Path, candidate: str, threads: int) -> dict[str, int]:
     import data
-    import yardsticks
-
     import malis
+    import yardsticks
 
     malis.set_num_threads(threads)
     make = next(c.make for c in yardsticks.CANDIDATES if c.label == candidate)

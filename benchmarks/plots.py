@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import yardsticks
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
+
+import yardsticks
 
 # Okabe and Ito: colours that everybody can tell apart. Black is the yardstick, grey the floor.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -26,7 +29,11 @@ STYLES: dict[str, dict[str, Any]] = {
     "cc3d.color_connectivity_graph": {"color": VERMILION, "marker": "^"},
     "scipy connected_components": {"color": ORANGE, "marker": "v"},
     "skimage.measure.label": {"color": PURPLE, "marker": "P"},
+    "malis.malis_loss, masked": {"color": SKY, "marker": "s"},
+    "malis.rand_curve": {"color": VERMILION, "marker": "^"},
+    "malis.watershed_from_affgraph": {"color": GREEN, "marker": "D"},
 }
+FLOORS = ("numpy.copy", "numpy.argsort")  # drawn in every picture of times
 
 
 def _style() -> None:
@@ -48,32 +55,46 @@ def _seconds(value: float, _: int | None = None) -> str:
     return f"{1e3 * value:g} ms" if value >= 1e-3 else f"{1e6 * value:g} µs"
 
 
+def _draw_times(axes: Axes, comparison: dict[str, Any], labels: Sequence[str]) -> None:
+    """Draw the time of candidates against the size of the volume, on logarithmic axes."""
+    ticks: set[int] = set()
+    for label in labels:
+        points = comparison["seconds"][label]
+        if points:
+            sizes = sorted(points)
+            ticks.update(sizes)
+            axes.plot(sizes, [points[n] for n in sizes], label=label, **STYLES[label])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(sorted(ticks), [f"{n}³" for n in sorted(ticks)])
+    axes.yaxis.set_major_formatter(FuncFormatter(_seconds))
+    axes.yaxis.set_tick_params(labelleft=True)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("voxels, 3 edges each")
+    axes.legend(frameon=False, fontsize=7.5, loc="upper left")
+
+
 def time_against_size(comparison: dict[str, Any], path: Path) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.2), sharey=True)
     titles = {"tree": "spanning trees, pair counts, loss", "components": "connected components"}
-    for axes, group in zip(panels, titles, strict=True):
-        ticks: set[int] = set()
-        for candidate in yardsticks.CANDIDATES:
-            points = comparison["seconds"][candidate.label]
-            yardstick = candidate.label in ("numpy.argsort", "numpy.copy")
-            if points and (candidate.group == group or yardstick):
-                sizes = sorted(points)
-                ticks.update(sizes)
-                axes.plot(sizes, [points[n] for n in sizes], label=candidate.label, **STYLES[candidate.label])
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(sorted(ticks), [f"{n}³" for n in sorted(ticks)])
-        axes.yaxis.set_major_formatter(FuncFormatter(_seconds))
-        axes.yaxis.set_tick_params(labelleft=True)
-        axes.grid(alpha=0.3)
-        axes.set_title(titles[group])
-        axes.set_xlabel("voxels, 3 edges each")
-        axes.legend(frameon=False, fontsize=7.5, loc="upper left")
+    for axes, (group, title) in zip(panels, titles.items(), strict=True):
+        _draw_times(axes, comparison, [c.label for c in yardsticks.CANDIDATES if c.group == group or c.label in FLOORS])
+        axes.set_title(title)
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(low, 12 * high)  # room for the legends
     panels[0].set_ylabel("time")
     figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def growth(comparison: dict[str, Any], path: Path) -> None:
+    """Draw the loss, the loss with a mask, the curve and the watershed."""
+    figure, axes = plt.subplots(figsize=(5.2, 4))
+    more = [candidate.label for candidate in yardsticks.CANDIDATES if candidate.group == "more"]
+    _draw_times(axes, comparison, [*FLOORS, "malis.malis_loss", *more])
+    axes.set_ylabel("time")
     figure.savefig(path)
     plt.close(figure)
 
@@ -156,6 +177,7 @@ def save(results: dict[str, Any], folder: Path) -> list[Path]:
         return saved[-1]
 
     time_against_size(results["comparison"], picture("time"))
+    growth(results["comparison"], picture("growth"))
     if results["memory"]["bytes_per_edge"]:
         memory_per_edge(results["memory"], picture("memory"))
     phases(results["scaling"], picture("phases"))

@@ -1,14 +1,17 @@
-"""Time functions side by side, and say on which machine."""
+"""Time functions side by side, say on which machine and what is installed there, and log how far a run is."""
 
 from __future__ import annotations
 
 import gc
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 Times = dict[str, list[float]]
@@ -20,7 +23,8 @@ SLOW_SECONDS = 10.0
 WARM_UP, QUICK_SECONDS = 4, 1.0
 
 
-def _once(function: Callable[[], Any]) -> float:
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Call a function once."""
     start = time.perf_counter()
     result = function()
     seconds = time.perf_counter() - start
@@ -34,27 +38,32 @@ def alternate(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> T
     What disturbs the machine for a while then disturbs a function and its yardstick alike. The first four rounds warm
     up and do not count; functions of more than a second have one such round, slow ones none.
     """
-    times: Times = {name: [] for name in functions}
-    wanted = dict.fromkeys(functions, repetitions)
+    return alternate_timers({name: partial(seconds_of, call) for name, call in functions.items()}, repetitions)
+
+
+def alternate_timers(timers: Mapping[str, Callable[[], float]], repetitions: int) -> Times:
+    """Do the same for functions that call something once, here or in another process, and return its seconds."""
+    times: Times = {name: [] for name in timers}
+    wanted = dict.fromkeys(timers, repetitions)
     quick = []
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        for name, function in functions.items():
-            seconds = _once(function)
+        for name, timer in timers.items():
+            seconds = timer()
             if seconds > SLOW_SECONDS:
                 times[name].append(seconds)
                 wanted[name] = min(3, repetitions)
             elif seconds < QUICK_SECONDS:
-                quick.append(function)
+                quick.append(timer)
         for _ in range(WARM_UP - 1):
-            for function in quick:
-                _once(function)
-        while any(len(times[name]) < wanted[name] for name in functions):
-            for name, function in functions.items():
+            for timer in quick:
+                timer()
+        while any(len(times[name]) < wanted[name] for name in timers):
+            for name, timer in timers.items():
                 if len(times[name]) < wanted[name]:
-                    times[name].append(_once(function))
+                    times[name].append(timer())
     finally:
         if was_enabled:
             gc.enable()
@@ -73,6 +82,14 @@ def as_time(seconds: float) -> str:
 
 
 # -------------------------------------------------------------------------------------------------- machine
+def log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def available_memory() -> int | None:
     """Bytes of memory that can be had without swapping, where the system tells."""
     try:

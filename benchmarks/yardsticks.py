@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from data import ends
 
 import malis
+from data import all_but_a_slab, ends, seeds
 
 Call = Callable[[], Any]
 
@@ -69,15 +69,13 @@ def scipy_components(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Cal
     return lambda: connected_components(matrix, directed=False)
 
 
-def threshold_sweep(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
-    """Threshold and F-score of the pairs for 10 segmentations, by scikit-image."""
+def threshold_sweep(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray, *, thresholds: int) -> Call:
+    """Threshold and F-score of the pairs for so many segmentations, by scikit-image."""
     from skimage.metrics import adapted_rand_error
-
-    thresholds = np.linspace(0.05, 0.95, 10)
 
     def sweep() -> list[tuple[float, float]]:
         scores = []
-        for threshold in thresholds:
+        for threshold in np.linspace(0.05, 0.95, thresholds):
             labels, _ = malis.affgraph_to_seg(aff, nhood, 0, threshold=threshold)
             scores.append((float(threshold), 1 - float(adapted_rand_error(seg, labels, ignore_labels=(0,))[0])))
         return scores
@@ -123,11 +121,28 @@ def malis_tree(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
     return lambda: malis.pairs(aff, seg, nhood, constrain_positive=False, constrain_negative=False)
 
 
+def masked_loss(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Loss and gradient where the truth of an eighth of the volume is unknown."""
+    mask = all_but_a_slab((seg, aff, nhood))
+    return lambda: malis.malis_loss(aff, seg, nhood, edge_mask=mask)
+
+
+def rand_curve(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Scores at all thresholds."""
+    return lambda: malis.rand_curve(aff, seg, nhood)
+
+
+def watershed(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
+    """Seeded watershed, with one voxel of every object as its seed."""
+    marked = seeds((seg, aff, nhood))
+    return lambda: malis.watershed_from_affgraph(aff, marked, nhood)
+
+
 class Candidate(NamedTuple):
     """A function of the side by side comparison."""
 
     label: str
-    group: str  # "tree", "components" or "floor"
+    group: str  # "tree", "components", "more" (of malis alone) or "floor"
     make: Callable[[np.ndarray, np.ndarray, np.ndarray], Call]
     package: str | None  # import name of what has to be installed
     does: str
@@ -196,4 +211,15 @@ CANDIDATES = (
         0,
         12,
     ),
+    Candidate(
+        "malis.malis_loss, masked",
+        "more",
+        masked_loss,
+        None,
+        "the loss with an `edge_mask` that leaves out an eighth of the volume",
+        1,
+        80,
+    ),
+    Candidate("malis.rand_curve", "more", rand_curve, None, "scores at all thresholds", 0, 80),
+    Candidate("malis.watershed_from_affgraph", "more", watershed, None, "watershed from a seed for each object", 2, 60),
 )

@@ -22,26 +22,13 @@ import numpy.typing as npt
 from scipy.stats import wilcoxon
 
 import malis
-from example_common import (
-    MIN_SIZE,
-    NHOOD,
-    THRESHOLDS,
-    Batches,
-    Data,
-    Labels,
-    Network,
-    Split,
-    choose_threshold,
-    components,
-    load,
-    positive,
-    probabilities,
-    task_of,
-    training_parser,
-)
+from data import Batches, Data, Labels, Split, load
 from malis import metrics
 from malis.plot import label_colours
 from pytorch_example import Step, train
+from scores import THRESHOLDS, choose_threshold
+from tasks import MIN_SIZE, NHOOD, Network, components, probabilities, task_of
+from training import positive, training_parser
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ import numpy.typing as npt
 import optax
 from flax import linen as nn
 
-from example_common import Batches, Image, Network, Phase, Progress, Task, phases, run, unet_features
+from data import Batches, Image
 from malis.malis_jax import malis_loss2d
+from tasks import Network, Task
+from training import Phase, Progress, phases, run, unet_features
 
 # As in the other examples, whose layers begin with these by default.
 KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

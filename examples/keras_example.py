@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from example_common import Batches, Image, Network, Phase, Progress, Task, phases, run, unet_features
+from data import Batches, Image
 from malis.malis_keras import MalisLoss
+from tasks import Network, Task
+from training import Phase, Progress, phases, run, unet_features
 
 
 def set_threads(threads: int) -> None:

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 from monai.networks.nets import BasicUNet
 
-from example_common import Batches, Image, Network, Progress, Task, phases, run, unet_features
+from data import Batches, Image
 from malis.malis_torch import MalisLoss
+from tasks import Network, Task
+from training import Progress, phases, run, unet_features
 
 
 class UNet(torch.nn.Module):

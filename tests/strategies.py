@@ -88,3 +88,17 @@ def edge_masks(problem: Problem) -> st.SearchStrategy[np.ndarray]:
 
 def unlabelled_masks(problem: Problem) -> st.SearchStrategy[np.ndarray]:
     return hnp.arrays(bool, problem.seg.shape)
+
+
+@st.composite
+def segmentations(draw, background=True):
+    """Two label arrays of one shape with 1 to 3 axes."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=6))
+    labels = st.integers(0 if background else 1, 5)
+    dtype = draw(st.sampled_from([np.uint8, np.int32, np.int64, np.uint64]))
+    return draw(hnp.arrays(dtype, shape, elements=labels)), draw(hnp.arrays(dtype, shape, elements=labels))
+
+
+def bars(*runs):
+    """Make a 1-D segmentation of (label, length) runs."""
+    return np.concatenate([np.full(length, label) for label, length in runs])

@@ -199,7 +199,7 @@ def test_options_of_the_loss(case):
 )
 def test_unknown_option(function):
     with pytest.raises(TypeError, match="marign"):
-        function(AFF, SEG, NHOOD, marign=0.3)
+        function(AFF, SEG, NHOOD, *[SEG] * (function is malis.edge_pairs), marign=0.3)
 
 
 # ------------------------------------------------------------------------------------------------- batches

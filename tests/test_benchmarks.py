@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import platform
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +28,17 @@ ROWS = {
     "components", "seg_to_affgraph", "curve", "worst_one_object", "worst_random_labels",
     "worst_all_affinities_equal", "worst_no_background", "worst_pure_noise_affinities", "worst_background_only",
     "worst_12_long_range_offsets",
+    "edge_mask_all", "edge_mask_slab", "edge_mask_cube", "edge_mask_random", "unlabelled_slab", "unlabelled_cube",
+    "edge_mask_slab_large", "edge_mask_cube_large", "unlabelled_slab_large", "unlabelled_cube_large",
+    "background", "margin_0", "cross_entropy", "float64", "free_negative", "loss_2009", "spanning_tree", "rand_curve",
+    "watershed", "nodes_pos", "nodes_neg", "nodes_step", "nodes_edge_pairs", "nodes_edge_pairs_2009",
+    "growth_edge_mask_all", "growth_edge_mask_slab", "growth_edge_mask_cube", "growth_edge_mask_random",
+    "growth_unlabelled_slab", "growth_unlabelled_cube", "growth_background", "growth_margin_0", "growth_cross_entropy",
+    "growth_float64", "growth_free_negative", "growth_loss_2009", "growth_spanning_tree", "growth_rand_curve",
+    "growth_watershed", "growth_nodes_pos", "growth_nodes_neg", "growth_nodes_edge_pairs",
+    "growth_nodes_edge_pairs_2009", "growth_worst_random_labels",
+    "threads_edge_mask_slab", "threads_edge_mask_cube", "threads_unlabelled_slab", "threads_unlabelled_cube",
+    "threads_rand_curve", "threads_watershed",
 }  # fmt: skip
 ADAPTERS = {
     "torch": ["torch"],
@@ -34,7 +49,7 @@ ADAPTERS = {
     "keras-jax": ["keras", "jax"],
 }
 # What a row or a candidate of the comparison needs beyond NumPy and SciPy.
-NEEDS = {"torch": "torch", "components": "cc3d", "curve": "skimage"}
+NEEDS = {"torch": "torch", "components": "cc3d"} | {key: "skimage" for key in ROWS if key.endswith("curve")}
 CANDIDATES = {
     "higra.bpt_canonical": "higra",
     "cc3d.color_connectivity_graph": "cc3d",
@@ -42,7 +57,8 @@ CANDIDATES = {
 }
 ALWAYS = {
     "numpy.copy", "numpy.argsort", "malis.malis_loss", "malis.pairs", "malis.pairs (2009)", "malis.affgraph_to_seg",
-    "scipy minimum_spanning_tree", "scipy connected_components",
+    "scipy minimum_spanning_tree", "scipy connected_components", "malis.malis_loss, masked", "malis.rand_curve",
+    "malis.watershed_from_affgraph",
 }  # fmt: skip
 
 
@@ -52,42 +68,62 @@ def installed(package: str) -> bool:
 
 @pytest.fixture
 def load(monkeypatch):
-    """Import a module of the benchmarks, which are scripts and not a package, and forget it afterwards."""
-    before = set(sys.modules)
+    """Import a module of the benchmarks, which are scripts and not a package, and forget it afterwards.
+
+    The examples have modules of the same names.
+    """
+    names = [path.stem for path in FOLDER.glob("*.py")]
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     monkeypatch.syspath_prepend(str(FOLDER))
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    yield load
-    for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) and str(FOLDER) in str(sys.modules[name].__file__):
-            del sys.modules[name]
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=FOLDER.parent)
 
 
-def test_quick_run(tmp_path):
-    finished = run(str(FOLDER / "run.py"), "--quick", "--json", str(tmp_path / "all.json"), "--plots", str(tmp_path))
-    assert finished.returncode == 0, finished.stderr
-    results = json.loads((tmp_path / "all.json").read_text())
+@pytest.fixture
+def benchmark(load, tmp_path, monkeypatch, capsys):
+    """Run the quick benchmark in this process; returns the numbers, and what is printed."""
+    threads = malis.get_num_threads()
 
+    def benchmark(*arguments: str) -> tuple[dict[str, Any], str]:
+        file = tmp_path / "numbers.json"
+        options = ["--quick", "--json", str(file), "--plots", str(tmp_path), *arguments]
+        monkeypatch.setattr(sys, "argv", ["run.py", *options])
+        assert load("run").main() == 0
+        return json.loads(file.read_text()), capsys.readouterr().out
+
+    yield benchmark
+    malis.set_num_threads(threads)
+
+
+def test_all_rows(benchmark):
+    results, printed = benchmark("--sizes", "--adapters")
     rows = {row["key"]: row for row in results["rows"]}
     assert set(rows) == ROWS
     for key, row in rows.items():
         cells = [row["what"], "not measured" if row["value"] is None else f"{row['value']:.3g}"]
-        assert all(cell in finished.stdout for cell in cells)
+        assert all(cell in printed for cell in cells)
+        assert "{" not in row["what"] + row["unit"]
         if key == "memory" and not Path("/proc/self/clear_refs").exists():
             assert row["value"] is None and "/proc" in row["note"]
         elif key in NEEDS and not installed(NEEDS[key]):
             assert row["value"] is None and "not installed" in row["note"]
-            assert row["note"] in finished.stdout
+            assert row["note"] in printed
         else:
             assert row["checked"], f"nothing was checked for {key}"
             assert np.isfinite(row["value"]) and row["value"] >= 0
+    assert "The floor" in printed and "at 32^3; `malis_loss` takes" in printed
+    assert "comparison" not in results and results["adapters"] == []
 
+
+def test_comparison_and_its_plots(benchmark, tmp_path):
+    results, printed = benchmark("--rows", "--adapters")
+    assert results["rows"] == []
     seconds, missing = results["comparison"]["seconds"], results["comparison"]["missing"]
     assert set(seconds) == ALWAYS | set(CANDIDATES)
     for candidate, points in seconds.items():
@@ -95,49 +131,111 @@ def test_quick_run(tmp_path):
             assert set(points) == {"16", "24"}
         else:
             assert points == {}
-            assert missing[f"{candidate}, 16^3"] in finished.stdout
+            assert missing[f"{candidate}, 16^3"] in printed
     checked = " ".join(results["comparison"]["checked"])
     for candidate, package in CANDIDATES.items():
         assert (candidate in checked) == installed(package)
+    if installed("matplotlib"):
+        pictures = {path.stem for path in tmp_path.glob("*.png")}
+        assert {"benchmark_time", "benchmark_growth", "benchmark_phases", "benchmark_threads"} <= pictures
 
-    adapters = {(m["framework"], m["layout"]): [] for m in results["adapters"]}
+
+def check_adapters(results: dict[str, Any], printed: str, wanted: set[str]) -> None:
+    problems: dict[tuple[str, str], list[str]] = {}
     for m in results["adapters"]:
-        adapters[m["framework"], m["layout"]].append(m["problem"])
+        problems.setdefault((m["framework"], m["layout"]), []).append(m["problem"])
         assert m["ratio"] == pytest.approx(m["seconds"] / m["numpy_seconds"])
         assert m["ratio"] > 0
-    there = {name for name, packages in ADAPTERS.items() if all(map(installed, packages))}
-    assert {framework for framework, _ in adapters} == there
-    assert len(results["missing_adapters"]) == len(ADAPTERS) - len(there)
-    assert all(problems == ["32^3", "8 x 64^2"] for problems in adapters.values())
+    there = {name for name in wanted if all(map(installed, ADAPTERS[name]))}
+    assert {framework for framework, _ in problems} == there
+    assert len(results["missing_adapters"]) == len(wanted) - len(there)
+    assert all(problem == ["32^3", "8 x 64^2"] for problem in problems.values())
     for framework in there - {"torch"}:
-        assert (framework, "channels_last") in adapters
-    assert finished.stdout.count("Keras on") == 2 * sum(name.startswith("keras") for name in there) + sum(
+        assert (framework, "channels_last") in problems
+    assert printed.count("Keras on") == 2 * sum(name.startswith("keras") for name in there) + sum(
         name.startswith("Keras") for name in results["missing_adapters"]
     )
 
-    if installed("matplotlib"):
-        pictures = {path.stem for path in tmp_path.glob("*.png")}
-        assert {"benchmark_time", "benchmark_phases", "benchmark_threads"} <= pictures
 
-
-def test_rows_can_be_chosen(tmp_path):
-    finished = run(
-        str(FOLDER / "run.py"),
-        "--quick",
-        *("--rows", "pairs", "--sizes", "--adapters", "torch"),
-        *("--json", str(tmp_path / "pairs.json")),
-    )
-    assert finished.returncode == 0, finished.stderr
-    results = json.loads((tmp_path / "pairs.json").read_text())
-    assert [row["key"] for row in results["rows"]] == ["pairs"]
+def test_rows_and_adapters_can_be_chosen(benchmark):
+    results, printed = benchmark("--rows", "pairs", "batch", "--sizes", "--adapters", "torch")
+    assert [row["key"] for row in results["rows"]] == ["pairs", "batch"]
     assert "comparison" not in results
-    assert {m["framework"] for m in results["adapters"]} == ({"torch"} if installed("torch") else set())
+    check_adapters(results, printed, {"torch"})
+
+
+@pytest.mark.slow  # it imports every framework, three of them under Keras once more
+def test_all_adapters(benchmark):
+    results, printed = benchmark("--rows", "--sizes")
+    check_adapters(results, printed, set(ADAPTERS))
+
+
+def site() -> Path:
+    """Return the folder that holds the package under test."""
+    return Path(malis.__file__).resolve().parents[1]
+
+
+def test_against_another_build(benchmark):
+    results, printed = benchmark("--rows", "loss", "background", "memory", "--against", str(site()))
+    assert [row["key"] for row in results["builds"]] == ["loss", "background"]
+    for row in results["builds"]:
+        assert row["ratio"] == pytest.approx(row["seconds"] / row["other_seconds"])
+        assert f"| {row['key']} | {row['what']} |" in printed
+    assert "rows" not in results
+
+
+def test_wrong_results_of_another_build_are_noticed(tmp_path):
+    shutil.copytree(site() / "malis", tmp_path / "malis")
+    with (tmp_path / "malis" / "__init__.py").open("a") as file:
+        file.write(
+            "\nright = malis_loss\n"
+            "def malis_loss(*args, **kwargs):\n"
+            "    result = right(*args, **kwargs)\n"
+            "    return result._replace(loss=2 * result.loss)\n"
+        )
+    finished = run(str(FOLDER / "run.py"), "--quick", "--rows", "loss", "--against", str(tmp_path))
+    assert finished.returncode == 1
+    assert re.search(rf"malis from {re.escape(str(tmp_path))}: loss .* by the formula", finished.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--docs", "--adapters", "torch"], "--docs takes whole tables"),
+        (["--docs", "--against", "."], "do not go together"),
+        (["--against", "no_such_folder"], "the folder that holds a built package malis, got no_such_folder"),
+        (["--rows", "no_such_row"], "invalid choice"),
+        (["--sizes", "8"], "--sizes must be at least 16"),
+        (["--threads", "0"], "must be at least 1"),
+    ],
+)
+def test_bad_options(options, message, load, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", *options])
+    with pytest.raises(SystemExit) as stopped:
+        load("run").arguments()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_row_without_a_check(load):
+    targets, calls = load("targets"), load("calls")
+    row = {"key": "new", "group": "new", "what": "{small}", "limit": 1, "unit": "x"}
+    with pytest.raises(ValueError, match="new: nothing checks the result of argsort"):
+        targets.Target(**row, call=calls.argsort(), yardstick=calls.argsort())
+
+    def check(volume, order):
+        load("checks").require(order.size == volume[0].size, "not as many as voxels")
+
+    wrong = replace(calls.argsort(), check=check)
+    target = targets.Target(**row, call=wrong, yardstick=calls.argsort())
+    with pytest.raises(load("checks").WrongResult, match="not as many as voxels"):
+        load("measure").fill([target], targets.Sizes(16, 16, 32), threads=1, repetitions=1)
 
 
 def test_documentation_is_rewritten_between_markers(load, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- benchmark:targets -->\nold\n<!-- end of benchmark:targets -->\nafter\n")
-    assert load("run").replace_blocks(page, {"targets": "| new \\1 |", "machine": "unused"})
+    assert load("report").replace_blocks(page, {"targets": "| new \\1 |", "machine": "unused"})
     assert page.read_text() == (
         "before\n<!-- benchmark:targets -->\n| new \\1 |\n<!-- end of benchmark:targets -->\nafter\n"
     )
@@ -189,6 +287,15 @@ def test_wrong_results_are_noticed(load):
 
     first = np.array([1, 1, 2, 0, 3])
     checks.same_partition(first, np.array([5, 5, 1, 2, 3]))
+    seeds = np.array([[0, 1, 0], [0, 2, 0]])
+    nearest = malis.mknhood2d()
+    checks.watershed(np.array([[1, 1, 1], [2, 2, 2]]), seeds, nearest)
+    with pytest.raises(checks.WrongResult, match="own voxel"):
+        checks.watershed(np.array([[1, 2, 1], [2, 2, 2]]), seeds, nearest)
+    with pytest.raises(checks.WrongResult, match="without a label"):
+        checks.watershed(np.array([[1, 1, 0], [2, 2, 2]]), seeds, nearest)
+    with pytest.raises(checks.WrongResult, match="differ"):
+        checks.watershed(np.array([[1, 1, 2], [2, 2, 1]]), seeds, nearest)
     for merged_or_split in ([5, 5, 5, 2, 3], [5, 4, 1, 2, 3], [5, 5, 1, 2, 2]):
         with pytest.raises(checks.WrongResult, match="differ"):
             checks.same_partition(first, np.array(merged_or_split))
@@ -260,14 +367,8 @@ def test_wrong_adapters_are_noticed(load, monkeypatch):
 
     assert [m.layout for m in adapters._measure("torch", 16, 16, 1, 1)] == ["channels_first"] * 2
     monkeypatch.setitem(adapters.CALLS, "torch", wrong(lambda loss, grad: (1.001 * loss, grad)))
-    with pytest.raises(checks.WrongResult, match=r"torch: loss .*, malis_loss"):
+    with pytest.raises(checks.WrongResult, match=r"torch, channels_first: loss .*, malis_loss"):
         adapters._measure("torch", 16, 16, 1, 1)
     monkeypatch.setitem(adapters.CALLS, "torch", wrong(lambda loss, grad: (loss, grad.flip(1))))
     with pytest.raises(checks.WrongResult, match="another gradient"):
         adapters._measure("torch", 16, 16, 1, 1)
-
-
-def test_docs_take_whole_tables():
-    finished = run(str(FOLDER / "run.py"), "--docs", "--adapters", "torch")
-    assert finished.returncode == 2
-    assert "--docs takes whole tables" in finished.stderr

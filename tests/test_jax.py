@@ -22,6 +22,8 @@ import jax  # noqa: E402
 import jax.export  # noqa: E402
 
 from malis import malis_jax  # noqa: E402
+from malis._adapters import jax_op  # noqa: E402
+from malis._adapters.settings import as_tuples  # noqa: E402
 from malis.malis_jax import malis_loss, malis_loss2d, malis_loss3d  # noqa: E402
 
 FUNCTIONS = {2: malis_loss2d, 3: malis_loss3d}
@@ -136,8 +138,9 @@ def test_no_python_in_the_loop(monkeypatch):
     text = compiled.lower(seg, aff).as_text()
     assert "@malis_loss" in text
     assert "callback" not in text
-    for name in ("_losses", "_evaluate", "_call", "losses_of_samples"):
-        monkeypatch.setattr(malis_jax, name, None)
+    for module, names in ((malis_jax, ("_evaluate", "losses_of_samples")), (jax_op, ("_losses", "_call"))):
+        for name in names:
+            monkeypatch.setattr(module, name, None)
     assert compiled(seg, aff) == expected
 
 
@@ -178,19 +181,17 @@ def test_gradients_of_mapped_and_exported_means():
 def test_through_the_host_as_on_other_platforms():
     seg, aff = case(3)
     edges, voxels = masks(3)
-    options = malis_jax.Options()
+    options = jax_op.Options()
     for both in ((), (edges, voxels)):
-        static = malis_jax._Static(
-            malis_jax.as_tuples(NEAREST[3]), options, malis_jax.Names(), 0, bool(both), bool(both)
-        )
-        on_cpu = jax.jit(malis_jax._on_cpu, static_argnums=0)(static, aff, seg, *both)
-        through_host = jax.jit(malis_jax._through_host, static_argnums=0)(static, aff, seg, *both)
+        static = jax_op._Static(as_tuples(NEAREST[3]), options, jax_op.Names(), None, bool(both), bool(both))
+        on_cpu = jax.jit(jax_op._on_cpu, static_argnums=0)(static, aff, seg, *both)
+        through_host = jax.jit(jax_op._through_host, static_argnums=0)(static, aff, seg, *both)
         for one, two in zip(on_cpu, through_host, strict=True):
             np.testing.assert_array_equal(one, two)
-    mapped = jax.vmap(lambda a: malis_jax._through_host(static, a, seg, edges, voxels)[0])(aff[None])
+    mapped = jax.vmap(lambda a: jax_op._through_host(static, a, seg, edges, voxels)[0])(aff[None])
     np.testing.assert_array_equal(mapped[0], on_cpu[0])
     last = [np.moveaxis(a, 1, -1) for a in (aff, edges)]
-    for call in (malis_jax._on_cpu, malis_jax._through_host):
+    for call in (jax_op._on_cpu, jax_op._through_host):
         static = static._replace(channels_last=True)
         losses, grad = jax.jit(call, static_argnums=0)(static, last[0], seg, last[1], voxels)
         np.testing.assert_array_equal(losses, on_cpu[0])

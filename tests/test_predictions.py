@@ -31,15 +31,16 @@ SIZE = 64
 TRAIN = """
 import sys
 import numpy as np
-import example_common as common, pytorch_example as example
+import data, tasks, training, pytorch_example as example
 
 folder, file = sys.argv[1:]
 options = ["--steps", "160", "--batch", "2", "--crop", "96", "--channels", "8", "--threads", "1"]
-args = common.parser("").parse_args(options)
-data = common.load(folder)
-network = example.train(args, common.task_of("malis"), 1, common.Batches(data.train, args.batch, args.crop, args.seed))
-np.savez(file, *(common.probabilities(network, image[:, :256, :256]) for image in data.test.images[:2]),
-         labels=np.stack([common.connected(labels[:256, :256]) for labels in data.test.labels[:2]]))
+args = training.parser("").parse_args(options)
+images = data.load(folder)
+batches = data.Batches(images.train, args.batch, args.crop, args.seed)
+network = example.train(args, tasks.task_of("malis"), 1, batches)
+np.savez(file, *(tasks.probabilities(network, image[:, :256, :256]) for image in images.test.images[:2]),
+         labels=np.stack([data.connected(labels[:256, :256]) for labels in images.test.labels[:2]]))
 """
 
 

@@ -35,7 +35,10 @@ def run_block(imported: str, modules: list[str], environment: dict[str, str], fo
     return result.stdout
 
 
-@pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name.startswith("keras-")])
+@pytest.mark.parametrize(
+    "framework",
+    ["keras-torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("keras-tensorflow", "keras-jax"))],
+)
 def test_keras_lines(framework, tmp_path):
     printed = run_block("malis.malis_keras", *FRAMEWORKS[framework], tmp_path)
     assert re.search(r"2/2.*loss: 0\.\d+", printed), printed  # both steps of `fit`

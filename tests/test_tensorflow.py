@@ -13,6 +13,7 @@ require(["tensorflow"])
 import tensorflow as tf  # noqa: E402
 
 from malis import malis_tensorflow  # noqa: E402
+from malis._adapters import host  # noqa: E402
 from malis.loss import batch_loss  # noqa: E402
 from malis.malis_tensorflow import malis_loss2d, malis_loss3d  # noqa: E402
 
@@ -161,7 +162,7 @@ def test_tensors_are_not_copied(monkeypatch):
         seen.append((aff.__array_interface__["data"][0], seg.__array_interface__["data"][0]))
         return batch_loss(aff, seg, nhood, **options)
 
-    monkeypatch.setattr(malis_tensorflow, "batch_loss", spy)
+    monkeypatch.setattr(host, "batch_loss", spy)
     labels, output = tensors(2, "channels_first")
     expected = tuple(np.asarray(t).__array_interface__["data"][0] for t in (output, labels))
     malis_loss2d(labels, output, data_format="channels_first")
@@ -207,7 +208,7 @@ def test_gradient_of_the_core_is_handed_on(monkeypatch, reduction):
         grads.append(result.grad)
         return result
 
-    monkeypatch.setattr(malis_tensorflow, "batch_loss", spy)
+    monkeypatch.setattr(host, "batch_loss", spy)
     labels, output = tensors(2)
 
     @tf.function

@@ -19,7 +19,8 @@ import malis
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from malis import malis_torch  # noqa: E402
+from malis._adapters import host  # noqa: E402
+from malis._options import Options  # noqa: E402
 from malis.loss import batch_loss  # noqa: E402
 from malis.malis_torch import MalisLoss, malis_loss2d, malis_loss3d  # noqa: E402
 
@@ -273,7 +274,7 @@ def test_tensors_are_not_copied(ndim: int, dtype: torch.dtype, monkeypatch: pyte
         seen.extend([aff, seg, options["edge_mask"], options["unlabelled_mask"]])
         return batch_loss(aff, seg, nhood, **options)
 
-    monkeypatch.setattr(malis_torch, "batch_loss", spy)
+    monkeypatch.setattr(host, "batch_loss", spy)
     seg, output = case(ndim, dtype=dtype)
     tensors = (output.requires_grad_(), seg.unsqueeze(1), *masks(ndim))
     MalisLoss()(tensors[1], tensors[0], *tensors[2:]).backward()
@@ -318,7 +319,7 @@ def test_channels_last_are_not_copied(ndim: int, masked: bool, monkeypatch: pyte
             seen.append(aff)
         return batch_loss(aff, *args, **options)
 
-    monkeypatch.setattr(malis_torch, "batch_loss", spy)
+    monkeypatch.setattr(host, "batch_loss", spy)
     seg, output = case(ndim)
     both = masks(ndim) if masked else ()
     expected = value_and_grad(lambda out: MalisLoss()(seg, out, *both), output)
@@ -431,7 +432,7 @@ def test_gradient_of_the_core_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> N
         grads.append(result.grad)
         return result
 
-    monkeypatch.setattr(malis_torch, "batch_loss", spy)
+    monkeypatch.setattr(host, "batch_loss", spy)
     seg, output = case(2)
     output.requires_grad_()
     for reduction in ("mean", "sum"):
@@ -497,9 +498,11 @@ def test_without_autograd() -> None:
 def arguments(ndim: int, masked: bool, dtype: torch.dtype, requires_grad: bool) -> tuple:
     seg, output = case(ndim, dtype=dtype)
     offsets = NEAREST[ndim].ravel().tolist()
-    options = (0.3, 0.5, True, "squared_hinge", False, True, True, True, None, 1.0)
     edge_mask, unlabelled = masks(ndim) if masked else (None, None)
-    return (output.requires_grad_(requires_grad), seg, edge_mask, unlabelled, offsets, *options)
+    return (output.requires_grad_(requires_grad), seg, edge_mask, unlabelled, offsets)
+
+
+KEYWORDS = {"scale": 1.0, **Options().as_keywords()}  # of the operator
 
 
 @ndims
@@ -508,13 +511,13 @@ def arguments(ndim: int, masked: bool, dtype: torch.dtype, requires_grad: bool) 
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck(ndim: int, dtype: torch.dtype, masked: bool, requires_grad: bool) -> None:
     operator = torch.ops.malis.loss.default
-    results = torch.library.opcheck(operator, arguments(ndim, masked, dtype, requires_grad))
+    results = torch.library.opcheck(operator, arguments(ndim, masked, dtype, requires_grad), KEYWORDS)
     assert set(results.values()) == {"SUCCESS"}
 
 
 def test_gradient_of_the_operator_itself() -> None:
     output, *rest = arguments(2, True, torch.float64, True)
-    loss, grad = torch.ops.malis.loss(output, *rest)
+    loss, grad = torch.ops.malis.loss(output, *rest, **KEYWORDS)
     assert not grad.requires_grad
     loss.sum().backward()
     assert torch.equal(output.grad, grad)
@@ -524,8 +527,8 @@ def test_gradient_of_the_operator_itself() -> None:
 def test_fake_kernel_agrees_with_the_real_one(dtype: torch.dtype) -> None:
     contiguous, seg, *rest = arguments(3, False, dtype, False)
     for output in (contiguous, contiguous.to(memory_format=torch.channels_last_3d)):
-        real = torch.ops.malis.loss(output, seg, *rest)
-        fake = torch.ops.malis.loss(output.to("meta"), seg.to("meta"), *rest)
+        real = torch.ops.malis.loss(output, seg, *rest, **KEYWORDS)
+        fake = torch.ops.malis.loss(output.to("meta"), seg.to("meta"), *rest, **KEYWORDS)
         for a, b in zip(real, fake, strict=True):
             assert b.device.type == "meta"
             assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
@@ -671,8 +674,8 @@ def test_vmap_twice_with_masks() -> None:
 def test_vmap_of_the_operator() -> None:
     output, seg, *rest = arguments(2, False, torch.float64, False)
     outputs, segs = output.unsqueeze(1), seg.unsqueeze(1)
-    loss, grad = torch.func.vmap(lambda o, s: torch.ops.malis.loss(o, s, *rest))(outputs, segs)
-    expected = torch.ops.malis.loss(output, seg, *rest)
+    loss, grad = torch.func.vmap(lambda o, s: torch.ops.malis.loss(o, s, *rest, **KEYWORDS))(outputs, segs)
+    expected = torch.ops.malis.loss(output, seg, *rest, **KEYWORDS)
     assert torch.equal(loss[:, 0], expected[0])
     assert torch.equal(grad[:, 0], expected[1])
 

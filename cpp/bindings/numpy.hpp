@@ -86,10 +86,15 @@ auto visit_affinities(const py::array& array, const char* name, F&& f) {
     return visit_types<float, double>(array, name, "float32 or float64", std::forward<F>(f));
 }
 
+// Calls f with a pointer to labels of their own type.
 template <class F>
 auto visit_labels(const py::array& array, const char* name, F&& f) {
     return visit_types<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t,
                        std::uint64_t, std::int64_t>(array, name, "of 8 to 64 bit integers", std::forward<F>(f));
+}
+
+inline LabelArray label_array(const py::array& array, const char* name) {
+    return visit_labels(array, name, [](const auto* labels) { return LabelArray(labels); });
 }
 
 // Nodes: 32 or 64 bits, read as unsigned, so that negative numbers lie outside of any graph.

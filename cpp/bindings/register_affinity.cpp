@@ -9,15 +9,14 @@ py::array affinities_of(const py::array& seg, const py::array_t<std::int64_t>& n
     const int n = threads_or_default(threads);
     auto shape = shape_of(seg);
     shape.insert(shape.begin(), nhood.shape(0));
-    return visit_labels(seg, "seg", [&](const auto* labels) {
-        py::array_t<std::int32_t> aff(shape);
-        std::int32_t* data = aff.mutable_data();
-        {
-            const py::gil_scoped_release release;
-            seg_to_affgraph(make_grid<std::uint64_t>(volume), labels, data, n);
-        }
-        return static_cast<py::array>(aff);
-    });
+    const LabelArray labels = label_array(seg, "seg");
+    py::array_t<std::int32_t> aff(shape);
+    std::int32_t* data = aff.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        seg_to_affgraph(make_grid<std::uint64_t>(volume), labels, data, n);
+    }
+    return static_cast<py::array>(aff);
 }
 
 }  // namespace

@@ -20,20 +20,16 @@ py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const
     options.ignore_background = ignore_background;
     options.threads = threads_or_default(threads);
     const std::size_t nodes = static_cast<std::size_t>(seg.size()), edges = static_cast<std::size_t>(node1.size());
-    return visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-        return visit_affinities(weights, "weights", [&](const auto* affinities) {
-            return visit_labels(seg, "seg", [&](const auto* labels) {
-                py::array_t<std::int64_t> pos(want_positive ? node1.size() : 0), neg(want_negative ? node1.size() : 0);
-                std::int64_t* pos_data = pos.mutable_data();
-                std::int64_t* neg_data = neg.mutable_data();
-                {
-                    const py::gil_scoped_release release;
-                    count_edge_pairs(first, second, edges, affinities, labels, nodes, options,
-                                     want_positive ? pos_data : nullptr, want_negative ? neg_data : nullptr);
-                }
-                return py::tuple(py::make_tuple(pos, neg));
-            });
+    const LabelArray labels = label_array(seg, "seg");
+    return visit_affinities(weights, "weights", [&](const auto* affinities) {
+        py::array_t<std::int64_t> pos(want_positive ? node1.size() : 0), neg(want_negative ? node1.size() : 0);
+        std::int64_t* pos_data = want_positive ? pos.mutable_data() : nullptr;
+        std::int64_t* neg_data = want_negative ? neg.mutable_data() : nullptr;
+        visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
+            const py::gil_scoped_release release;
+            count_edge_pairs(first, second, edges, affinities, labels, nodes, options, pos_data, neg_data);
         });
+        return py::tuple(py::make_tuple(pos, neg));
     });
 }
 

@@ -32,20 +32,19 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
         throw py::value_error("pointwise must be 'squared_hinge' or 'cross_entropy', got '" + pointwise + "'");
     }
     const std::size_t samples = static_cast<std::size_t>(seg.shape(0));
+    const LabelArray labels = label_array(seg, "seg");
     return visit_affinities(aff, "aff", [&](const auto* affinities) {
-        return visit_labels(seg, "seg", [&](const auto* labels) {
-            using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
-            py::array_t<double> losses(static_cast<py::ssize_t>(samples));
-            py::array_t<T> grad = make_array<T>(shape);
-            double* losses_data = losses.mutable_data();
-            T* grad_data = grad.mutable_data();
-            {
-                const py::gil_scoped_release release;
-                malis_loss_batch(volume, samples, affinities, labels, options, loss, losses_data, grad_data,
-                                 channels_last ? Layout::channels_last : Layout::channels_first);
-            }
-            return py::tuple(py::make_tuple(losses, grad));
-        });
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+        py::array_t<double> losses(static_cast<py::ssize_t>(samples));
+        py::array_t<T> grad = make_array<T>(shape);
+        double* losses_data = losses.mutable_data();
+        T* grad_data = grad.mutable_data();
+        {
+            const py::gil_scoped_release release;
+            malis_loss_batch(volume, samples, affinities, labels, options, loss, losses_data, grad_data,
+                             channels_last ? Layout::channels_last : Layout::channels_first);
+        }
+        return py::tuple(py::make_tuple(losses, grad));
     });
 }
 

@@ -18,17 +18,16 @@ py::tuple pair_counts(const py::array& aff, const py::array& seg, const py::arra
     options.constrain_negative = constrain_negative;
     options.ignore_background = ignore_background;
     options.threads = threads_or_default(threads);
+    const LabelArray labels = label_array(seg, "seg");
     return visit_affinities(aff, "aff", [&](const auto* affinities) {
-        return visit_labels(seg, "seg", [&](const auto* labels) {
-            py::array_t<std::int64_t> pos(shape), neg(shape);
-            std::int64_t* pos_data = pos.mutable_data();
-            std::int64_t* neg_data = neg.mutable_data();
-            {
-                const py::gil_scoped_release release;
-                count_pairs(volume, affinities, labels, options, pos_data, neg_data);
-            }
-            return py::tuple(py::make_tuple(pos, neg));
-        });
+        py::array_t<std::int64_t> pos(shape), neg(shape);
+        std::int64_t* pos_data = pos.mutable_data();
+        std::int64_t* neg_data = neg.mutable_data();
+        {
+            const py::gil_scoped_release release;
+            count_pairs(volume, affinities, labels, options, pos_data, neg_data);
+        }
+        return py::tuple(py::make_tuple(pos, neg));
     });
 }
 

@@ -11,20 +11,19 @@ py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::ar
     shape.insert(shape.begin(), nhood.shape(0));
     check_shape(aff, "aff", shape);
     const int n = threads_or_default(threads);
+    const LabelArray labels = label_array(seg, "seg");
     return visit_affinities(aff, "aff", [&](const auto* affinities) {
         using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
-        return visit_labels(seg, "seg", [&](const auto* labels) {
-            RandCurve<T> curve;
-            {
-                const py::gil_scoped_release release;
-                curve = rand_curve(volume, affinities, labels, n);
-            }
-            return py::tuple(py::make_tuple(
-                as_array(std::move(curve.thresholds)), static_cast<double>(curve.best_threshold), curve.true_pairs,
-                curve.foreground, as_array(std::move(curve.first)), as_array(std::move(curve.true_positives)),
-                as_array(std::move(curve.false_positives)), as_array(std::move(curve.voi_split)),
-                as_array(std::move(curve.voi_merge))));
-        });
+        RandCurve<T> curve;
+        {
+            const py::gil_scoped_release release;
+            curve = rand_curve(volume, affinities, labels, n);
+        }
+        return py::tuple(py::make_tuple(
+            as_array(std::move(curve.thresholds)), static_cast<double>(curve.best_threshold), curve.true_pairs,
+            curve.foreground, as_array(std::move(curve.first)), as_array(std::move(curve.true_positives)),
+            as_array(std::move(curve.false_positives)), as_array(std::move(curve.voi_split)),
+            as_array(std::move(curve.voi_merge))));
     });
 }
 

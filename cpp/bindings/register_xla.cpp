@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <new>
+#include <optional>
 #include <string_view>
 
 namespace malis::bindings {
@@ -25,6 +26,11 @@ class Attributes {
     double real(std::string_view name) const { return scalar<double>(name, xla::DataType::f64); }
     std::int64_t integer(std::string_view name) const { return scalar<std::int64_t>(name, xla::DataType::s64); }
 
+    // An option that is None in Python is left out.
+    std::optional<std::int64_t> optional_integer(std::string_view name) const {
+        return has(name) ? std::make_optional(integer(name)) : std::nullopt;
+    }
+
     std::string string(std::string_view name) const {
         const auto* span = static_cast<const xla::ByteSpan*>(find(name, xla::AttributeType::string));
         return {span->data, span->size};
@@ -38,6 +44,14 @@ class Attributes {
     }
 
   private:
+    bool has(std::string_view name) const {
+        for (std::int64_t i = 0; i < attributes_.size; ++i) {
+            const xla::ByteSpan& span = *attributes_.names[i];
+            if (std::string_view(span.data, span.size) == name) return true;
+        }
+        return false;
+    }
+
     const void* find(std::string_view name, xla::AttributeType type) const {
         for (std::int64_t i = 0; i < attributes_.size; ++i) {
             const xla::ByteSpan& span = *attributes_.names[i];
@@ -94,9 +108,9 @@ void visit_floats(const xla::Buffer& buffer, std::int64_t limit, int threads, F&
     Buffer<std::int32_t> integers(size_of(buffer));
     const Integers found = to_integers(static_cast<const T*>(buffer.data), integers.size(), integers.data(), threads);
     if (found.whole && (limit <= 0 || found.largest < limit)) {
-        f(static_cast<const std::int32_t*>(integers.data()));
+        f(LabelArray(integers.data()));
     } else {
-        f(static_cast<const std::int64_t*>(as_integers<T>(buffer, limit).data()));
+        f(LabelArray(as_integers<T>(buffer, limit).data()));
     }
 }
 
@@ -168,8 +182,8 @@ void evaluate(const xla::CallFrame& frame) {
     options.constrain_positive = attributes.flag("constrain_positive");
     options.constrain_negative = attributes.flag("constrain_negative");
     options.ignore_background = attributes.flag("ignore_background");
-    const std::int64_t threads = attributes.integer("num_threads");
-    options.threads = threads_or_default(threads > 0 ? std::optional<int>(static_cast<int>(threads)) : std::nullopt);
+    const std::optional<std::int64_t> threads = attributes.optional_integer("num_threads");
+    options.threads = threads_or_default(threads ? std::optional<int>(static_cast<int>(*threads)) : std::nullopt);
     LossOptions loss;
     loss.margin = attributes.real("margin");
     loss.pos_loss_weight = attributes.real("pos_loss_weight");
@@ -181,7 +195,7 @@ void evaluate(const xla::CallFrame& frame) {
 
     std::vector<double> values(samples);
     const Layout layout = attributes.flag("channels_last") ? Layout::channels_last : Layout::channels_first;
-    visit_labels(seg, attributes.integer("label_limit"), options.threads, [&](const auto* labels) {
+    visit_labels(seg, attributes.integer("label_limit"), options.threads, [&](LabelArray labels) {
         malis_loss_batch(volume, samples, static_cast<const T*>(aff.data), labels, options, loss, values.data(),
                          static_cast<T*>(grad.data), layout);
     });

@@ -17,6 +17,7 @@ from malis.compat import (
     connected_components,
     connected_components_affgraph,
     malis_loss_weights,
+    malis_weights,
     marker_watershed,
     mk_cont_table,
     nodelist_like,
@@ -24,7 +25,7 @@ from malis.compat import (
     rand_index,
 )
 from malis.curve import RandCurve, rand_curve
-from malis.loss import MalisLoss, PairCounts, edge_pairs, malis_loss, malis_weights, pairs
+from malis.loss import MalisLoss, PairCounts, edge_pairs, malis_loss, pairs
 from malis.nhood import mknhood2d, mknhood3d, mknhood3d_aniso
 from malis.segmentation import affgraph_to_seg, watershed_basins, watershed_from_affgraph
 from malis.threads import get_num_threads, set_num_threads

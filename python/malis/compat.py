@@ -1,9 +1,9 @@
-"""The names of the TuragaLab ``malis`` package, with its calls, dtypes and results.
+"""The names of the older packages, with their calls, dtypes and results.
 
-Projects written for that package keep working when they ``import malis`` from here: the functions below take
-the same arguments under the same names, run on NumPy 2 alone, and release the GIL. What differs is written in
-their notes. New code is better served by `pairs`, `malis_loss` and `affgraph_to_seg`, which need no lists of
-nodes.
+`malis_weights` is of the Malis-Loss package, the others are of the TuragaLab ``malis`` package. Projects written for
+one of these keep working when they ``import malis`` from here: the functions below take the same arguments under the
+same names, run on NumPy 2 alone, and release the GIL. What differs is written in their notes. New code is better
+served by `pairs`, `malis_loss` and `affgraph_to_seg`, which need no lists of nodes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from malis import _checks, _core, affgraph, metrics
+from malis import _checks, _core, affgraph, loss, metrics
+from malis._options import of_pairs
 
 __all__ = [
     "compute_V_rand_N2",
     "connected_components",
     "connected_components_affgraph",
     "malis_loss_weights",
+    "malis_weights",
     "marker_watershed",
     "mk_cont_table",
     "nodelist_like",
@@ -116,15 +118,60 @@ def malis_loss_weights(
         labels,
         edge_mask=None,
         unlabelled_mask=None,
-        constrain_positive=False,
-        constrain_negative=False,
-        ignore_background=True,
         want_positive=bool(pos),
         want_negative=not pos,
-        num_threads=None,
+        **of_pairs({"constrain_positive": False, "constrain_negative": False}),
     )
     # Counts are not negative: the same bits, read as the type that callers expect.
     return counts[0 if pos else 1].view(np.uint64)
+
+
+def malis_weights(
+    affinity_pred: ArrayLike,
+    affinity_gt: ArrayLike,
+    seg_gt: ArrayLike,
+    nhood: ArrayLike,
+    unrestrict_neg: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Count pairs as the Malis-Loss package does: the old call, with float32 results.
+
+    Parameters
+    ----------
+    affinity_pred : array_like of float, shape (K, *shape)
+        Predicted affinities.
+    affinity_gt : array_like, shape (K, *shape)
+        Affinity graph of the ground truth, of `seg_to_affgraph`. Its shape is checked; its values follow from
+        `seg_gt`, so they are not read.
+    seg_gt : array_like of int, shape `shape`
+        Labels; 0 is background.
+    nhood : array_like of int, shape (K, ndim)
+        Offsets.
+    unrestrict_neg : bool, optional
+        True: the negative pass takes the predicted affinities as they are.
+
+    Returns
+    -------
+    pos, neg : ndarray of float32, shape (K, *shape)
+        The counts of `pairs`, rounded to float32; use `pairs` where they have to be exact.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pairs` does.
+
+    Examples
+    --------
+    >>> import malis
+    >>> seg, nhood = [1, 1, 0, 2], [[-1]]
+    >>> pos, neg = malis.malis_weights([[0, 0.9, 0.5, 0.4]], malis.seg_to_affgraph(seg, nhood), seg, nhood)
+    >>> neg
+    array([[0., 0., 0., 2.]], dtype=float32)
+    """
+    truth, pred = np.asarray(affinity_gt), np.asarray(affinity_pred)
+    if truth.shape != pred.shape:
+        raise ValueError(f"affinity_gt must have the shape of affinity_pred, {pred.shape}, got {truth.shape}")
+    pos, neg = loss.pairs(pred, seg_gt, nhood, constrain_negative=not _checks.as_flag(unrestrict_neg, "unrestrict_neg"))
+    return pos.astype(np.float32), neg.astype(np.float32)
 
 
 def connected_components(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, _core
-from malis._options import Options
+from malis._options import LossOptions, Options, PairOptions, of_pairs, takes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class PairCounts(NamedTuple):
@@ -39,17 +42,15 @@ class MalisLoss(NamedTuple):
     grad: npt.NDArray[Any]
 
 
+@takes(PairOptions)
 def pairs(
     aff: npt.ArrayLike,
     seg: npt.ArrayLike,
     nhood: npt.ArrayLike,
     *,
-    constrain_positive: bool = True,
-    constrain_negative: bool = True,
     edge_mask: npt.ArrayLike | None = None,
     unlabelled_mask: npt.ArrayLike | None = None,
-    ignore_background: bool = True,
-    num_threads: int | None = None,
+    **options: Unpack[PairOptions],
 ) -> PairCounts:
     r"""Count the positive and negative voxel pairs that every edge decides.
 
@@ -69,18 +70,14 @@ def pairs(
         Labels, 1 to 3 dimensions, any integer dtype or bool; 0 is background.
     nhood : array_like of int, shape (K, ndim)
         Offsets. Edges that leave the volume do not exist.
-    constrain_positive, constrain_negative : bool, optional
-        False: that pass takes all edges by their own affinity. Both False is the algorithm of 2009 [1]_.
     edge_mask : array_like of bool, shape (K, *shape), optional
         False where the ground truth of an edge is unknown: such an edge is constrained in neither pass, and its
         counts are 0.
     unlabelled_mask : array_like of bool, shape `shape`, optional
         True where objects exist but carry no label: these voxels together count as one more object among the
         negative pairs, and edges between two of them are unknown.
-    ignore_background : bool, optional
-        False lets label 0 count as one more object.
-    num_threads : int, optional
-        Threads to use; by default as set by `set_num_threads`. The result does not depend on it.
+    **options
+        The options of counting; `malis._options.Options` describes them.
 
     Returns
     -------
@@ -115,37 +112,20 @@ def pairs(
     labels = _checks.as_labels(seg, "seg")
     affinities = _checks.as_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
-    return PairCounts(
-        *_core.pair_counts(
-            affinities,
-            labels,
-            offsets,
-            _checks.as_mask(edge_mask, "edge_mask", affinities.shape),
-            _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape),
-            _checks.as_flag(constrain_positive, "constrain_positive"),
-            _checks.as_flag(constrain_negative, "constrain_negative"),
-            _checks.as_flag(ignore_background, "ignore_background"),
-            _checks.as_threads(num_threads),
-        )
-    )
+    edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
+    unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
+    return PairCounts(*_core.pair_counts(affinities, labels, offsets, edges, unlabelled, **of_pairs(options)))
 
 
+@takes(LossOptions)
 def malis_loss(
     aff: npt.ArrayLike,
     seg: npt.ArrayLike,
     nhood: npt.ArrayLike,
     *,
-    margin: float = 0.3,
-    pos_loss_weight: float = 0.5,
-    normalize: bool = True,
-    pointwise: str = "squared_hinge",
-    from_logits: bool = False,
-    constrain_positive: bool = True,
-    constrain_negative: bool = True,
     edge_mask: npt.ArrayLike | None = None,
     unlabelled_mask: npt.ArrayLike | None = None,
-    ignore_background: bool = True,
-    num_threads: int | None = None,
+    **options: Unpack[LossOptions],
 ) -> MalisLoss:
     r"""Compute the MALIS loss and its gradient.
 
@@ -167,20 +147,12 @@ def malis_loss(
         Labels, see `pairs`.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
-    margin : float, optional
-        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough.
-    pos_loss_weight : float, optional
-        Weight :math:`w` of the positive pairs, 0 to 1.
-    normalize : bool, optional
-        False: :math:`p` and :math:`q` are the counts themselves.
-    pointwise : {"squared_hinge", "cross_entropy"}, optional
-        "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
-        ``eps = 1e-7``; it has no margin.
-    from_logits : bool, optional
-        `aff` holds logits: the loss is that of their sigmoid, the gradient that by the logits. The counts are the
-        same, as the sigmoid is strictly increasing.
-    constrain_positive, constrain_negative, edge_mask, unlabelled_mask, ignore_background, num_threads : optional
-        See `pairs`. Masks have a leading axis in a batch, too.
+    edge_mask : array_like of bool, in the shape of `aff`, optional
+        See `pairs`.
+    unlabelled_mask : array_like of bool, in the shape of `seg`, optional
+        See `pairs`.
+    **options
+        The options of the loss; `malis._options.Options` describes them.
 
     Returns
     -------
@@ -211,9 +183,9 @@ def malis_loss(
     >>> grad.round(2)
     array([[ 0. ,  0. ,  0. ,  0. , -0.1]])
     """
-    options = Options.of(locals())
+    checked = Options.of(options)
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg", options.num_threads)
+    labels = _checks.as_labels(seg, "seg", checked.num_threads)
     affinities = _checks.as_affinities(aff, "aff")
     batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2
     if batched:
@@ -231,7 +203,7 @@ def malis_loss(
         affinities, labels = affinities[np.newaxis], labels[np.newaxis]
         edges = None if edges is None else edges[np.newaxis]
         unlabelled = None if unlabelled is None else unlabelled[np.newaxis]
-    loss, grad = _core.malis_loss(affinities, labels, offsets, edges, unlabelled, *options, channels_last=False)
+    loss, grad = _loss_of_batch(affinities, labels, offsets, edges, unlabelled, checked)
     if np.asarray(aff).dtype == np.float16:
         grad = grad.astype(np.float16)
     return MalisLoss(loss, grad) if batched else MalisLoss(float(loss[0]), grad[0])
@@ -246,7 +218,7 @@ def batch_loss(
     unlabelled_mask: npt.NDArray[np.bool_] | None = None,
     channels_last: bool = False,
     scale: float = 1.0,
-    **options: Any,
+    **options: Unpack[LossOptions],
 ) -> MalisLoss:
     """`malis_loss` of a batch for the adapters, which have checked the shapes; the gradient of 16 bits has 32.
 
@@ -258,58 +230,30 @@ def batch_loss(
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)
-    loss, grad = _core.malis_loss(
-        affinities, labels, offsets, edges, unlabelled, *checked, channels_last=channels_last, scale=scale
+    return MalisLoss(*_loss_of_batch(affinities, labels, offsets, edges, unlabelled, checked, channels_last, scale))
+
+
+def _loss_of_batch(
+    aff: npt.NDArray[Any],
+    seg: npt.NDArray[Any],
+    nhood: npt.NDArray[np.int64],
+    edge_mask: npt.NDArray[np.bool_] | None,
+    unlabelled_mask: npt.NDArray[np.bool_] | None,
+    options: Options,
+    channels_last: bool = False,
+    scale: float = 1.0,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """Call the core with arguments that have been checked."""
+    return _core.malis_loss(
+        aff,
+        seg,
+        nhood,
+        edge_mask,
+        unlabelled_mask,
+        channels_last=channels_last,
+        scale=scale,
+        **options.for_core(),
     )
-    return MalisLoss(loss, grad)
-
-
-def malis_weights(
-    affinity_pred: npt.ArrayLike,
-    affinity_gt: npt.ArrayLike,
-    seg_gt: npt.ArrayLike,
-    nhood: npt.ArrayLike,
-    unrestrict_neg: bool = False,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Count pairs as the Malis-Loss package does: the old call, with float32 results.
-
-    Parameters
-    ----------
-    affinity_pred : array_like of float, shape (K, *shape)
-        Predicted affinities.
-    affinity_gt : array_like, shape (K, *shape)
-        Affinity graph of the ground truth, of `seg_to_affgraph`. Its shape is checked; its values follow from
-        `seg_gt`, so they are not read.
-    seg_gt : array_like of int, shape `shape`
-        Labels; 0 is background.
-    nhood : array_like of int, shape (K, ndim)
-        Offsets.
-    unrestrict_neg : bool, optional
-        True: the negative pass takes the predicted affinities as they are.
-
-    Returns
-    -------
-    pos, neg : ndarray of float32, shape (K, *shape)
-        The counts of `pairs`, rounded to float32; use `pairs` where they have to be exact.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `pairs` does.
-
-    Examples
-    --------
-    >>> import malis
-    >>> seg, nhood = [1, 1, 0, 2], [[-1]]
-    >>> pos, neg = malis.malis_weights([[0, 0.9, 0.5, 0.4]], malis.seg_to_affgraph(seg, nhood), seg, nhood)
-    >>> neg
-    array([[0., 0., 0., 2.]], dtype=float32)
-    """
-    truth, pred = np.asarray(affinity_gt), np.asarray(affinity_pred)
-    if truth.shape != pred.shape:
-        raise ValueError(f"affinity_gt must have the shape of affinity_pred, {pred.shape}, got {truth.shape}")
-    pos, neg = pairs(pred, seg_gt, nhood, constrain_negative=not _checks.as_flag(unrestrict_neg, "unrestrict_neg"))
-    return pos.astype(np.float32), neg.astype(np.float32)
 
 
 def _as_node_lists(node1: npt.ArrayLike, node2: npt.ArrayLike) -> tuple[_checks.Array, _checks.Array]:
@@ -342,18 +286,16 @@ def _check_ends(nodes: _checks.Array, name: str, count: int) -> None:
         )
 
 
+@takes(PairOptions)
 def edge_pairs(
     node1: npt.ArrayLike,
     node2: npt.ArrayLike,
     weights: npt.ArrayLike,
     seg: npt.ArrayLike,
     *,
-    constrain_positive: bool = True,
-    constrain_negative: bool = True,
     edge_mask: npt.ArrayLike | None = None,
     unlabelled_mask: npt.ArrayLike | None = None,
-    ignore_background: bool = True,
-    num_threads: int | None = None,
+    **options: Unpack[PairOptions],
 ) -> PairCounts:
     """Count pairs on an explicit graph, for example of regions or superpixels.
 
@@ -366,12 +308,12 @@ def edge_pairs(
         Affinities of the edges, in the shape of `node1`.
     seg : array_like of int
         Label of every node, in any shape; 0 is background.
-    constrain_positive, constrain_negative, ignore_background, num_threads : optional
-        See `pairs`.
     edge_mask : array_like of bool, optional
         As in `pairs`, in the shape of `node1`.
     unlabelled_mask : array_like of bool, optional
         As in `pairs`, in the shape of `seg`.
+    **options
+        The options of counting; `malis._options.Options` describes them.
 
     Returns
     -------
@@ -393,6 +335,7 @@ def edge_pairs(
     >>> malis.edge_pairs([0, 1, 2], [1, 2, 0], [0.9, 0.3, 0.4], [1, 1, 2])
     PairCounts(pos=array([1, 0, 0]), neg=array([0, 0, 2]))
     """
+    checked = of_pairs(options)
     first, second = _as_node_lists(node1, node2)
     shape = np.asarray(node1).shape
     labels = _checks.as_labels(seg, "seg")
@@ -411,11 +354,8 @@ def edge_pairs(
         labels.ravel(),
         None if mask is None else mask.ravel(),
         None if unlabelled is None else unlabelled.ravel(),
-        _checks.as_flag(constrain_positive, "constrain_positive"),
-        _checks.as_flag(constrain_negative, "constrain_negative"),
-        _checks.as_flag(ignore_background, "ignore_background"),
-        True,
-        True,
-        _checks.as_threads(num_threads),
+        want_positive=True,
+        want_negative=True,
+        **checked,
     )
     return PairCounts(pos.reshape(shape), neg.reshape(shape))

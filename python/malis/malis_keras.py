@@ -1,7 +1,7 @@
 r"""The MALIS loss for Keras 3: `malis_loss2d`, `malis_loss3d` and the class `MalisLoss`.
 
-One module for the TensorFlow, PyTorch and JAX backends: it calls the adapter of the backend that Keras uses,
-`malis.malis_tensorflow`, `malis.malis_torch` or `malis.malis_jax`, and imports no other.
+One module for the TensorFlow, PyTorch and JAX backends: it imports what is behind `malis.malis_tensorflow`,
+`malis.malis_torch` or `malis.malis_jax`, whichever backend Keras uses, and nothing of the others.
 
 All three return one value for each sample, as Keras expects of a loss, so that its own `reduction`, `sample_weight`
 and loss scaling mean what they say. They are registered as serialisable: where this module has been imported,
@@ -11,44 +11,26 @@ and loss scaling mean what they say. They are registered as serialisable: where 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy.typing as npt
 
-from malis._adapter import Names, Settings
+from malis._adapters.names import Names
+from malis._adapters.settings import Settings
+from malis._options import HoldsOptions, LossOptions, takes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
 
 _BACKENDS = ("tensorflow", "torch", "jax")
+_NAMES = Names("y_true", "y_pred")
 
 
-def _settings(ndim: int | None, arguments: Mapping[str, Any]) -> Settings:
-    layout = arguments["data_format"]
-    layout = keras.config.image_data_format() if layout is None else layout
-    settings = Settings.of(ndim, Names("y_true", "y_pred"), {**arguments, "data_format": layout})
-    return settings._replace(rounded_labels=True)  # Keras turns labels into its float dtype before a function sees them
-
-
-def _losses_of_samples(settings: Settings, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
-    backend = keras.backend.backend()
-    if backend not in _BACKENDS:
-        raise NotImplementedError(f"the MALIS loss runs on the Keras backends {', '.join(_BACKENDS)}, got {backend!r}")
-    tensors = [y_true, y_pred, edge_mask, unlabelled_mask]
-    if backend == "torch":  # the other adapters take arrays as well
-        tensors = [None if tensor is None else keras.ops.convert_to_tensor(tensor) for tensor in tensors]
-    # Keras takes the mean unless it is told otherwise.
-    return importlib.import_module(f"malis.malis_{backend}").losses_of_samples(settings, *tensors, expect_mean=True)
-
-
-def _evaluate(ndim: int, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any, **others: Any) -> Any:
-    """`malis_loss2d` and `malis_loss3d`, of the arguments of which this takes all."""
-    return _losses_of_samples(_settings(ndim, others), y_true, y_pred, edge_mask, unlabelled_mask)
-
-
-# -------------------------------------------------------------------------------------------- what users call
 @keras.saving.register_keras_serializable(package="malis")  # type: ignore[untyped-decorator,unused-ignore]
+@takes(LossOptions)
 def malis_loss2d(
     y_true: Any,
     y_pred: Any,
@@ -56,16 +38,8 @@ def malis_loss2d(
     unlabelled_mask: Any = None,
     *,
     nhood: npt.ArrayLike | None = None,
-    margin: float = 0.3,
-    pos_loss_weight: float = 0.5,
-    normalize: bool = True,
-    pointwise: str = "squared_hinge",
-    from_logits: bool = False,
-    constrain_positive: bool = True,
-    constrain_negative: bool = True,
-    ignore_background: bool = True,
-    num_threads: int | None = None,
     data_format: str | None = None,
+    **options: Unpack[LossOptions],
 ) -> Any:
     r"""Compute the MALIS loss of each 2-D affinity graph of a batch: ``model.compile(loss=malis_loss2d)``.
 
@@ -96,13 +70,11 @@ def malis_loss2d(
         negative pairs, and edges between two of them are unknown.
     nhood : array_like of int, shape (K, 2), optional
         Offsets; by default ``mknhood2d(1)``, the nearest neighbours ``[[-1, 0], [0, -1]]``.
-    margin, pos_loss_weight, normalize, pointwise, from_logits : optional
-        See `malis.malis_loss`.
-    constrain_positive, constrain_negative, ignore_background, num_threads : optional
-        See `malis.malis_loss`.
     data_format : {"channels_last", "channels_first"}, optional
         By default ``keras.config.image_data_format()``. With "channels_first" the shapes are (B, K, H, W) and
         (B, 1, H, W) or (B, H, W).
+    **options
+        The options of the loss, which `malis.malis_loss` explains.
 
     Returns
     -------
@@ -136,10 +108,11 @@ def malis_loss2d(
     >>> tuple(losses.shape), round(float(losses[0]), 4)
     ((1,), 0.08)
     """
-    return _evaluate(2, **locals())
+    return _evaluate(2, y_true, y_pred, edge_mask, unlabelled_mask, nhood, data_format, options)
 
 
 @keras.saving.register_keras_serializable(package="malis")  # type: ignore[untyped-decorator,unused-ignore]
+@takes(LossOptions)
 def malis_loss3d(
     y_true: Any,
     y_pred: Any,
@@ -147,16 +120,8 @@ def malis_loss3d(
     unlabelled_mask: Any = None,
     *,
     nhood: npt.ArrayLike | None = None,
-    margin: float = 0.3,
-    pos_loss_weight: float = 0.5,
-    normalize: bool = True,
-    pointwise: str = "squared_hinge",
-    from_logits: bool = False,
-    constrain_positive: bool = True,
-    constrain_negative: bool = True,
-    ignore_background: bool = True,
-    num_threads: int | None = None,
     data_format: str | None = None,
+    **options: Unpack[LossOptions],
 ) -> Any:
     """Compute the MALIS loss of each 3-D affinity graph of a batch: ``model.compile(loss=malis_loss3d)``.
 
@@ -175,13 +140,11 @@ def malis_loss3d(
         See `malis_loss2d`.
     nhood : array_like of int, shape (K, 3), optional
         Offsets; by default ``mknhood3d(1)``, the nearest neighbours ``[[-1, 0, 0], [0, -1, 0], [0, 0, -1]]``.
-    margin, pos_loss_weight, normalize, pointwise, from_logits : optional
-        See `malis.malis_loss`.
-    constrain_positive, constrain_negative, ignore_background, num_threads : optional
-        See `malis.malis_loss`.
     data_format : {"channels_last", "channels_first"}, optional
         By default ``keras.config.image_data_format()``. With "channels_first" the shapes are (B, K, D, H, W) and
         (B, 1, D, H, W) or (B, D, H, W).
+    **options
+        The options of the loss, which `malis.malis_loss` explains.
 
     Returns
     -------
@@ -208,22 +171,12 @@ def malis_loss3d(
     >>> [round(float(loss), 4) for loss in losses]
     [0.04, 0.04]
     """
-    return _evaluate(3, **locals())
-
-
-class _OneCall(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
-    """One call of a loss, of which Keras sees the predictions alone: it would turn labels into its float dtype."""
-
-    def __init__(self, loss: MalisLoss, labels: Any) -> None:
-        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
-        self._loss, self._labels = loss, labels
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return self._loss.call(self._labels, y_pred)
+    return _evaluate(3, y_true, y_pred, edge_mask, unlabelled_mask, nhood, data_format, options)
 
 
 @keras.saving.register_keras_serializable(package="malis")
-class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
+@takes(LossOptions)
+class MalisLoss(HoldsOptions, keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     r"""The MALIS loss as a Keras loss: options once, then ``model.compile(loss=MalisLoss(...))``.
 
     The loss of one sample is
@@ -239,10 +192,6 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     nhood : array_like of int, shape (K, ndim), optional
         Offsets. By default the nearest neighbours in as many axes as `y_pred` has: ``mknhood2d(1)`` or
         ``mknhood3d(1)``.
-    margin, pos_loss_weight, normalize, pointwise, from_logits : optional
-        See `malis.malis_loss`.
-    constrain_positive, constrain_negative, ignore_background, num_threads : optional
-        See `malis.malis_loss`.
     data_format : {"channels_last", "channels_first"}, optional
         By default ``keras.config.image_data_format()``.
     reduction : optional
@@ -252,6 +201,8 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     dtype : optional
         What Keras computes in: it converts `y_pred` to this dtype. By default ``keras.config.floatx()``, but at least
         float32; "float64" keeps float64.
+    **options
+        The options of the loss, which `malis.malis_loss` explains.
 
     Raises
     ------
@@ -282,24 +233,18 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
         self,
         nhood: npt.ArrayLike | None = None,
         *,
-        margin: float = 0.3,
-        pos_loss_weight: float = 0.5,
-        normalize: bool = True,
-        pointwise: str = "squared_hinge",
-        from_logits: bool = False,
-        constrain_positive: bool = True,
-        constrain_negative: bool = True,
-        ignore_background: bool = True,
-        num_threads: int | None = None,
         data_format: str | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "malis_loss",
         dtype: Any = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        self._settings = _settings(None, locals())
+        settings = _settings(None, nhood, data_format, options)
         if dtype is None and keras.config.floatx() in ("float16", "bfloat16"):
             dtype = "float32"
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self._hold(settings.nhood, settings.options)
+        self.data_format = "channels_last" if settings.channels_last else "channels_first"
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Compute the loss.
@@ -335,14 +280,54 @@ class MalisLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
         tensor, shape (B,)
             The losses, before `reduction`.
         """
-        return _losses_of_samples(self._settings, y_true, y_pred, None, None)
+        layout = self.data_format == "channels_last"
+        settings = Settings(None, self.nhood, self._held_options(), layout, _NAMES, rounded_labels=True)
+        return _losses_of_samples(settings, y_true, y_pred, None, None)
 
     def get_config(self) -> dict[str, Any]:
         """Return the options, in types that JSON knows."""
-        return {
-            **super().get_config(),
-            "nhood": None if self._settings.nhood is None else [list(offset) for offset in self._settings.nhood],
-            **self._settings.options._asdict(),
-            "data_format": "channels_last" if self._settings.channels_last else "channels_first",
-            "dtype": self.dtype,
-        }
+        others = {"data_format": self.data_format, "dtype": self.dtype}
+        return {**super().get_config(), **self._configuration(), **others}
+
+
+class _OneCall(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
+    """One call of a loss, of which Keras sees the predictions alone: it would turn labels into its float dtype."""
+
+    def __init__(self, loss: MalisLoss, labels: Any) -> None:
+        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
+        self._loss, self._labels = loss, labels
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._loss.call(self._labels, y_pred)
+
+
+def _evaluate(
+    ndim: int,
+    y_true: Any,
+    y_pred: Any,
+    edge_mask: Any,
+    unlabelled_mask: Any,
+    nhood: npt.ArrayLike | None,
+    data_format: str | None,
+    options: LossOptions,
+) -> Any:
+    """`malis_loss2d` and `malis_loss3d`, whose arguments this takes."""
+    settings = _settings(ndim, nhood, data_format, options)
+    return _losses_of_samples(settings, y_true, y_pred, edge_mask, unlabelled_mask)
+
+
+def _settings(ndim: int | None, nhood: npt.ArrayLike | None, data_format: str | None, options: LossOptions) -> Settings:
+    layout = keras.config.image_data_format() if data_format is None else data_format
+    # Keras turns labels into its float dtype before it calls a function of ``compile``.
+    return Settings.of(ndim, _NAMES, nhood, options, layout)._replace(rounded_labels=True)
+
+
+def _losses_of_samples(settings: Settings, y_true: Any, y_pred: Any, edge_mask: Any, unlabelled_mask: Any) -> Any:
+    backend = keras.backend.backend()
+    if backend not in _BACKENDS:
+        raise NotImplementedError(f"the MALIS loss runs on the Keras backends {', '.join(_BACKENDS)}, got {backend!r}")
+    tensors = [y_true, y_pred, edge_mask, unlabelled_mask]
+    if backend == "torch":  # the other adapters take arrays as well
+        tensors = [None if tensor is None else keras.ops.convert_to_tensor(tensor) for tensor in tensors]
+    adapter = importlib.import_module(f"malis._adapters.{backend}_op")
+    return adapter.losses_of_samples(settings, *tensors, expect_mean=True)  # as is Keras' own default

@@ -186,4 +186,4 @@ def _import_scipy() -> tuple[Any, Any]:
     try:
         return importlib.import_module("scipy.ndimage"), importlib.import_module("scipy.spatial")
     except ImportError as error:
-        raise ImportError("malis.synthetic needs SciPy: pip install 'malis-loss[metrics]'") from error
+        raise ImportError("malis.synthetic needs SciPy: pip install 'malis-loss[synthetic]'") from error

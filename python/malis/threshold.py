@@ -89,8 +89,6 @@ def find_threshold(
         numbers, scores that are not finite, an unknown `score`.
     TypeError
         For dtypes and options of another type.
-    ImportError
-        If the score needs scikit-image and it is not installed.
 
     See Also
     --------

@@ -6,13 +6,15 @@
 #include <cstring>
 
 #include "malis/grid.hpp"
+#include "malis/labels.hpp"
 #include "malis/parallel.hpp"
 
 namespace malis {
 
-// aff[k, v] = 1 where v and v + offset k carry the same label and it is greater than 0, else 0.
+namespace detail {
+
 template <class Index, class Label>
-void seg_to_affgraph(const Grid<Index>& grid, const Label* seg, std::int32_t* aff, int threads) {
+void same_labels(const Grid<Index>& grid, const Label* seg, std::int32_t* aff, int threads) {
     const std::size_t rows = grid.rows * grid.steps.size();
     parallel_ranges(rows, (std::size_t{1} << 15) / grid.width + 1, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t r = begin; r < end; ++r) {
@@ -34,6 +36,16 @@ void seg_to_affgraph(const Grid<Index>& grid, const Label* seg, std::int32_t* af
             for (Index i = x.end; i < grid.width; ++i) to[i] = 0;
         }
     });
+}
+
+}  // namespace detail
+
+// aff[k, v] = 1 where v and v + offset k carry the same label and it is not 0, else 0. Throws std::invalid_argument for
+// negative labels.
+template <class Index>
+void seg_to_affgraph(const Grid<Index>& grid, LabelArray seg, std::int32_t* aff, int threads) {
+    check_labels(seg, grid.voxels, "seg", threads);
+    seg.visit([&](const auto* labels) { detail::same_labels(grid, labels, aff, threads); });
 }
 
 }  // namespace malis

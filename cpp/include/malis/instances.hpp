@@ -1,8 +1,11 @@
-// What the library instantiates once, in cpp/src: affinities of float and double, indices of 32 and 64 bits. Without this
-// every file that calls it would compile all passes again.
+// What the library compiles once, in cpp/src: affinities of float and double, indices of 32 and 64 bits. Without this
+// every file that calls it would compile all passes again. Functions that are declared so must be neither inline nor
+// members that are defined within their class: those are compiled again wherever they could be inlined.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "malis/edge_list.hpp"
 #include "malis/grid.hpp"
@@ -12,43 +15,48 @@
 #include "malis/segmentation.hpp"
 #include "malis/tree.hpp"
 
-#define MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Graph)                                                        \
-    prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::positive, T, Index, Graph>(   \
-        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool, CountArrays);                                        \
-    prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::negative, T, Index, Graph>(   \
-        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool, CountArrays);                                        \
-    prefix template Buffer<detail::Decision<T, Index>> detail::decide<detail::Pass::unconstrained, T, Index, Graph>( \
-        const Graph&, const T*, const Labels<Index>&, const PairOptions&, bool, bool, CountArrays);
+#define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
+    prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
+                                         CountSink<T, Index>&);                                                       \
+    prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
+                                         LossSink<T, Index>&);                                                        \
+    prefix template double count_on_graph(const EdgeList<Index>&, const T*, const Labels<Index>&, const PairOptions&, \
+                                          bool, bool, CountSink<T, Index>&);
 
-#define MALIS_INSTANCES_OF_COUNT(prefix, T, Index, Sink) \
-    prefix template class detail::ConstrainedCount<T, Index, Sink<T, Index>>;
+#define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                                 \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);              \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, NotZero<T>, int);              \
+    prefix template void detail::merge_small(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int);         \
+    prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                                \
+    prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);                  \
+    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);              \
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&, int);          \
+    prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
 
-#define MALIS_INSTANCES_OF_BLOCKS(prefix, T, Index)                                                                  \
-    prefix template void detail::decide_on_blocks<T, Index>(const Grid<Index>&, const T*, const Labels<Index>&,     \
-                                                            BlockShape, int, bool, bool,                            \
-                                                            const detail::DeliverDecisions<T, Index>&);             \
-    prefix template Buffer<TreeEdge<T, Index>> block_spanning_tree<T, Index>(const Grid<Index>&, const T*, BlockShape, int); \
-    prefix template void block_watershed<T, Index>(const Grid<Index>&, const T*, BlockShape, const bool*, Index*, int); \
-    prefix template Buffer<TreeEdge<T, Index>> detail::whole_spanning_tree<T, Index>(const Grid<Index>&, const T*, int);
+// For one type of affinities and one of indices.
+#define MALIS_INSTANCES(prefix, T, Index)    \
+    MALIS_COUNT_INSTANCES(prefix, T, Index)  \
+    MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)
 
-#define MALIS_INSTANCES_OF_TREE(prefix, T, Index, Node)                                               \
-    prefix template SpanningTree<T, Node> detail::spanning_tree<T, Node, Index>(const Grid<Index>&, const T*, int);
+// For one type of indices.
+#define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                    \
+    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*,   \
+                                                                int);                                               \
+    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
 
-#define MALIS_INSTANCES_OF_SEGMENTATION(prefix, T, Index)                                                     \
-    prefix template void detail::merge_small<T, Index>(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int); \
-    prefix template Buffer<Index> detail::basins<T, Index>(const Grid<Index>&, const T*, T, int);                    \
-    prefix template RandCurve<T> detail::rand_curve<T, Index>(const Grid<Index>&, const T*, const Labels<Index>&, int); \
-    MALIS_INSTANCES_OF_TREE(prefix, T, Index, std::int32_t)                                                          \
-    MALIS_INSTANCES_OF_TREE(prefix, T, Index, std::int64_t)
-
-// Sinks and graphs for one type of affinities and one of indices.
-#define MALIS_INSTANCES(prefix, T, Index)                          \
-    MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, Grid<Index>)       \
-    MALIS_INSTANCES_OF_DECIDE(prefix, T, Index, EdgeList<Index>)   \
-    MALIS_INSTANCES_OF_COUNT(prefix, T, Index, CountSink)          \
-    MALIS_INSTANCES_OF_COUNT(prefix, T, Index, LossSink)           \
-    MALIS_INSTANCES_OF_BLOCKS(prefix, T, Index)                    \
-    MALIS_INSTANCES_OF_SEGMENTATION(prefix, T, Index)
+// What malis.hpp offers, which chooses the type of indices.
+#define MALIS_PUBLIC_INSTANCES(prefix, T)                                                                            \
+    prefix template void count_pairs(const Volume&, const T*, LabelArray, const PairOptions&, std::int64_t*,         \
+                                     std::int64_t*);                                                                 \
+    prefix template double malis_loss(const Volume&, const T*, LabelArray, const PairOptions&, const LossOptions&,   \
+                                      T*, Layout);                                                                   \
+    prefix template void malis_loss_batch(const Volume&, std::size_t, const T*, LabelArray, const PairOptions&,      \
+                                          const LossOptions&, double*, T*, Layout);                                  \
+    prefix template RandCurve<T> rand_curve(const Volume&, const T*, LabelArray, int);                               \
+    prefix template void detail::count_on_list(const EdgeList<std::uint32_t>&, const T*, LabelArray,                 \
+                                               const PairOptions&, std::int64_t*, std::int64_t*);                    \
+    prefix template void detail::count_on_list(const EdgeList<std::uint64_t>&, const T*, LabelArray,                 \
+                                               const PairOptions&, std::int64_t*, std::int64_t*);
 
 namespace malis {
 
@@ -57,6 +65,8 @@ MALIS_INSTANCES(extern, float, std::uint32_t)
 MALIS_INSTANCES(extern, float, std::uint64_t)
 MALIS_INSTANCES(extern, double, std::uint32_t)
 MALIS_INSTANCES(extern, double, std::uint64_t)
+MALIS_NUMBERING_INSTANCES(extern, std::uint32_t)
+MALIS_NUMBERING_INSTANCES(extern, std::uint64_t)
 #endif
 
 }  // namespace malis

@@ -3,8 +3,8 @@
 //     malis::Volume volume{{1, 512, 512}, {{0, -1, 0}, {0, 0, -1}}};
 //     malis::count_pairs(volume, aff, seg, malis::PairOptions{}, pos, neg);
 //
-// All functions throw std::invalid_argument for NaN and for negative labels, keep no state, and give the same result
-// on any number of threads.
+// The functions below throw std::invalid_argument for NaN and for negative labels. All keep no state, and give the same
+// result on any number of threads.
 #pragma once
 
 #include <array>
@@ -12,8 +12,10 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "malis/affinity.hpp"
@@ -22,6 +24,7 @@
 #include "malis/grid.hpp"
 #include "malis/instances.hpp"
 #include "malis/integers.hpp"
+#include "malis/labels.hpp"
 #include "malis/layout.hpp"
 #include "malis/loss.hpp"
 #include "malis/objects.hpp"
@@ -81,8 +84,8 @@ void check_nan(const T* values, std::size_t n, const char* name, int threads) {
 }
 
 // pos[e], neg[e]: the positive and negative pairs that edge e decides.
-template <class T, class Label>
-void count_pairs(const Volume& volume, const T* aff, const Label* seg, const PairOptions& options, std::int64_t* pos,
+template <class T>
+void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairOptions& options, std::int64_t* pos,
                  std::int64_t* neg) {
     check_nan(aff, volume.edges(), "aff", options.threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
@@ -98,8 +101,8 @@ void count_pairs(const Volume& volume, const T* aff, const Label* seg, const Pai
 
 // Returns the loss; grad[e] is its derivative by aff[e]. With `layout` channels_last, grad is written in that layout, and
 // aff, still with the channels first, may lie in the memory of grad.
-template <class T, class Label>
-double malis_loss(const Volume& volume, const T* aff, const Label* seg, const PairOptions& options,
+template <class T>
+double malis_loss(const Volume& volume, const T* aff, LabelArray seg, const PairOptions& options,
                   const LossOptions& loss, T* grad, Layout layout = Layout::channels_first) {
     check_nan(aff, volume.edges(), "aff", options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
@@ -115,8 +118,8 @@ double malis_loss(const Volume& volume, const T* aff, const Label* seg, const Pa
 }
 
 // The loss of every sample of a batch, samples in parallel. `layout` is that of aff, grad and the mask of edges.
-template <class T, class Label>
-void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, const Label* seg,
+template <class T>
+void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, LabelArray seg,
                       const PairOptions& options, const LossOptions& loss, double* losses, T* grad,
                       Layout layout = Layout::channels_first) {
     const std::size_t voxels = volume.voxels(), channels = volume.nhood.size(), edges = volume.edges();
@@ -126,7 +129,7 @@ void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, c
         if (options.edge_mask != nullptr) of_sample.edge_mask += i * edges;
         if (options.unlabelled_mask != nullptr) of_sample.unlabelled_mask += i * voxels;
         const T* sample_aff = aff + i * edges;
-        const Label* sample_seg = seg + i * voxels;
+        const LabelArray sample_seg = seg + i * voxels;
         T* sample_grad = grad + i * edges;
         if (layout == Layout::channels_first) {
             losses[i] = malis_loss(volume, sample_aff, sample_seg, of_sample, loss, sample_grad);
@@ -149,27 +152,36 @@ void malis_loss_batch(const Volume& volume, std::size_t samples, const T* aff, c
     for (std::size_t i = whole; i < samples; ++i) sample(i, options.threads);
 }
 
+namespace detail {
+
+template <class T, class Index>
+void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg, const PairOptions& options,
+                   std::int64_t* pos, std::int64_t* neg) {
+    check_nan(weights, list.edges, "weights", options.threads);
+    const auto labels =
+        compact_labels<Index>(seg, list.nodes, options.unlabelled_mask, options.ignore_background, options.threads);
+    CountSink<T, Index> sink(pos, neg, list.edges);
+    sink.clear(options.threads);
+    count_on_graph<T, Index>(list, weights, labels, options, pos != nullptr, neg != nullptr, sink);
+}
+
+}  // namespace detail
+
 // The same counts on an explicit graph: edge e joins node1[e] and node2[e]; one that leads outside joins nothing. Where
 // pos or neg is null, these are not counted.
-template <class T, class Node, class Label>
-void count_edge_pairs(const Node* node1, const Node* node2, std::size_t edges, const T* weights, const Label* seg,
+template <class T, class Node>
+void count_edge_pairs(const Node* node1, const Node* node2, std::size_t edges, const T* weights, LabelArray seg,
                       std::size_t nodes, const PairOptions& options, std::int64_t* pos, std::int64_t* neg) {
-    check_nan(weights, edges, "weights", options.threads);
     with_index(std::max(nodes, edges), 1, [&](auto index) {
         using Index = decltype(index);
-        const auto labels =
-            compact_labels<Index>(seg, nodes, options.unlabelled_mask, options.ignore_background, options.threads);
-        CountSink<T, Index> sink(pos, neg, edges);
-        sink.clear(options.threads);
-        count_on_graph<T, Index>(EdgeList<Index>{node1, node2, edges, nodes}, weights, labels, options,
-                                 pos != nullptr, neg != nullptr, sink);
+        detail::count_on_list<T, Index>({node1, node2, edges, nodes}, weights, seg, options, pos, neg);
         return 0;
     });
 }
 
 // The scores of the components at every affinity as threshold.
-template <class T, class Label>
-RandCurve<T> rand_curve(const Volume& volume, const T* aff, const Label* seg, int threads) {
+template <class T>
+RandCurve<T> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int threads) {
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
@@ -187,5 +199,60 @@ SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, 
         return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, threads);
     });
 }
+
+// Connected components of the edges of at least `threshold`, or without one of those whose affinity is not about 0. seg
+// holds 1.. by decreasing size afterwards; returns the number of voxels of every label, 0 included.
+template <class T, class Label>
+std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::optional<double> threshold,
+                                     std::int64_t size_thresh, Label* seg, int threads, Small small = Small::drop) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        const auto grid = make_grid<decltype(index)>(volume);
+        // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
+        return threshold ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
+                         : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
+    });
+}
+
+// The maximin watershed without seeds; seg and the result as those of components().
+template <class T, class Label>
+std::vector<std::int64_t> watershed_basins(const Volume& volume, const T* aff, double threshold,
+                                           std::int64_t size_thresh, Label* seg, int threads) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        return watershed_basins(make_grid<decltype(index)>(volume), aff, static_cast<T>(threshold), size_thresh, seg,
+                                threads);
+    });
+}
+
+// The seeded maximin watershed; seg enters with the seeds (0: none).
+template <class T, class Label>
+void watershed(const Volume& volume, const T* aff, Label* seg, int threads) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    check_labels(seg, volume.voxels(), "seeds", threads);
+    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        watershed<T, Index>(make_grid<Index>(volume), aff, volume.voxels(), seg, threads);
+        return 0;
+    });
+}
+
+// The same on an explicit graph, as that of count_edge_pairs().
+template <class T, class Node, class Label>
+void edge_watershed(const Node* node1, const Node* node2, std::size_t edges, const T* weights, std::size_t nodes,
+                    Label* seg, int threads) {
+    check_nan(weights, edges, "weights", threads);
+    check_labels(seg, nodes, "seeds", threads);
+    with_index(std::max(nodes, edges), 1, [&](auto index) {
+        using Index = decltype(index);
+        watershed<T, Index>(EdgeList<Index>{node1, node2, edges, nodes}, weights, nodes, seg, threads);
+        return 0;
+    });
+}
+
+#if !defined(MALIS_INSTANTIATE)
+MALIS_PUBLIC_INSTANCES(extern, float)
+MALIS_PUBLIC_INSTANCES(extern, double)
+#endif
 
 }  // namespace malis

@@ -5,12 +5,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <exception>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <memory>
+#include <type_traits>
 
 namespace malis {
 
@@ -19,6 +16,14 @@ int num_threads();
 
 // Throws std::invalid_argument unless n >= 1.
 void set_num_threads(int n);
+
+namespace detail {
+
+// A loop on several threads, compiled once and not for every function: call(f, task, thread).
+void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std::size_t task, std::size_t thread),
+               void* f);
+
+}  // namespace detail
 
 // Calls f(task, thread) for every task in [0, tasks), each exactly once, in no particular order.
 // The first exception of any task is thrown again here, after all threads have ended.
@@ -29,28 +34,11 @@ void parallel_for(std::size_t tasks, int threads, F&& f) {
         for (std::size_t task = 0; task < tasks; ++task) f(task, std::size_t{0});
         return;
     }
-    std::atomic<std::size_t> next{0};
-    std::exception_ptr error;
-    std::mutex error_mutex;
-    const auto work = [&](std::size_t thread) {
-        try {
-            for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) f(task, thread);
-        } catch (...) {
-            next.store(tasks);
-            const std::lock_guard<std::mutex> lock(error_mutex);
-            if (!error) error = std::current_exception();
-        }
+    using Function = std::remove_reference_t<F>;
+    const auto call = [](void* function, std::size_t task, std::size_t thread) {
+        (*static_cast<Function*>(function))(task, thread);
     };
-    std::vector<std::thread> team;
-    team.reserve(workers - 1);
-    try {
-        for (std::size_t thread = 1; thread < workers; ++thread) team.emplace_back(work, thread);
-    } catch (...) {
-        // No more threads to be had: those that started and this one do the work.
-    }
-    work(0);
-    for (auto& thread : team) thread.join();
-    if (error) std::rethrow_exception(error);
+    detail::run_tasks(tasks, workers, call, const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
 // Calls f(begin, end) on contiguous pieces of [0, n) of at least `grain` items.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
@@ -180,57 +181,68 @@ EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, con
 
 namespace detail {
 
-template <class T, class Index, class Graph, class Label>
-void watershed_in_one_go(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+// Gives every node the seed that it is joined to: edges are taken in order, and one that joins a component without a seed
+// to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
+// the seeds and `no_seed` elsewhere.
+template <class T, class Index, class Graph>
+void flood_in_one_go(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
+    const std::size_t nodes = seed.size();
+    constexpr Index none = no_seed<Index>;
     if (nodes < (std::size_t{1} << 15)) threads = 1;
     // All seeds are one node here, so that whatever leads to a second seed is dropped as a cycle...
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
-    Index seed = static_cast<Index>(-1);
+    Index first = none;
     for (std::size_t v = 0; v < nodes; ++v) {
-        if (seg[v] == 0) continue;
-        if (seed == static_cast<Index>(-1)) seed = static_cast<Index>(v);
-        else sets.unite(seed, static_cast<Index>(v));
+        if (seed[v] == none) continue;
+        if (first == none) first = static_cast<Index>(v);
+        else sets.unite(first, static_cast<Index>(v));
     }
-    if (seed == static_cast<Index>(-1)) return;
+    if (first == none) return;
     // ... and here they are not: this tells which of them it was.
     UnionFind<Index> basins;
     basins.reset(nodes, threads);
     KruskalScratch<T, Index> scratch;
-    const detail::EveryEdge<T> visit{aff};
-    kruskal<T, Index>(detail::every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+    const EveryEdge<T> visit{aff};
+    kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index root_a, Index root_b) {
                           sets.link(root_a, root_b);
                           const Index a = basins.find(r.a), b = basins.find(r.b);
-                          const Label label = seg[a] != 0 ? seg[a] : seg[b];
-                          seg[basins.link(a, b)] = label;
+                          const Index of_both = seed[a] != none ? seed[a] : seed[b];
+                          seed[basins.link(a, b)] = of_both;
                           return true;
                       });
-    for (std::size_t v = 0; v < nodes; ++v) seg[v] = seg[basins.find(static_cast<Index>(v))];
+    for (std::size_t v = 0; v < nodes; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+}
+
+template <class T, class Index>
+void flood_from_seeds(const EdgeList<Index>& list, const T* aff, Buffer<Index>& seed, int threads) {
+    flood_in_one_go<T, Index>(list, aff, seed, threads);
+}
+template <class T, class Index>
+void flood_from_seeds(const Grid<Index>& grid, const T* aff, Buffer<Index>& seed, int threads) {
+    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
+    if (few_face_edges(grid, shape)) block_watershed<T, Index>(grid, aff, shape, seed.data(), threads);
+    else flood_in_one_go<T, Index>(grid, aff, seed, threads);
 }
 
 }  // namespace detail
 
-// The seeded maximin watershed: edges are taken in order, and one that joins a component without a seed to another
-// gives it the seed of that one; two seeds are never joined. seg enters with the seeds (0: none).
-template <class T, class Index, class Label>
-void watershed(const EdgeList<Index>& list, const T* aff, std::size_t nodes, Label* seg, int threads) {
-    detail::watershed_in_one_go<T, Index>(list, aff, nodes, seg, threads);
-}
-template <class T, class Index, class Label>
-void watershed(const Grid<Index>& grid, const T* aff, std::size_t, Label* seg, int threads) {
-    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
-    if (!few_face_edges(grid, shape)) return detail::watershed_in_one_go<T, Index>(grid, aff, grid.voxels, seg, threads);
-    Buffer<bool> seeded(grid.voxels);
-    Buffer<Index> from(grid.voxels);
+// The seeded maximin watershed. seg enters with the seeds (0: none), and leaves with the label of the seed that each node
+// is joined to first in the order of edges, or 0 where none is.
+template <class T, class Index, class Graph, class Label>
+void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
     constexpr std::size_t grain = std::size_t{1} << 16;
-    parallel_ranges(grid.voxels, grain, threads, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t v = begin; v < end; ++v) seeded[v] = seg[v] != 0;
-    });
-    block_watershed<T, Index>(grid, aff, shape, seeded.data(), from.data(), threads);
-    parallel_ranges(grid.voxels, grain, threads, [&](std::size_t begin, std::size_t end) {
+    Buffer<Index> seed(nodes);
+    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t v = begin; v < end; ++v)
-            if (from[v] != static_cast<Index>(v)) seg[v] = seg[from[v]];  // which keeps its own label
+            seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
+    });
+    detail::flood_from_seeds(graph, aff, seed, threads);
+    // In place: a seed keeps its label, and is not written while others read it.
+    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            if (seed[v] != static_cast<Index>(v)) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
     });
 }
 
@@ -380,6 +392,17 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
 }
 
 }  // namespace detail
+
+// Which edges connect: those of at least a threshold, or, as in the older packages, those whose affinity is not about 0.
+template <class T>
+struct AtLeast {
+    T threshold;
+    bool operator()(T affinity) const { return affinity >= threshold; }
+};
+template <class T>
+struct NotZero {
+    bool operator()(T affinity) const { return std::fabs(affinity) > T(1e-5); }
+};
 
 // What becomes of components of at most size_thresh voxels.
 enum class Small { drop, merge };

@@ -51,11 +51,16 @@ Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T*
     return edges;
 }
 
+template <class T, class Index>
+Buffer<TreeEdge<T, Index>> spanning_tree_edges(const Grid<Index>& grid, const T* aff, int threads) {
+    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
+    return few_face_edges(grid, shape) ? block_spanning_tree<T, Index>(grid, aff, shape, threads)
+                                       : whole_spanning_tree<T, Index>(grid, aff, threads);
+}
+
 template <class T, class Node, class Index>
 SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
-    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
-    const auto edges = few_face_edges(grid, shape) ? block_spanning_tree<T, Index>(grid, aff, shape, threads)
-                                                   : whole_spanning_tree<T, Index>(grid, aff, threads);
+    const auto edges = spanning_tree_edges<T, Index>(grid, aff, threads);
     SpanningTree<T, Node> tree;
     tree.edges.reset(edges.size());
     tree.affinities.reset(edges.size());

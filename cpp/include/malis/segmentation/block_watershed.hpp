@@ -6,7 +6,6 @@
 //     open      a component without a seed, from its first face edge on: a node. Whether it has a seed is not known, so
 //               its edges to other open or seeded components are links
 //
-// What is looked for is, for every voxel, a voxel of the seed that it gets.
 #pragma once
 
 #include <algorithm>
@@ -26,16 +25,18 @@ namespace malis {
 
 namespace detail {
 
+template <class Index>
+constexpr Index no_seed = static_cast<Index>(-1);
+
 template <class T, class Index>
 class BlockWatershed {
   public:
     using Link = ForestLink<T, Index>;
 
-    BlockWatershed(const Grid<Index>& grid, const T* aff, BlockShape shape, const bool* seeded)
-        : blocks_(grid, aff, shape), seeded_(seeded), solved_(blocks_.size()) {}
+    BlockWatershed(const Grid<Index>& grid, const T* aff, BlockShape shape, Index* seed)
+        : blocks_(grid, aff, shape), seed_(seed), solved_(blocks_.size()) {}
 
-    // from[v]: a voxel of the seed of v, or a voxel without a seed where no path leads to one.
-    void run(Index* from, int threads) {
+    void run(int threads) {
         std::vector<Work> work;
         for (int t = 0; t < std::max(1, threads); ++t) work.emplace_back(blocks_);
         parallel_for(blocks_.size(), threads, [&](std::size_t i, std::size_t t) { solve(i, work[t]); });
@@ -51,9 +52,9 @@ class BlockWatershed {
                 for (Index x = 0; x < width; ++x) {
                     const Local gets = block.gets[v + x];
                     const Index node = block.base + (gets & ~is_node);
-                    from[first + x] = (gets & is_node) == 0     ? voxel(i, gets)
-                                      : seed[node] != no_seed   ? seed[node]
-                                                                : first + x;
+                    // A seed gets itself, and is not written while others read it.
+                    if (gets & is_node) seed_[first + x] = seed[node];
+                    else if (gets != v + x) seed_[first + x] = voxel(i, gets);
                 }
             });
         });
@@ -62,7 +63,7 @@ class BlockWatershed {
   private:
     // What a voxel gets, in 16 bits: the number of a voxel of its block, of which it gets the seed, if any, or a node.
     static constexpr Local is_node = Local{1} << 15;
-    static constexpr Index no_seed = static_cast<Index>(-1);
+    static constexpr Index none = no_seed<Index>;
 
     struct Solved {
         Index nodes = 0, base = 0;
@@ -110,7 +111,7 @@ class BlockWatershed {
         Local root = no_node;  // of all that is seeded
         each_row(i, [&](Index first, Index v, Index width) {
             for (Index x = 0; x < width; ++x) {
-                if (!seeded_[first + x]) continue;
+                if (seed_[first + x] == none) continue;
                 const Local seed = static_cast<Local>(v + x);
                 root = root == no_node ? seed : kruskal.link(root, seed);
             }
@@ -183,16 +184,16 @@ class BlockWatershed {
         UnionFind<Index> sets;
         sets.reset(nodes);
         Buffer<Index> seed(nodes);
-        std::fill(seed.begin(), seed.end(), no_seed);
+        std::fill(seed.begin(), seed.end(), none);
         for (const Link& link : links) {
             const Index a = sets.find(link.a);
             if (link.voxels != 0) {
-                if (seed[a] == no_seed) seed[a] = link.b;
+                if (seed[a] == none) seed[a] = link.b;
                 continue;
             }
             const Index b = sets.find(link.b);
-            if (a == b || (seed[a] != no_seed && seed[b] != no_seed)) continue;
-            const Index known = seed[a] != no_seed ? seed[a] : seed[b];
+            if (a == b || (seed[a] != none && seed[b] != none)) continue;
+            const Index known = seed[a] != none ? seed[a] : seed[b];
             seed[sets.link(a, b)] = known;
         }
         for (Index node = 0; node < nodes; ++node) seed[node] = seed[sets.find(node)];
@@ -200,18 +201,17 @@ class BlockWatershed {
     }
 
     const Blocks<T, Index> blocks_;
-    const bool* seeded_;
+    Index* const seed_;
     std::vector<Solved> solved_;
 };
 
 }  // namespace detail
 
-// from[v]: a voxel of the seed that v gets, or a voxel without a seed where no path leads to one. seeded[v]: whether v
-// belongs to a seed; voxels of one seed need not be connected, as long as the caller knows which is which.
+// `seed` enters with every seed's own number at the seeds and no_seed elsewhere, and leaves with the seed of every voxel, or
+// no_seed where no path leads to one.
 template <class T, class Index>
-void block_watershed(const Grid<Index>& grid, const T* aff, BlockShape shape, const bool* seeded, Index* from,
-                     int threads) {
-    detail::BlockWatershed<T, Index>(grid, aff, shape, seeded).run(from, threads);
+void block_watershed(const Grid<Index>& grid, const T* aff, BlockShape shape, Index* seed, int threads) {
+    detail::BlockWatershed<T, Index>(grid, aff, shape, seed).run(threads);
 }
 
 }  // namespace malis

@@ -1,15 +1,18 @@
-"""What the adapters share: settings, and checks of tensors whose shapes may be unknown in part."""
+"""Settings of an adapter, and the checks of tensors, whose shapes may be unknown in part.
+
+Only shapes and dtypes are checked here, which are known before a graph runs. The core checks the values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from malis import _checks
-from malis._options import Options
+from malis._adapters.names import Names
+from malis._options import LossOptions, Options
 from malis.nhood import mknhood2d, mknhood3d
 
 Nhood = tuple[tuple[int, ...], ...]
@@ -19,7 +22,8 @@ REDUCTIONS = ("mean", "sum", "none")
 DATA_FORMATS = ("channels_first", "channels_last")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
-# Labels that a framework has turned into floats are whole as long as the dtype can tell them apart.
+# Below these numbers a floating point dtype holds every integer. From there on it rounds, so that two objects whose
+# labels a framework has turned into floats may have become one.
 LABEL_LIMITS = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24, "float64": 2**53}
 
 
@@ -29,27 +33,6 @@ def as_tuples(nhood: npt.ArrayLike) -> Nhood:
 
 
 _NEAREST: dict[int, Nhood] = {1: ((-1,),), 2: as_tuples(mknhood2d()), 3: as_tuples(mknhood3d())}
-
-
-class Names(NamedTuple):
-    """What the user calls the labels and the affinities."""
-
-    labels: str = "seg_gt"
-    output: str = "output"
-
-    def renamed(self, message: str, others: Names) -> str:
-        """Put these names into a message that begins with one of the others."""
-        for other, name in zip(others, self, strict=True):
-            if message.startswith(other + " "):
-                return name + message[len(other) :]
-        return message
-
-    def of_core(self, message: str) -> str:
-        """Put these names into a message of the core."""
-        return self.renamed(message, CORE_NAMES)
-
-
-CORE_NAMES = Names("seg", "aff")
 
 
 class Tensor(NamedTuple):
@@ -75,7 +58,7 @@ class Checked(NamedTuple):
     nhood: Nhood
     labels_have_channel: bool
     mask_has_channel: bool
-    label_limit: int | None  # labels from there on were rounded
+    label_limit: int | None  # labels must be below it, as their dtype rounds larger ones; None: any are taken
 
 
 class Settings(NamedTuple):
@@ -86,16 +69,23 @@ class Settings(NamedTuple):
     options: Options
     channels_last: bool
     names: Names
-    rounded_labels: bool = False  # floating point labels were made from integers, so large ones are an error
+    rounded_labels: bool = False  # the framework made floats of integer labels: those that this rounds are an error
 
     @classmethod
-    def of(cls, ndim: int | None, names: Names, arguments: Mapping[str, Any]) -> Settings:
-        """Take the settings out of a function's arguments, and check them."""
-        nhood = None if arguments["nhood"] is None else as_tuples(arguments["nhood"])
-        layout = _checks.as_choice(arguments["data_format"], "data_format", DATA_FORMATS)
-        return cls(ndim, nhood, Options.of(arguments), layout == "channels_last", names)
+    def of(
+        cls,
+        ndim: int | None,
+        names: Names,
+        nhood: npt.ArrayLike | None,
+        options: LossOptions,
+        data_format: str,
+    ) -> Settings:
+        """Check what a user gave, and take it as settings."""
+        offsets = None if nhood is None else as_tuples(nhood)
+        layout = _checks.as_choice(data_format, "data_format", DATA_FORMATS)
+        return cls(ndim, offsets, Options.of(options), layout == "channels_last", names)
 
-    # A method, as Dynamo did not know properties of named tuples in PyTorch 2.4.
+    # A method and no property: the compiler of PyTorch 2.4 does not know properties of named tuples.
     def channel_axis(self) -> int:
         """Axis of the channels in affinities."""
         return -1 if self.channels_last else 1
@@ -166,12 +156,3 @@ class Settings(NamedTuple):
 def _check_mask(mask: Tensor, name: str) -> None:
     if mask.dtype != "bool":
         raise TypeError(f"{name} must have dtype {mask.prefix}bool, got {mask}")
-
-
-def check_limit(labels: _checks.Array, limit: int | None) -> None:
-    """Check that labels are below `limit`: larger ones were rounded when something turned them into floats."""
-    largest = 0 if limit is None else labels.max(initial=0)
-    if limit is not None and np.isfinite(largest) and largest >= limit:
-        raise ValueError(
-            f"seg must hold labels below {limit}, as its floating point dtype rounds larger ones, got {largest:.0f}"
-        )

@@ -1,0 +1,8 @@
+#include "malis/malis.hpp"
+
+namespace malis {
+MALIS_PUBLIC_INSTANCES(, float)
+MALIS_PUBLIC_INSTANCES(, double)
+MALIS_NUMBERING_INSTANCES(, std::uint32_t)
+MALIS_NUMBERING_INSTANCES(, std::uint64_t)
+}  // namespace malis
