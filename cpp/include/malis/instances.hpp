@@ -17,9 +17,9 @@
 
 #define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         CountSink<T, Index>&);                                                       \
+                                         CountSink<T, Index>&, bool, bool);                                           \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         LossSink<T, Index>&);                                                        \
+                                         LossSink<T, Index>&, bool, bool);                                            \
     prefix template double count_on_graph(const EdgeList<Index>&, const T*, const Labels<Index>&, const PairOptions&, \
                                           bool, bool, CountSink<T, Index>&);
 

@@ -21,6 +21,7 @@
 #include "malis/affinity.hpp"
 #include "malis/buffer.hpp"
 #include "malis/edge_list.hpp"
+#include "malis/graph/recognise_grid.hpp"
 #include "malis/grid.hpp"
 #include "malis/instances.hpp"
 #include "malis/integers.hpp"
@@ -162,7 +163,17 @@ void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg
         compact_labels<Index>(seg, list.nodes, options.unlabelled_mask, options.ignore_background, options.threads);
     CountSink<T, Index> sink(pos, neg, list.edges);
     sink.clear(options.threads);
-    count_on_graph<T, Index>(list, weights, labels, options, pos != nullptr, neg != nullptr, sink);
+    const auto grid = list.wide1 != nullptr
+                          ? recognise_grid(list.wide1, list.wide2, list.edges, list.nodes, options.threads)
+                          : recognise_grid(list.narrow1, list.narrow2, list.edges, list.nodes, options.threads);
+    const bool want_positive = pos != nullptr, want_negative = neg != nullptr;
+    if (grid) {
+        count_on_grid<T, Index>({static_cast<Index>(grid->shape[0]), static_cast<Index>(grid->shape[1]),
+                                 static_cast<Index>(grid->shape[2]), grid->nhood},
+                                weights, labels, options, sink, want_positive, want_negative);
+        return;
+    }
+    count_on_graph<T, Index>(list, weights, labels, options, want_positive, want_negative, sink);
 }
 
 }  // namespace detail

@@ -827,20 +827,23 @@ class ConstrainedCount {
 
 }  // namespace detail
 
-// Counts on a volume; returns the loss of the sink.
+// Counts on a volume, of the kinds that are wanted; returns the loss of the sink.
 template <class T, class Index, class Sink>
 double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
-                     Sink& sink) {
+                     Sink& sink, bool want_positive = true, bool want_negative = true) {
     const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
-    if (masks) return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
+    if (masks) return count_on_graph<T, Index>(grid, aff, labels, options, want_positive, want_negative, sink);
     double loss = 0;
-    if (options.constrain_positive || options.constrain_negative) {
+    const bool constrained_positive = want_positive && options.constrain_positive;
+    const bool constrained_negative = want_negative && options.constrain_negative;
+    if (constrained_positive || constrained_negative) {
         const int threads = grid.voxels < (Index{1} << 15) ? 1 : options.threads;
         detail::ConstrainedCount<T, Index, Sink> count(grid, aff, labels, threads, sink);
-        loss += count.positive(options.constrain_positive);
-        if (options.constrain_negative) loss += count.negative();
+        loss += count.positive(constrained_positive);
+        if (constrained_negative) loss += count.negative();
     }
-    const bool positive = !options.constrain_positive, negative = !options.constrain_negative;
+    const bool positive = want_positive && !options.constrain_positive,
+               negative = want_negative && !options.constrain_negative;
     if (!positive && !negative) return loss;
     const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
     if (few_face_edges(grid, shape))
