@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -140,6 +142,39 @@ void check_watershed(const Problem& problem, const std::vector<std::int32_t>& se
         for (const Index v : seed) result.push_back(v != detail::no_seed<Index> ? seeds[v] : 0);
         CHECK_SAME(result, expected);
     }
+}
+
+// Against the same volume without blocks; test_rand_curve.cpp compares the curve with all segmentations.
+template <class T, class Index>
+void check_curve(const Problem& problem, const std::vector<std::int32_t>& seg, const std::vector<T>& aff) {
+    const Grid<Index> grid = make_grid<Index>(problem.volume);
+    const auto labels = compact_labels<Index>(seg.data(), seg.size(), nullptr, true, 1);
+    const auto curve_of = [&](std::optional<BlockShape> blocks, int threads) {
+        return detail::rand_curve<T, Index>(grid, aff.data(), labels, blocks, threads);
+    };
+    const auto expected = curve_of(std::nullopt, 1);
+    for (const int threads : {1, 3}) {
+        const auto curve = curve_of(problem.blocks, threads);
+        CHECK_EQUAL(curve.best_threshold, expected.best_threshold);
+        const auto same = [](const auto& a, const auto& b) {
+            return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
+        };
+        CHECK(same(curve.thresholds, expected.thresholds));
+        CHECK(same(curve.first, expected.first));
+        CHECK(same(curve.true_positives, expected.true_positives));
+        CHECK(same(curve.false_positives, expected.false_positives));
+        CHECK(same(curve.voi_split, expected.voi_split));
+        CHECK(same(curve.voi_merge, expected.voi_merge));
+    }
+}
+
+MALIS_TEST(curves) {
+    each_problem<float>(8, [](const auto& problem, const auto& seg, const auto& aff) {
+        check_curve<float, std::uint32_t>(problem, seg, aff);
+    });
+    each_problem<double>(9, [](const auto& problem, const auto& seg, const auto& aff) {
+        check_curve<double, std::uint64_t>(problem, seg, aff);
+    });
 }
 
 MALIS_TEST(watersheds) {

@@ -30,7 +30,8 @@
     prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                                \
     prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);                  \
     prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);              \
-    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&, int);          \
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,                        \
+                                                            std::optional<BlockShape>, int);                           \
     prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
 
 // For one type of affinities and one of indices.

@@ -197,7 +197,8 @@ RandCurve<T> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int 
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
         const auto labels = compact_labels<Index>(seg, volume.voxels(), nullptr, true, threads);
-        return detail::rand_curve<T, Index>(make_grid<Index>(volume), aff, labels, threads);
+        const Grid<Index> grid = make_grid<Index>(volume);
+        return detail::rand_curve<T, Index>(grid, aff, labels, blocks_that_pay(grid), threads);
     });
 }
 

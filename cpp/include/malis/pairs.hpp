@@ -845,9 +845,8 @@ double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>&
     const bool positive = want_positive && !options.constrain_positive,
                negative = want_negative && !options.constrain_negative;
     if (!positive && !negative) return loss;
-    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
-    if (few_face_edges(grid, shape))
-        return loss + count_on_blocks<T, Index>(grid, aff, labels, shape, options.threads, positive, negative, sink);
+    if (const auto blocks = blocks_that_pay(grid))
+        return loss + count_on_blocks<T, Index>(grid, aff, labels, *blocks, options.threads, positive, negative, sink);
     return loss + count_on_graph<T, Index>(grid, aff, labels, options, positive, negative, sink);
 }
 

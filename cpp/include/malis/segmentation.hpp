@@ -221,8 +221,7 @@ void flood_from_seeds(const EdgeList<Index>& list, const T* aff, Buffer<Index>& 
 }
 template <class T, class Index>
 void flood_from_seeds(const Grid<Index>& grid, const T* aff, Buffer<Index>& seed, int threads) {
-    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
-    if (few_face_edges(grid, shape)) block_watershed<T, Index>(grid, aff, shape, seed.data(), threads);
+    if (const auto blocks = blocks_that_pay(grid)) block_watershed<T, Index>(grid, aff, *blocks, seed.data(), threads);
     else flood_in_one_go<T, Index>(grid, aff, seed, threads);
 }
 

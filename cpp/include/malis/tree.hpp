@@ -53,9 +53,9 @@ Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T*
 
 template <class T, class Index>
 Buffer<TreeEdge<T, Index>> spanning_tree_edges(const Grid<Index>& grid, const T* aff, int threads) {
-    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
-    return few_face_edges(grid, shape) ? block_spanning_tree<T, Index>(grid, aff, shape, threads)
-                                       : whole_spanning_tree<T, Index>(grid, aff, threads);
+    const auto blocks = blocks_that_pay(grid);
+    return blocks ? block_spanning_tree<T, Index>(grid, aff, *blocks, threads)
+                  : whole_spanning_tree<T, Index>(grid, aff, threads);
 }
 
 template <class T, class Node, class Index>

@@ -16,7 +16,7 @@
 #include "malis/buffer.hpp"
 #include "malis/grid.hpp"
 #include "malis/label_histogram.hpp"
-#include "malis/objects.hpp"
+#include "malis/labels.hpp"
 #include "malis/order.hpp"
 #include "malis/parallel.hpp"
 #include "malis/prefetch.hpp"

@@ -26,6 +26,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "malis/buffer.hpp"
@@ -88,6 +90,14 @@ bool few_face_edges(const Grid<Index>& grid, BlockShape shape) {
         all += 1;
     }
     return inside >= least_inside * all;
+}
+
+// The shape of blocks where these pay, none where they do not.
+template <class Index>
+std::optional<BlockShape> blocks_that_pay(const Grid<Index>& grid) {
+    const BlockShape shape = block_shape(grid.depth, grid.height, grid.width);
+    if (!few_face_edges(grid, shape)) return std::nullopt;
+    return shape;
 }
 
 // A volume, divided into blocks.
