@@ -25,7 +25,8 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
 template <class F>
 auto visit_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1, const py::array& node2,
                 F&& f) {
-    if (affinities.ndim() != 1) throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
+    if (affinities.ndim() != 1)
+        throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
     if (nodes < 1) throw py::value_error("tree.shape must hold at least one voxel, got " + std::to_string(nodes));
     check_shape(node1, "tree.node1", shape_of(affinities));
     check_shape(node2, "tree.node2", shape_of(affinities));
@@ -92,11 +93,12 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
 }  // namespace
 
 void register_tree(py::module_& m) {
-    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::arg("num_threads"));
+    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::kw_only(),
+          py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"), py::arg("thresholds"), py::arg("size_thresh"), py::arg("num_threads"));
+          py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
-          py::arg("highest"));
+          py::kw_only(), py::arg("highest"));
 }
 
 }  // namespace malis::bindings

@@ -189,12 +189,10 @@ MALIS_TEST(watersheds) {
 }
 
 MALIS_TEST(trees) {
-    each_problem<float>(4, [](const auto& problem, const auto&, const auto& aff) {
-        check_tree<float, std::uint32_t>(problem, aff);
-    });
-    each_problem<double>(5, [](const auto& problem, const auto&, const auto& aff) {
-        check_tree<double, std::uint64_t>(problem, aff);
-    });
+    each_problem<float>(
+        4, [](const auto& problem, const auto&, const auto& aff) { check_tree<float, std::uint32_t>(problem, aff); });
+    each_problem<double>(
+        5, [](const auto& problem, const auto&, const auto& aff) { check_tree<double, std::uint64_t>(problem, aff); });
 }
 
 MALIS_TEST(counts) {

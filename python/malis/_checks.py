@@ -37,9 +37,12 @@ def as_nhood(nhood: npt.ArrayLike, ndim: int | None = None) -> npt.NDArray[np.in
 def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) -> Array:
     """Check floating point numbers: float32 and float64 as they are, float16 as float32, C-contiguous.
 
-    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well.
+    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well, and bytes (uint8),
+    which is how large predictions are stored, as 0..255 for 0..1.
     """
     aff = np.asarray(array)
+    if aff.dtype == np.uint8 and integers:
+        aff = bytes_as_affinities(aff)
     if aff.dtype.kind in "iub" and integers:
         exact = aff.dtype.kind == "b" or aff.dtype.itemsize <= 2
         aff = aff.astype(np.float32 if exact else np.float64)
@@ -52,6 +55,11 @@ def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) ->
     return contiguous(aff)
 
 
+def bytes_as_affinities(aff: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return bytes as affinities: 0 is 0 and 255 is 1. The only place where bytes become floats."""
+    return np.divide(aff, np.float32(255), dtype=np.float32)
+
+
 def contiguous(array: Array) -> Array:
     """Return the array itself where it is C-contiguous, aligned and of native byte order, else a copy."""
     if not array.dtype.isnative:
@@ -59,13 +67,18 @@ def contiguous(array: Array) -> Array:
     return np.require(array, requirements=["C", "A"])
 
 
-def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -> Array:
-    """Check labels: any integer dtype or bool as they are, floats where they hold integers; at least 0."""
+def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None, *, for_core: bool = False) -> Array:
+    """Check labels: any integer dtype or bool as they are, floats where they hold integers; at least 0.
+
+    With `for_core` negative labels pass: the functions of the core that take `seg` refuse them, on all threads.
+    """
     seg = np.asarray(array)
     if seg.size == 0:
         raise ValueError(f"{name} must not be empty, got {describe(seg)}")
     # Frameworks hand over floats, and nearly all hold 32-bit integers: one pass tells, and converts them.
-    small = _core.whole_numbers(contiguous(seg), num_threads) if seg.dtype in (np.float32, np.float64) else None
+    small = None
+    if seg.dtype in (np.float32, np.float64):
+        small = _core.whole_numbers(contiguous(seg), num_threads=num_threads)
     if small is not None:
         seg = small
     if seg.dtype.kind == "f":
@@ -78,9 +91,34 @@ def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -
         seg = contiguous(seg).view(np.uint8)
     if seg.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integer labels, got {describe(seg)}")
-    if seg.dtype.kind == "i" and seg.min() < 0:
+    if not for_core and seg.dtype.kind == "i" and seg.min() < 0:
         raise ValueError(f"{name} must hold labels of at least 0, got {seg.min()}")
     return contiguous(seg)
+
+
+def as_label(value: object, name: str) -> int:
+    """Check one label: any integer, also a negative one."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+    """Check labels of a truth: voxels that carry `ignore_label` become 0; also returns where they are, None: nowhere.
+
+    `ignore_label` is None or an integer, also a negative one.
+    """
+    if ignore_label is None:
+        return as_labels(array, name), None
+    label = as_label(ignore_label, "ignore_label")
+    seg = np.asarray(array)
+    if seg.dtype.kind not in "iufb":
+        return as_labels(seg, name), None  # which refuses it
+    ignored = np.asarray(seg == label)
+    if not ignored.any():
+        return as_labels(seg, name), None
+    return as_labels(np.where(ignored, seg.dtype.type(0), seg), name), ignored
 
 
 def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
@@ -172,6 +210,18 @@ def as_integer(value: object, name: str, least: int) -> int:
 def as_size(value: object, name: str) -> int:
     """Check a number of voxels; more than any volume has are as good as 2**62."""
     return min(as_integer(value, name, 0), 2**62)
+
+
+def as_size_thresh(min_size: object, size_thresh: object = None) -> int:
+    """Check how small an object may be, by either name; returns the largest number of voxels that is too small.
+
+    `min_size` drops objects of fewer voxels. `size_thresh`, from the older packages, drops those of at most as many.
+    """
+    if size_thresh is not None:
+        if min_size is not None:
+            raise ValueError(f"size_thresh must not be given beside min_size, got {size_thresh!r} and {min_size!r}")
+        return as_size(size_thresh, "size_thresh")
+    return 1 if min_size is None else max(0, as_size(min_size, "min_size") - 1)
 
 
 def as_threads(value: object) -> int | None:

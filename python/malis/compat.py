@@ -8,6 +8,7 @@ served by `pairs`, `malis_loss` and `affgraph_to_seg`, which need no lists of no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -405,6 +406,8 @@ def compute_V_rand_N2(segTrue: ArrayLike, segEst: ArrayLike) -> tuple[float, flo
     """
     labels = _label_pair(segTrue, segEst, "segTrue", "segEst")
     scores = metrics.rand_scores(*labels, background_is_segment=True)
+    if math.isnan(scores.f_score):
+        return 1.0, 1.0, 1.0
     # The TuragaLab package calls the two parts the other way round.
     return scores.f_score, scores.merge, scores.split
 

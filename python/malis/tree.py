@@ -80,15 +80,15 @@ def maximum_spanning_tree(aff: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threa
     offsets = _checks.as_nhood(nhood)
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_channels(affinities, offsets)
-    tree = _core.maximum_spanning_tree(affinities, offsets, _checks.as_threads(num_threads))
+    tree = _core.maximum_spanning_tree(affinities, offsets, num_threads=_checks.as_threads(num_threads))
     return SpanningTree(*tree, shape=affinities.shape[1:])
 
 
 def segment_tree(
     tree: SpanningTree,
     thresholds: Sequence[float] | npt.NDArray[Any],
-    size_thresh: int = 1,
     *,
+    min_size: int = 2,
     num_threads: int | None = None,
 ) -> list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
     """Segment an affinity graph at many thresholds, from its spanning tree.
@@ -99,16 +99,16 @@ def segment_tree(
         What `maximum_spanning_tree` returned.
     thresholds : sequence of float
         Edges with affinities of at least the threshold connect; in any order.
-    size_thresh : int, optional
-        Components of at most so many voxels become background.
+    min_size : int, optional
+        Components of fewer voxels become background.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
     Returns
     -------
     list of (seg, sizes)
-        For every threshold what ``affgraph_to_seg(aff, nhood, size_thresh, threshold=threshold)`` returns: labels and
-        their numbers of voxels.
+        For every threshold what ``affgraph_to_seg(aff, nhood, min_size=min_size, threshold=threshold)`` returns: labels
+        and their numbers of voxels.
 
     Raises
     ------
@@ -134,8 +134,8 @@ def segment_tree(
     return _core.segment_tree(
         *parts,
         [_checks.as_threshold(level, "thresholds") for level in levels.tolist()],
-        _checks.as_size(size_thresh, "size_thresh"),
-        _checks.as_threads(num_threads),
+        size_thresh=_checks.as_size_thresh(min_size),
+        num_threads=_checks.as_threads(num_threads),
     )
 
 
@@ -180,7 +180,7 @@ def linkage(tree: SpanningTree, *, highest: float = 1.0) -> npt.NDArray[np.float
     top = _checks.as_real(highest, "highest")
     if affinities.size > 0 and affinities[0] > top:
         raise ValueError(f"highest must be at least the highest affinity of the tree, {affinities[0]}, got {highest!r}")
-    return _core.linkage(math.prod(shape), affinities, node1, node2, top)
+    return _core.linkage(math.prod(shape), affinities, node1, node2, highest=top)
 
 
 def _parts(tree: SpanningTree) -> tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

@@ -13,8 +13,8 @@
 #include <optional>
 #include <vector>
 
-#include "malis/grid.hpp"
-#include "malis/parallel.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/support/parallel.hpp"
 
 namespace malis {
 
@@ -93,7 +93,9 @@ class NodeLists {
     GridOfLists guess(const std::array<std::size_t, 3>& shape) const {
         GridOfLists grid{shape, {}};
         const auto at = [&](std::size_t v, int axis) {
-            const std::size_t x = axis == 0 ? v / shape[2] / shape[1] : axis == 1 ? v / shape[2] % shape[1] : v % shape[2];
+            const std::size_t x = axis == 0   ? v / shape[2] / shape[1]
+                                  : axis == 1 ? v / shape[2] % shape[1]
+                                              : v % shape[2];
             return static_cast<std::int64_t>(x);
         };
         for (std::size_t k = 0; k < offsets_; ++k) {
@@ -113,32 +115,35 @@ class NodeLists {
         const auto [depth, height, width] = grid.shape;
         const std::size_t rows = depth * height;
         std::atomic<bool> all{true};
-        parallel_ranges(rows * offsets_, (std::size_t{1} << 15) / width + 1, threads, [&, width = width, height = height,
-                                                                                     depth = depth](std::size_t begin,
-                                                                                                    std::size_t end) {
-            for (std::size_t r = begin; r < end && all.load(std::memory_order_relaxed); ++r) {
-                const std::size_t k = r / rows, row = r % rows;
-                const Offset& o = grid.nhood[k];
-                const std::int64_t z = static_cast<std::int64_t>(row / height) + o.z,
-                                   y = static_cast<std::int64_t>(row % height) + o.y,
-                                   w = static_cast<std::int64_t>(width);
-                const bool decides = o.z != 0 || o.y != 0 || o.x != 0;
-                const bool inside = decides && z >= 0 && z < static_cast<std::int64_t>(depth) && y >= 0 &&
-                                    y < static_cast<std::int64_t>(height);
-                const std::size_t from = inside ? static_cast<std::size_t>(std::clamp<std::int64_t>(-o.x, 0, w)) : 0;
-                const std::size_t to = inside ? std::max(from, static_cast<std::size_t>(std::clamp<std::int64_t>(w - o.x, 0, w))) : 0;
-                const std::uint64_t v = row * width;
-                const std::uint64_t u = static_cast<std::uint64_t>((z * static_cast<std::int64_t>(height) + y) * w + o.x);
-                const Node* const a = node1_ + k * nodes_ + v;
-                const Node* const b = node2_ + k * nodes_ + v;
-                bool wrong = false;
-                for (std::size_t x = 0; x < from; ++x) wrong |= exists(k * nodes_ + v + x);
-                for (std::size_t x = from; x < to; ++x)
-                    wrong |= (a[x] != static_cast<Node>(v + x)) | (b[x] != static_cast<Node>(u + x));
-                for (std::size_t x = to; x < width; ++x) wrong |= exists(k * nodes_ + v + x);
-                if (wrong) all.store(false, std::memory_order_relaxed);
-            }
-        });
+        parallel_ranges(
+            rows * offsets_, (std::size_t{1} << 15) / width + 1, threads,
+            [&, width = width, height = height, depth = depth](std::size_t begin, std::size_t end) {
+                for (std::size_t r = begin; r < end && all.load(std::memory_order_relaxed); ++r) {
+                    const std::size_t k = r / rows, row = r % rows;
+                    const Offset& o = grid.nhood[k];
+                    const std::int64_t z = static_cast<std::int64_t>(row / height) + o.z,
+                                       y = static_cast<std::int64_t>(row % height) + o.y,
+                                       w = static_cast<std::int64_t>(width);
+                    const bool decides = o.z != 0 || o.y != 0 || o.x != 0;
+                    const bool inside = decides && z >= 0 && z < static_cast<std::int64_t>(depth) && y >= 0 &&
+                                        y < static_cast<std::int64_t>(height);
+                    const std::size_t from =
+                        inside ? static_cast<std::size_t>(std::clamp<std::int64_t>(-o.x, 0, w)) : 0;
+                    const std::size_t to =
+                        inside ? std::max(from, static_cast<std::size_t>(std::clamp<std::int64_t>(w - o.x, 0, w))) : 0;
+                    const std::uint64_t v = row * width;
+                    const std::uint64_t u =
+                        static_cast<std::uint64_t>((z * static_cast<std::int64_t>(height) + y) * w + o.x);
+                    const Node* const a = node1_ + k * nodes_ + v;
+                    const Node* const b = node2_ + k * nodes_ + v;
+                    bool wrong = false;
+                    for (std::size_t x = 0; x < from; ++x) wrong |= exists(k * nodes_ + v + x);
+                    for (std::size_t x = from; x < to; ++x)
+                        wrong |= (a[x] != static_cast<Node>(v + x)) | (b[x] != static_cast<Node>(u + x));
+                    for (std::size_t x = to; x < width; ++x) wrong |= exists(k * nodes_ + v + x);
+                    if (wrong) all.store(false, std::memory_order_relaxed);
+                }
+            });
         return all.load();
     }
 
@@ -152,7 +157,7 @@ class NodeLists {
 // The volume of which these are the lists of nodes, edge by edge; none where there is no such grid.
 template <class Node>
 std::optional<GridOfLists> recognise_grid(const Node* node1, const Node* node2, std::size_t edges, std::size_t nodes,
-                                     int threads) {
+                                          int threads) {
     if (nodes == 0 || edges == 0 || edges % nodes != 0) return std::nullopt;
     return detail::NodeLists<Node>(node1, node2, edges, nodes).recognise(threads);
 }

@@ -13,50 +13,21 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/grid.hpp"
-#include "malis/label_histogram.hpp"
-#include "malis/labels.hpp"
-#include "malis/order.hpp"
-#include "malis/parallel.hpp"
-#include "malis/prefetch.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/pairs/all_pairs.hpp"
+#include "malis/pairs/sink.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/prefetch.hpp"
 #include "malis/tree/block_forest.hpp"
-#include "malis/union_find.hpp"
+#include "malis/tree/label_histogram.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
 namespace detail {
-
-// How many voxels carry each label.
-template <class Index>
-std::vector<std::uint64_t> label_sizes(const Labels<Index>& labels, int threads) {
-    const std::size_t n = labels.of.size(), count = static_cast<std::size_t>(labels.count) + 1;
-    // Every slab needs a table over all labels.
-    const std::size_t slabs = count < n / 16 && threads > 1 ? static_cast<std::size_t>(threads) : 1;
-    std::vector<std::vector<Index>> of_slab(slabs);
-    parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
-        std::vector<Index> sizes(count, 0);
-        for (std::size_t v = n / slabs * slab; v < (slab + 1 < slabs ? n / slabs * (slab + 1) : n); ++v)
-            ++sizes[labels.of[v]];
-        of_slab[slab] = std::move(sizes);
-    });
-    std::vector<std::uint64_t> sizes(count, 0);
-    for (const auto& slab : of_slab)
-        for (std::size_t l = 0; l < count; ++l) sizes[l] += slab[l];
-    return sizes;
-}
-
-// The pairs of all voxels that carry a label.
-inline PairCount all_pairs(const std::vector<std::uint64_t>& label_sizes) {
-    PairCount pairs{0, 0};
-    std::uint64_t foreground = 0;
-    for (std::size_t l = 1; l < label_sizes.size(); ++l) {
-        foreground += label_sizes[l];
-        pairs.pos += pairs_of(label_sizes[l]);
-    }
-    pairs.neg = pairs_of(foreground) - pairs.pos;
-    return pairs;
-}
 
 // What nodes of a block carry: one label each, or none, and further labels of some of them.
 template <class Index>
@@ -76,7 +47,11 @@ class CountCarry {
   public:
     CountCarry(const Blocks<T, Index>& blocks, const Labels<Index>& labels, std::vector<NodeLabels<Index>>& nodes,
                Receive receive)
-        : blocks_(blocks), labels_(labels), nodes_(nodes), receive_(std::move(receive)), histograms_(0, labels.count, 0, 1) {}
+        : blocks_(blocks),
+          labels_(labels),
+          nodes_(nodes),
+          receive_(std::move(receive)),
+          histograms_(0, labels.count, 0, 1) {}
 
     void begin(const BlockKruskal<T, Index>& kruskal) {
         kruskal_ = &kruskal;
@@ -159,13 +134,6 @@ void count_links(const BlockForest<T, Index>& forest, const Buffer<ForestLink<T,
     }
 }
 
-template <class T, class Index>
-struct Decision {
-    Rank<T> rank;
-    Index edge;
-    PairCount pairs;
-};
-
 // What the edges of a block decide, or at last all links, goes to deliver(decisions, part, thread), with the number of the
 // block or, for the links, that of blocks.
 template <class T, class Index>
@@ -189,9 +157,7 @@ class DecisionReceiver {
     void operator()(Rank<T> rank, Index edge, PairCount pairs) { list_.push_back({rank, edge, pairs}); }
 
   private:
-    PairCount wanted(PairCount pairs) const {
-        return {want_positive_ ? pairs.pos : 0, want_negative_ ? pairs.neg : 0};
-    }
+    PairCount wanted(PairCount pairs) const { return {want_positive_ ? pairs.pos : 0, want_negative_ ? pairs.neg : 0}; }
     const DeliverDecisions<T, Index>& deliver_;
     std::size_t thread_;
     bool want_positive_, want_negative_;
@@ -220,8 +186,8 @@ void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>
 
 // Unconstrained counts on a volume; returns the loss of the sink.
 template <class T, class Index, class Sink>
-double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, BlockShape shape, int threads,
-                       bool want_positive, bool want_negative, Sink& sink) {
+double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, BlockShape shape,
+                       int threads, bool want_positive, bool want_negative, Sink& sink) {
     using List = Buffer<detail::Decision<T, Index>>;
     const auto emit = [&](const List& list, std::size_t begin, std::size_t end, std::size_t thread) {
         double loss = 0;

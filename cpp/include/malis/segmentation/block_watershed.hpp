@@ -14,12 +14,12 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/grid.hpp"
-#include "malis/order.hpp"
-#include "malis/parallel.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
 #include "malis/tree/block_forest.hpp"
-#include "malis/union_find.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -74,7 +74,7 @@ class BlockWatershed {
         explicit Work(const Blocks<T, Index>& blocks) : kruskal(blocks) {}
         BlockKruskal<T, Index> kruskal;
         Buffer<Rank<T>> opens;
-        Buffer<bool> is_open;   // per root: it is a node
+        Buffer<bool> is_open;  // per root: it is a node
     };
 
     // Calls f(voxel of the volume, number in the block, length) for every row of a block.
@@ -122,9 +122,7 @@ class BlockWatershed {
             is_open[of] = true;
             ++next;
         };
-        const auto give = [&](Local to, Local what) {
-            sets.each_member(to, [&](Local v) { gets[v] = what; });
-        };
+        const auto give = [&](Local to, Local what) { sets.each_member(to, [&](Local v) { gets[v] = what; }); };
         Buffer<Link>& links = solved.links;
         // Where two components have become one over a link they may in fact have got different seeds before. So it
         // matters which voxel an edge leads to.
@@ -163,24 +161,25 @@ class BlockWatershed {
     Buffer<Index> seeds_of_nodes(Index nodes, int threads) const {
         std::vector<Stream<Link, Index>> streams;
         for (const Solved& block : solved_) streams.push_back({block.links.begin(), block.links.end(), block.base});
-        const Buffer<Link> links = merge_links(blocks_, std::move(streams), threads, [&](std::size_t i, Buffer<Link>& to) {
-            each_owned_face_edge(blocks_, i, [&](Local v, Index edge, std::size_t other, Local u) {
-                const Solved* a = &solved_[i];
-                const Solved* b = &solved_[other];
-                Local of_a = a->gets[v], of_b = b->gets[u];
-                std::size_t block_of_b = other;
-                if ((of_a & is_node) == 0) {
-                    if ((of_b & is_node) == 0) return;
-                    std::swap(a, b);
-                    std::swap(of_a, of_b);
-                    block_of_b = i;
-                }
-                const Index node = a->base + (of_a & ~is_node);
-                const Rank<T> rank = to_rank(blocks_.aff[edge]);
-                if (of_b & is_node) to.push_back({rank, edge, node, b->base + (of_b & ~is_node), 0});
-                else to.push_back({rank, edge, node, voxel(block_of_b, of_b), 1});
+        const Buffer<Link> links =
+            merge_links(blocks_, std::move(streams), threads, [&](std::size_t i, Buffer<Link>& to) {
+                each_owned_face_edge(blocks_, i, [&](Local v, Index edge, std::size_t other, Local u) {
+                    const Solved* a = &solved_[i];
+                    const Solved* b = &solved_[other];
+                    Local of_a = a->gets[v], of_b = b->gets[u];
+                    std::size_t block_of_b = other;
+                    if ((of_a & is_node) == 0) {
+                        if ((of_b & is_node) == 0) return;
+                        std::swap(a, b);
+                        std::swap(of_a, of_b);
+                        block_of_b = i;
+                    }
+                    const Index node = a->base + (of_a & ~is_node);
+                    const Rank<T> rank = to_rank(blocks_.aff[edge]);
+                    if (of_b & is_node) to.push_back({rank, edge, node, b->base + (of_b & ~is_node), 0});
+                    else to.push_back({rank, edge, node, voxel(block_of_b, of_b), 1});
+                });
             });
-        });
         UnionFind<Index> sets;
         sets.reset(nodes);
         Buffer<Index> seed(nodes);

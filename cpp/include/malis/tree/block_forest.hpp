@@ -30,12 +30,13 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/grid.hpp"
-#include "malis/order.hpp"
-#include "malis/parallel.hpp"
-#include "malis/select.hpp"
-#include "malis/union_find.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/sort.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -109,17 +110,19 @@ class Blocks {
   public:
     using Local = detail::Local;
     struct Block {
-        Index z, y, x;                // its first voxel
+        Index z, y, x;  // its first voxel
         Index depth, height, width;
         std::size_t voxels() const { return static_cast<std::size_t>(depth) * height * width; }
     };
 
     Blocks(const Grid<Index>& grid, const T* aff, BlockShape shape)
-        : grid(grid), aff(aff),
+        : grid(grid),
+          aff(aff),
           depth_(static_cast<Index>(std::min<std::size_t>(shape.depth, grid.depth))),
           height_(static_cast<Index>(std::min<std::size_t>(shape.height, grid.height))),
           width_(static_cast<Index>(std::min<std::size_t>(shape.width, grid.width))),
-          along_z_(count(grid.depth, depth_)), along_y_(count(grid.height, height_)),
+          along_z_(count(grid.depth, depth_)),
+          along_y_(count(grid.height, height_)),
           along_x_(count(grid.width, width_)) {
         while ((std::size_t{1} << row_bits) < width_) ++row_bits;
     }
@@ -248,10 +251,10 @@ class BlockKruskal {
         });
         distance_.clear();
         for (const auto& step : blocks_.grid.steps) {
-            distance_.push_back(static_cast<std::int32_t>(
-                (step.offset.z * static_cast<std::int64_t>(block.height) + step.offset.y) *
-                    (std::int64_t{1} << blocks_.row_bits) +
-                step.offset.x));
+            distance_.push_back(
+                static_cast<std::int32_t>((step.offset.z * static_cast<std::int64_t>(block.height) + step.offset.y) *
+                                              (std::int64_t{1} << blocks_.row_bits) +
+                                          step.offset.x));
         }
     }
 
@@ -341,7 +344,8 @@ class BlockKruskal {
             for (std::int64_t z = z0; z < z1; ++z) {
                 for (std::int64_t y = y0; y < y1; ++y) {
                     const std::size_t row = static_cast<std::size_t>(z * static_cast<std::int64_t>(block_.height) + y);
-                    const std::uint32_t v = static_cast<std::uint32_t>((row << blocks_.row_bits) + static_cast<std::size_t>(x0));
+                    const std::uint32_t v =
+                        static_cast<std::uint32_t>((row << blocks_.row_bits) + static_cast<std::size_t>(x0));
                     f(k, channel + first_of_row_[row] + x0, v,
                       static_cast<std::uint32_t>(static_cast<std::int32_t>(v) + distance_[k]),
                       static_cast<std::size_t>(x1 - x0));
@@ -482,7 +486,8 @@ void sort_by_order(Buffer<Item>& items, Buffer<Item>& scratch, SortScratch<T, st
         bool ordered = true;
         for (; j < n && items[j].rank == items[i].rank; ++j) ordered &= items[j - 1].edge < items[j].edge;
         if (!ordered)
-            std::sort(items.begin() + i, items.begin() + j, [](const Item& x, const Item& y) { return x.edge < y.edge; });
+            std::sort(items.begin() + i, items.begin() + j,
+                      [](const Item& x, const Item& y) { return x.edge < y.edge; });
         i = j;
     }
 }
@@ -546,7 +551,8 @@ class CutStreams {
 // Merges streams; move(item, base) is what becomes of an item.
 template <class T, class Item, class Index, class Move>
 Buffer<Item> merge_streams(const std::vector<Stream<Item, Index>>& streams, int threads, Move&& move) {
-    const CutStreams<Item, Index> cut(streams, [](const Item& x, const Item& y) { return x.before(y); }, threads);
+    const CutStreams<Item, Index> cut(
+        streams, [](const Item& x, const Item& y) { return x.before(y); }, threads);
     Buffer<Item> merged(cut.total());
     struct Work {
         Buffer<Item> items, scratch;

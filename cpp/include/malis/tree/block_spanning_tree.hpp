@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "malis/buffer.hpp"
-#include "malis/grid.hpp"
-#include "malis/order.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/support/buffer.hpp"
 #include "malis/tree/block_forest.hpp"
-#include "malis/union_find.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
 
 namespace malis {
 
@@ -19,9 +19,7 @@ template <class T, class Index>
 struct TreeEdge {
     Rank<T> rank;
     Index edge;
-    bool before(const TreeEdge& other) const {
-        return rank < other.rank || (rank == other.rank && edge < other.edge);
-    }
+    bool before(const TreeEdge& other) const { return rank < other.rank || (rank == other.rank && edge < other.edge); }
 };
 
 namespace detail {
