@@ -33,8 +33,8 @@
     prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                        \
     prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);          \
     prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);      \
-    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,       \
-                                                        std::optional<BlockShape>, int);                        \
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,        \
+                                                    std::optional<BlockShape>, int);                           \
     prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
 
 // For one type of affinities and one of indices.
@@ -60,6 +60,8 @@
     prefix template std::vector<std::int64_t> watershed_basins(const Volume&, const T*, double, std::int64_t, Label*,  \
                                                                int);                                                   \
     prefix template SpanningTree<T, Label> maximum_spanning_tree<Label, T>(const Volume&, const T*, int);              \
+    prefix template void smaller_sizes<std::uint32_t, T, Label>(const TreeView<T, Label>&, Label*);                    \
+    prefix template void smaller_sizes<std::uint64_t, T, Label>(const TreeView<T, Label>&, Label*);                    \
     prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
     prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
     MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                                \

@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "malis/graph/grid.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
+#include "malis/support/read_once.hpp"
 
 namespace malis {
 
@@ -31,39 +33,45 @@ class NodeLists {
     NodeLists(const Node* node1, const Node* node2, std::size_t edges, std::size_t nodes)
         : node1_(node1), node2_(node2), nodes_(nodes), offsets_(nodes == 0 ? 0 : edges / nodes) {}
 
-    std::optional<GridOfLists> recognise(int threads) const {
+    std::optional<GridOfLists> recognise(int threads) {
         // The distances of nearest neighbours are the lengths of rows and slices. Other offsets take a longer look.
         std::vector<std::size_t> lengths{nodes_};
-        for (std::size_t k = 0; k < offsets_; ++k) add_distance(k, lengths);
+        for (std::size_t k = 0; k < offsets_; ++k) {
+            first_.push_back(first_edge(k));
+            if (const auto& edge = first_.back())
+                lengths.push_back(static_cast<std::size_t>(edge->a < edge->b ? edge->b - edge->a : edge->a - edge->b));
+        }
         if (auto grid = with_lengths(lengths, threads)) return grid;
-        for (std::size_t k = 0; k < offsets_; ++k) add_periods(k, lengths);
+        for (std::size_t k = 0; k < offsets_; ++k)
+            if (first_[k]) add_periods(k, first_[k]->v, lengths);
         return with_lengths(lengths, threads);
     }
 
   private:
     static constexpr int most_guesses = 64;
 
+    // The first edge of an offset: its place among those of the offset, and its ends.
+    struct First {
+        std::size_t v;
+        std::uint64_t a, b;
+    };
+
     bool exists(std::size_t e) const { return node1_[e] < nodes_ && node2_[e] < nodes_ && node1_[e] != node2_[e]; }
 
-    // The first edge of an offset that exists; nodes_ if none does.
-    std::size_t first_edge(std::size_t k) const {
-        std::size_t v = 0;
-        while (v < nodes_ && !exists(k * nodes_ + v)) ++v;
-        return v;
-    }
-
-    void add_distance(std::size_t k, std::vector<std::size_t>& lengths) const {
-        const std::size_t first = first_edge(k);
-        if (first == nodes_) return;
-        const Node a = node1_[k * nodes_ + first], b = node2_[k * nodes_ + first];
-        lengths.push_back(static_cast<std::size_t>(a < b ? b - a : a - b));
+    std::optional<First> first_edge(std::size_t k) const {
+        for (std::size_t v = 0; v < nodes_; ++v) {
+            if (v % steps_per_poll == 0) poll();
+            const std::uint64_t a = read_once(node1_ + k * nodes_ + v), b = read_once(node2_ + k * nodes_ + v);
+            if (a < nodes_ && b < nodes_ && a != b) return First{v, a, b};
+        }
+        return std::nullopt;
     }
 
     // Edges are missing at one end of the axes that an offset leads along: they begin again with each row, or slice.
-    void add_periods(std::size_t k, std::vector<std::size_t>& lengths) const {
-        const std::size_t first = first_edge(k);
+    void add_periods(std::size_t k, std::size_t first, std::vector<std::size_t>& lengths) const {
         std::size_t period = 0, last = first;
         for (std::size_t v = first + 1; v < nodes_; ++v) {
+            if (v % steps_per_poll == 0) poll();
             if (!exists(k * nodes_ + v) || exists(k * nodes_ + v - 1)) continue;
             if (period == 0) {
                 lengths.push_back(period = v - first);
@@ -98,14 +106,10 @@ class NodeLists {
                                               : v % shape[2];
             return static_cast<std::int64_t>(x);
         };
-        for (std::size_t k = 0; k < offsets_; ++k) {
-            const std::size_t first = first_edge(k);
-            if (first == nodes_) {
-                grid.nhood.push_back({0, 0, 0});  // joins nothing, as it does
-                continue;
-            }
-            const std::size_t from = static_cast<std::size_t>(node1_[k * nodes_ + first]),
-                              to = static_cast<std::size_t>(node2_[k * nodes_ + first]);
+        for (const auto& edge : first_) {
+            // Without an edge, an offset that joins nothing.
+            const std::size_t from = edge ? static_cast<std::size_t>(edge->a) : 0;
+            const std::size_t to = edge ? static_cast<std::size_t>(edge->b) : 0;
             grid.nhood.push_back({at(to, 0) - at(from, 0), at(to, 1) - at(from, 1), at(to, 2) - at(from, 2)});
         }
         return grid;
@@ -150,6 +154,7 @@ class NodeLists {
     const Node* node1_;
     const Node* node2_;
     std::size_t nodes_, offsets_;
+    std::vector<std::optional<First>> first_;  // per offset
 };
 
 }  // namespace detail
@@ -158,7 +163,8 @@ class NodeLists {
 template <class Node>
 std::optional<GridOfLists> recognise_grid(const Node* node1, const Node* node2, std::size_t edges, std::size_t nodes,
                                           int threads) {
-    if (nodes == 0 || edges == 0 || edges % nodes != 0) return std::nullopt;
+    constexpr std::size_t most_offsets = 1024;
+    if (nodes == 0 || edges == 0 || edges % nodes != 0 || edges / nodes > most_offsets) return std::nullopt;
     return detail::NodeLists<Node>(node1, node2, edges, nodes).recognise(threads);
 }
 

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "malis/graph/labels.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
 #include "malis/tree/label_histogram.hpp"
 
 namespace malis::detail {
@@ -21,8 +23,10 @@ std::vector<std::uint64_t> label_sizes(const Labels<Index>& labels, int threads)
     std::vector<std::vector<Index>> of_slab(slabs);
     parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
         std::vector<Index> sizes(count, 0);
-        for (std::size_t v = n / slabs * slab; v < (slab + 1 < slabs ? n / slabs * (slab + 1) : n); ++v)
-            ++sizes[labels.of[v]];
+        in_steps(part_begin(n, slabs, slab), part_begin(n, slabs, slab + 1), steps_per_poll,
+                 [&](std::size_t begin, std::size_t end) {
+                     for (std::size_t v = begin; v < end; ++v) ++sizes[labels.of[v]];
+                 });
         of_slab[slab] = std::move(sizes);
     });
     std::vector<std::uint64_t> sizes(count, 0);

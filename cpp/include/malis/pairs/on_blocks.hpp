@@ -18,6 +18,7 @@
 #include "malis/pairs/all_pairs.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/prefetch.hpp"
 #include "malis/tree/block_forest.hpp"
@@ -112,26 +113,29 @@ void count_links(const BlockForest<T, Index>& forest, const Buffer<ForestLink<T,
         for (const auto& further : nodes[b].further) histograms.add(base + further.node, further.label, further.voxels);
     }
     const Index* const parents = sets.parents();
-    const ForestLink<T, Index>* const end = links.end();
-    for (const ForestLink<T, Index>* link = links.begin(); link != end; ++link) {
-        constexpr std::ptrdiff_t far = 24, near = 12;
-        if (end - link > far) {
-            prefetch(parents + link[far].a);
-            histograms.prefetch_root(parents[link[near].a]);
-            if (link[far].voxels == 0) prefetch(parents + link[far].b);
+    // Roots are beyond the cache where there are many nodes: they are asked for some links ahead.
+    constexpr std::ptrdiff_t far = 24, near = 12;
+    using Link = ForestLink<T, Index>;
+    in_steps(links.begin(), links.end(), steps_per_poll, [&](const Link* begin, const Link* end) {
+        for (const Link* link = begin; link != end; ++link) {
+            if (end - link > far) {
+                prefetch(parents + link[far].a);
+                if (link[far].voxels == 0) prefetch(parents + link[far].b);
+                histograms.prefetch_root(parents[link[near].a]);
+            }
+            PairCount pairs;
+            const Index a = sets.find(link->a);
+            if (link->voxels != 0) {
+                pairs = receive.add(histograms, a, link->b, link->voxels);
+            } else {
+                const Index b = sets.find(link->b);
+                if (a == b) continue;
+                const Index into = sets.link(a, b);
+                pairs = receive.merge(histograms, into, into == a ? b : a);
+            }
+            if ((pairs.pos | pairs.neg) != 0) receive(link->rank, link->edge, pairs);
         }
-        PairCount pairs;
-        const Index a = sets.find(link->a);
-        if (link->voxels != 0) {
-            pairs = receive.add(histograms, a, link->b, link->voxels);
-        } else {
-            const Index b = sets.find(link->b);
-            if (a == b) continue;
-            const Index into = sets.link(a, b);
-            pairs = receive.merge(histograms, into, into == a ? b : a);
-        }
-        if ((pairs.pos | pairs.neg) != 0) receive(link->rank, link->edge, pairs);
-    }
+    });
 }
 
 // What the edges of a block decide, or at last all links, goes to deliver(decisions, part, thread), with the number of the

@@ -16,6 +16,7 @@
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
@@ -103,11 +104,13 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     sets.reset(nodes, threads);
     if constexpr (pass == Pass::negative) contract_objects(graph, aff, labels, options.edge_mask, sets);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
-    for (std::size_t i = 0; i < nodes; ++i) {
-        // What is contracted carries one label, so its root stands for all of it.
-        const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-        if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
-    }
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            // What is contracted carries one label, so its root stands for all of it.
+            const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
+            if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+        }
+    });
     PairCount left = all_pairs(label_sizes(labels, threads), labels.unlabelled);
     const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
     if (!want_positive) {

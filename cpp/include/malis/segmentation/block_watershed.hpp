@@ -16,6 +16,7 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/tree/block_forest.hpp"
 #include "malis/tree/order.hpp"
@@ -184,17 +185,19 @@ class BlockWatershed {
         sets.reset(nodes);
         Buffer<Index> seed(nodes);
         std::fill(seed.begin(), seed.end(), none);
-        for (const Link& link : links) {
-            const Index a = sets.find(link.a);
-            if (link.voxels != 0) {
-                if (seed[a] == none) seed[a] = link.b;
-                continue;
+        in_steps(links.begin(), links.end(), steps_per_poll, [&](const Link* begin, const Link* end) {
+            for (const Link* link = begin; link != end; ++link) {
+                const Index a = sets.find(link->a);
+                if (link->voxels != 0) {
+                    if (seed[a] == none) seed[a] = link->b;
+                    continue;
+                }
+                const Index b = sets.find(link->b);
+                if (a == b || (seed[a] != none && seed[b] != none)) continue;
+                const Index known = seed[a] != none ? seed[a] : seed[b];
+                seed[sets.link(a, b)] = known;
             }
-            const Index b = sets.find(link.b);
-            if (a == b || (seed[a] != none && seed[b] != none)) continue;
-            const Index known = seed[a] != none ? seed[a] : seed[b];
-            seed[sets.link(a, b)] = known;
-        }
+        });
         for (Index node = 0; node < nodes; ++node) seed[node] = seed[sets.find(node)];
         return seed;
     }

@@ -196,7 +196,9 @@ std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const
     UnionFind<Index> sets;
     sets.reset(grid.voxels, threads);
     LabelHistograms<Index> histograms(grid.voxels, labels.count, 0, threads);
-    for (Index v = 0; v < grid.voxels; ++v) histograms.set(v, labels.of[v], 1);
+    parallel_ranges(grid.voxels, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) histograms.set(static_cast<Index>(v), labels.of[v], 1);
+    });
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
     kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
@@ -284,9 +286,10 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
         CurveSums at = before[p];
         const Change* change = merged.data() + cut.start(p);
         const Rank<T>* rank = ranks.begin();
-        if (piece.steps > 0) rank = std::lower_bound(rank, ranks.end(), change->rank);
+        if (piece.steps > 0) rank = std::min(std::lower_bound(rank, ranks.end(), change->rank), ranks.end() - 1);
         for (std::size_t i = 0; i < piece.steps; ++i, ++change) {
-            while (*rank != change->rank) ++rank;
+            // Where the caller's memory changes during the call an affinity may be missing from one of the two.
+            while (rank + 1 < ranks.end() && *rank < change->rank) ++rank;
             const auto threshold = static_cast<std::size_t>(rank - ranks.begin());
             at.add(change->sums);
             write(first_step[p] + i, threshold, at);

@@ -46,6 +46,8 @@ struct BlockShape {
 
 // The share of edges that has to lie within blocks.
 constexpr double least_inside = 0.75;
+// As the edges of a block have numbers of 32 bits, of which 15 are for the voxel.
+constexpr std::size_t most_block_offsets = std::size_t{1} << 17;
 
 namespace detail {
 
@@ -79,6 +81,7 @@ inline BlockShape block_shape(std::size_t depth, std::size_t height, std::size_t
 // Whether blocks pay: most edges have to lie within one.
 template <class Index>
 bool few_face_edges(const Grid<Index>& grid, BlockShape shape) {
+    if (grid.steps.size() > most_block_offsets) return false;
     double inside = 0, all = 0;
     for (const auto& step : grid.steps) {
         if (!step.decides) continue;
@@ -201,7 +204,8 @@ class Blocks {
         for (std::size_t k = 0; k < grid.steps.size(); ++k) {
             for (const bool incoming : {false, true}) {
                 each_face_edge(b, k, incoming, [&](Local v, Index edge, Index, Index, Index) {
-                    first[v] = std::min(first[v], to_rank(aff[edge]));
+                    // Before `never` whatever is read, or there would be no node for it.
+                    first[v] = std::min({first[v], to_rank(aff[edge]), never - 1});
                 });
             }
         }

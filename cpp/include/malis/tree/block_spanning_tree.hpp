@@ -9,6 +9,7 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/tree/block_forest.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
@@ -65,8 +66,11 @@ Buffer<TreeEdge<T, Index>> block_spanning_tree(const Grid<Index>& grid, const T*
     if (forest.blocks.size() == 1) return std::move(edges[0]);
     UnionFind<Index> sets;
     sets.reset(forest.nodes());
-    for (const auto& link : forest.links(threads))
-        if (sets.unite(link.a, link.b)) edges.back().push_back({link.rank, link.edge});
+    const auto links = forest.links(threads);
+    in_steps(links.begin(), links.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+        for (const auto* link = begin; link != end; ++link)
+            if (sets.unite(link->a, link->b)) edges.back().push_back({link->rank, link->edge});
+    });
     std::vector<detail::Stream<Edge, Index>> streams;
     for (const auto& list : edges) streams.push_back({list.begin(), list.end(), Index{0}});
     return detail::merge_streams<T>(streams, threads, [](Edge edge, Index) { return edge; });
