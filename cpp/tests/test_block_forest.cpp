@@ -73,8 +73,8 @@ void check_counts(const Problem& problem, const std::vector<std::int32_t>& seg, 
 }
 
 template <class T>
-void check_loss(const Problem& problem, const std::vector<std::int32_t>& seg, const std::vector<T>& aff,
-                Layout layout) {
+void check_loss(const Problem& problem, const std::vector<std::int32_t>& seg, const std::vector<T>& aff, Layout layout,
+                bool want_positive) {
     using Index = std::uint32_t;
     const Volume& volume = problem.volume;
     const Grid<Index> grid = make_grid<Index>(volume);
@@ -87,14 +87,14 @@ void check_loss(const Problem& problem, const std::vector<std::int32_t>& seg, co
     };
     auto one = sink_for(expected, 1);
     one.clear(1);
-    const double loss = count_on_graph<T, Index>(grid, aff.data(), labels, options, true, true, one);
+    const double loss = count_on_graph<T, Index>(grid, aff.data(), labels, options, want_positive, true, one);
     one.finish(1);
     double first = 0;
     for (const int threads : {1, 3}) {
         auto sink = sink_for(grad, threads);
         sink.clear(threads);
         const double value =
-            count_on_blocks<T, Index>(grid, aff.data(), labels, problem.blocks, threads, true, true, sink);
+            count_on_blocks<T, Index>(grid, aff.data(), labels, problem.blocks, threads, want_positive, true, sink);
         sink.finish(threads);
         CHECK_SAME(grad, expected);
         CHECK(std::abs(value - loss) <= 1e-12 * (1 + std::abs(loss)));
@@ -208,8 +208,9 @@ MALIS_TEST(counts) {
 MALIS_TEST(losses) {
     each_problem<float>(3, [](const auto& problem, const auto& seg, const auto& aff) {
         if (context.find("aff 4") != std::string::npos) return;  // infinite affinities have no loss
-        check_loss(problem, seg, aff, Layout::channels_first);
-        check_loss(problem, seg, aff, Layout::channels_last);
+        check_loss(problem, seg, aff, Layout::channels_first, true);
+        check_loss(problem, seg, aff, Layout::channels_last, true);
+        check_loss(problem, seg, aff, Layout::channels_first, false);
     });
 }
 

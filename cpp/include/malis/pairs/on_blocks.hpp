@@ -6,9 +6,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -170,7 +172,7 @@ class DecisionReceiver {
 
 template <class T, class Index>
 void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, BlockShape shape, int threads,
-                      bool want_positive, bool want_negative, const DeliverDecisions<T, Index>& deliver) {
+                      bool want_positive, bool want_negative, Rank<T> last, const DeliverDecisions<T, Index>& deliver) {
     using Receiver = DecisionReceiver<T, Index>;
     BlockForest<T, Index> forest(grid, aff, shape);
     std::vector<NodeLabels<Index>> nodes(forest.blocks.size());
@@ -178,9 +180,9 @@ void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>
         std::vector<CountCarry<T, Index, Receiver>> carries;
         for (std::size_t t = 0; t < static_cast<std::size_t>(std::max(1, threads)); ++t)
             carries.emplace_back(forest.blocks, labels, nodes, Receiver(deliver, t, want_positive, want_negative));
-        forest.solve(carries, threads);
+        forest.solve(carries, threads, last);
     }
-    const auto links = forest.links(threads);
+    const auto links = forest.links(threads, last);
     Receiver receive(deliver, 0, want_positive, want_negative);
     count_links<T, Index>(forest, links, nodes, labels.count, receive);
     receive.end(forest.blocks.size());
@@ -218,10 +220,16 @@ double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index
     // decisions have to wait until they have been counted.
     const bool connected = grid.connected();
     if (connected) expect(detail::all_pairs(detail::label_sizes(labels, threads)));
+    // Then negative pairs that add nothing to a loss need not be met.
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const T cutoff = connected && !want_positive ? sink.negative_cutoff() : -infinity;
+    if (cutoff == infinity) return 0;
+    const Rank<T> last =
+        cutoff > -infinity ? to_rank(std::nextafter(cutoff, infinity)) : std::numeric_limits<Rank<T>>::max();
     const std::size_t blocks = Blocks<T, Index>(grid, aff, shape).size();
     std::vector<List> waiting(connected ? 0 : blocks + 1);
     std::vector<double> losses(blocks + 1, 0.0);
-    detail::decide_on_blocks<T, Index>(grid, aff, labels, shape, threads, want_positive, want_negative,
+    detail::decide_on_blocks<T, Index>(grid, aff, labels, shape, threads, want_positive, want_negative, last,
                                        [&](List& list, std::size_t part, std::size_t thread) {
                                            if (!connected) waiting[part] = std::move(list);
                                            else if (part < blocks) losses[part] = emit(list, 0, list.size(), thread);

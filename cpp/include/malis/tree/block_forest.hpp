@@ -223,19 +223,6 @@ class Blocks {
     Index along_z_, along_y_, along_x_;
 };
 
-namespace detail {
-
-// Bit i: aff[i] passes and a[i] != b[i], for i < count <= 64.
-template <Strength strength, class T>
-inline std::uint64_t select_between(const Local* a, const Local* b, const T* aff, T threshold, std::size_t count) {
-    std::uint64_t bits = 0;
-    for (std::size_t i = 0; i < count; ++i)
-        bits |= static_cast<std::uint64_t>((a[i] != b[i]) & passes<strength>(aff[i], threshold)) << i;
-    return bits;
-}
-
-}  // namespace detail
-
 // One block at a time: its edges in order, as far as they join components of it.
 template <class T, class Index>
 class BlockKruskal {
@@ -373,10 +360,10 @@ class BlockKruskal {
             const std::uint32_t e = static_cast<std::uint32_t>(k << bits) + v;
             for (std::size_t i = 0; i < count; i += 64) {
                 const std::size_t n = std::min<std::size_t>(64, count - i);
-                std::uint64_t selected =
-                    strength == Strength::strong
-                        ? detail::select_passing<Strength::strong>(aff + i, aff_end, threshold, n)
-                        : detail::select_between<Strength::weak>(root + v + i, root + u + i, aff + i, threshold, n);
+                std::uint64_t selected = strength == Strength::strong
+                                             ? detail::select_passing<Strength::strong>(aff + i, aff_end, threshold, n)
+                                             : detail::select_different<Strength::weak>(root + v + i, root + u + i,
+                                                                                        aff + i, aff_end, threshold, n);
                 for (; selected != 0; selected &= selected - 1) {
                     const unsigned at = static_cast<unsigned>(i) + detail::lowest_bit(selected);
                     *to++ = Key<T>(to_rank(aff[at]), e + at);
