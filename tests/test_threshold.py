@@ -278,3 +278,12 @@ def test_bad_input(change, error, message):
     preds, gts = arguments.pop("preds"), arguments.pop("gts")
     with pytest.raises(error, match=message):
         malis.find_threshold(preds, gts, NHOOD, **arguments)
+
+
+def test_candidates_are_where_large_components_join(rng):
+    # Of 99 joins ten are looked at where the truth has no object: those of five parts of 20 voxels are among them.
+    aff = rng.uniform(0.9, 1, (1, 100))
+    aff[0, 20::20] = [0.3, 0.6, 0.4, 0.5]
+    found = malis.find_threshold([aff], [np.zeros(100, int)], [[-1]], score=lambda true, pred: 0.0)
+    assert {0.3, 0.4, 0.5, 0.6} <= set(found.thresholds.tolist())
+    assert np.count_nonzero(np.isin(found.thresholds, aff)) == 10
