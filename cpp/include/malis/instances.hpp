@@ -13,6 +13,7 @@
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/pairs.hpp"
 #include "malis/segmentation/components.hpp"
+#include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/segmentation/watershed.hpp"
@@ -43,9 +44,24 @@
 
 // For one type of indices.
 #define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                  \
+    prefix template void connect_labels(const Grid<Index>&, Labels<Index>&, int);                                 \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*, \
                                                                 int);                                             \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
+
+// For labels of one type.
+#define MALIS_LABEL_INSTANCES(prefix, Label) \
+    prefix template void connect_labels(const Volume&, const Label*, Label*, int);
+
+#define MALIS_ALL_LABEL_INSTANCES(prefix)        \
+    MALIS_LABEL_INSTANCES(prefix, std::uint8_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::int8_t)   \
+    MALIS_LABEL_INSTANCES(prefix, std::uint16_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int16_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::uint32_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int32_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::uint64_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int64_t)
 
 // For nodes and labels that a tree and its segmentations are made of.
 #define MALIS_TREE_INSTANCES(prefix, T, Index, Node, Label)                                     \

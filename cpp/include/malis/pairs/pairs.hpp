@@ -42,7 +42,7 @@ namespace malis {
 template <class T, class Index, class Sink>
 double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
                      Sink& sink) {
-    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
+    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0 || labels.ignored != 0;
     if (masks || !(options.constrain_positive || options.constrain_negative))
         return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
     double loss = 0;
