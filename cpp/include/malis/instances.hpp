@@ -21,9 +21,9 @@
 
 #define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         CountSink<T, Index>&);                                                       \
+                                         CountSink<T, Index>&, bool, bool);                                           \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         LossSink<T, Index>&);                                                        \
+                                         LossSink<T, Index>&, bool, bool);                                            \
     prefix template double count_on_graph(const EdgeList<Index>&, const T*, const Labels<Index>&, const PairOptions&, \
                                           bool, bool, CountSink<T, Index>&);
 
@@ -34,8 +34,9 @@
     prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                        \
     prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);          \
     prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);      \
-    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&, int);  \
-    prefix template SpanningTree<T, Index> detail::spanning_tree(const Grid<Index>&, const T*, std::size_t, int);
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,        \
+                                                    std::optional<BlockShape>, int);                           \
+    prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
 
 // For one type of affinities and one of indices.
 #define MALIS_INSTANCES(prefix, T, Index)   \

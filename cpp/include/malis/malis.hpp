@@ -23,6 +23,7 @@
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
+#include "malis/graph/recognise_grid.hpp"
 #include "malis/instances.hpp"
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/objects.hpp"
@@ -223,7 +224,17 @@ void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg
     const auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
     CountSink<T, Index> sink(pos, neg, list.edges);
     sink.clear(options.threads);
-    count_on_graph<T, Index>(list, weights, labels, options, pos != nullptr, neg != nullptr, sink);
+    const auto grid = list.wide1 != nullptr
+                          ? recognise_grid(list.wide1, list.wide2, list.edges, list.nodes, options.threads)
+                          : recognise_grid(list.narrow1, list.narrow2, list.edges, list.nodes, options.threads);
+    const bool want_positive = pos != nullptr, want_negative = neg != nullptr;
+    if (grid) {
+        count_on_grid<T, Index>({static_cast<Index>(grid->shape[0]), static_cast<Index>(grid->shape[1]),
+                                 static_cast<Index>(grid->shape[2]), grid->nhood},
+                                weights, labels, options, sink, want_positive, want_negative);
+        return;
+    }
+    count_on_graph<T, Index>(list, weights, labels, options, want_positive, want_negative, sink);
 }
 
 }  // namespace detail
@@ -247,7 +258,8 @@ RandCurve<T> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int 
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
         const auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
-        return detail::rand_curve<T, Index>(make_grid<Index>(volume), aff, labels, threads);
+        const Grid<Index> grid = make_grid<Index>(volume);
+        return detail::rand_curve<T, Index>(grid, aff, labels, blocks_that_pay(grid), threads);
     });
 }
 
@@ -257,9 +269,7 @@ SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, 
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        auto tree = detail::spanning_tree<T, Index>(make_grid<Index>(volume), aff, volume.voxels(), threads);
-        return SpanningTree<T, Node>{std::move(tree.edges), std::move(tree.affinities),
-                                     detail::as_nodes<Node>(tree.node1), detail::as_nodes<Node>(tree.node2)};
+        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, threads);
     });
 }
 

@@ -101,6 +101,19 @@ inline std::uint64_t select_same(const std::uint32_t* a, const std::uint32_t* b,
     });
 }
 
+template <Strength strength>
+inline std::uint64_t select_different(const std::uint16_t* a, const std::uint16_t* b, const float* aff,
+                                      const float* aff_end, float threshold, std::size_t count) {
+    if (aff_end - aff < 64)
+        return select_different<strength, float, std::uint16_t>(a, b, aff, aff_end, threshold, count);
+    const __m128 t = _mm_set1_ps(threshold);
+    const auto load = [](const std::uint16_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); };
+    return select16(count, [&](std::size_t i) {
+        const __m128i equal = _mm_cmpeq_epi16(load(a + i), load(b + i));
+        return _mm_andnot_ps(_mm_castsi128_ps(_mm_unpacklo_epi16(equal, equal)), passes4<strength>(aff + i, t));
+    });
+}
+
 #endif
 
 // Bit i: p[i] != p[i + 1], for i < count <= 64. May be read up to 15 items beyond (Buffer sees to that).

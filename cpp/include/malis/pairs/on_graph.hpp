@@ -11,6 +11,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/pairs/all_pairs.hpp"
 #include "malis/pairs/count_merge.hpp"
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/sink.hpp"
@@ -94,24 +95,6 @@ void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& lab
     for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
 }
 
-// How many pairs of each kind there are in all, joined or not.
-template <class Index>
-PairCount all_pairs(const Labels<Index>& labels) {
-    std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
-    in_steps(labels.of.size(), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) ++voxels[labels.in_pairs(i)];
-    });
-    std::uint64_t foreground = 0;
-    PairCount pairs{0, 0};
-    for (std::size_t l = 1; l < voxels.size(); ++l) {
-        foreground += voxels[l];
-        pairs.neg -= pairs_of(voxels[l]);
-        if (l != labels.unlabelled) pairs.pos += pairs_of(voxels[l]);
-    }
-    pairs.neg += pairs_of(foreground);
-    return pairs;
-}
-
 // One pass over the nodes of any graph, with label histograms. Returns what was not written to arrays.
 template <Pass pass, class T, class Index, class Graph>
 Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
@@ -130,7 +113,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
             if (root) histograms.set(static_cast<Index>(i), labels.in_pairs(i), sets.size(static_cast<Index>(i)));
         }
     });
-    PairCount left = all_pairs(labels);
+    PairCount left = all_pairs(label_sizes(labels, threads), labels.unlabelled);
     const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
     if (!want_positive) {
         left.pos = 0;
