@@ -74,23 +74,6 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
     });
 }
 
-py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
-                                const py::array& node2) {
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using Node = std::remove_const_t<std::remove_reference_t<decltype(*tree.node1)>>;
-        py::array_t<Node> sizes(static_cast<py::ssize_t>(tree.size));
-        Node* data = sizes.mutable_data();
-        {
-            const py::gil_scoped_release release;
-            with_index(tree.nodes, 1, [&](auto index) {
-                smaller_sizes<decltype(index)>(tree, data);
-                return 0;
-            });
-        }
-        return static_cast<py::array>(sizes);
-    });
-}
-
 py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                           const py::array& node2, double highest) {
     return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
@@ -114,8 +97,6 @@ void register_tree(py::module_& m) {
           py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
-    m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
           py::kw_only(), py::arg("highest"));
 }

@@ -56,7 +56,7 @@ void check_counts(const Problem& problem, const std::vector<std::int32_t>& seg, 
     options.ignore_background = ignore_background;
     const Counts expected = reference_counts(graph_of(volume), aff, seg, options);
     const Grid<Index> grid = make_grid<Index>(volume);
-    const auto labels = compact_labels<Index>(seg.data(), seg.size(), nullptr, ignore_background, 1);
+    const auto labels = compact_labels<Index>(seg.data(), seg.size(), LabelOptions{ignore_background}, 1);
     const std::vector<std::int64_t> none(volume.edges(), 0);
     for (const int threads : {1, 3}) {
         for (const bool positive : {true, false}) {
@@ -78,7 +78,7 @@ void check_loss(const Problem& problem, const std::vector<std::int32_t>& seg, co
     using Index = std::uint32_t;
     const Volume& volume = problem.volume;
     const Grid<Index> grid = make_grid<Index>(volume);
-    const auto labels = compact_labels<Index>(seg.data(), seg.size(), nullptr, true, 1);
+    const auto labels = compact_labels<Index>(seg.data(), seg.size(), LabelOptions{}, 1);
     PairOptions options;
     options.constrain_positive = options.constrain_negative = false;
     std::vector<T> expected(volume.edges()), grad(volume.edges());
@@ -148,7 +148,7 @@ void check_watershed(const Problem& problem, const std::vector<std::int32_t>& se
 template <class T, class Index>
 void check_curve(const Problem& problem, const std::vector<std::int32_t>& seg, const std::vector<T>& aff) {
     const Grid<Index> grid = make_grid<Index>(problem.volume);
-    const auto labels = compact_labels<Index>(seg.data(), seg.size(), nullptr, true, 1);
+    const auto labels = compact_labels<Index>(seg.data(), seg.size(), LabelOptions{}, 1);
     const auto curve_of = [&](std::optional<BlockShape> blocks, int threads) {
         return detail::rand_curve<T, Index>(grid, aff.data(), labels, blocks, threads);
     };

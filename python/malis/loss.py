@@ -350,7 +350,7 @@ def edge_pairs(
     checked = of_pairs(options)
     first, second = _as_node_lists(node1, node2)
     shape = np.asarray(node1).shape
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", for_core=True)
     if np.asarray(weights).shape != shape:
         raise ValueError(f"weights must have the shape of node1, {shape}, got {_checks.describe(np.asarray(weights))}")
     mask = _checks.as_mask(edge_mask, "edge_mask", shape)

@@ -34,12 +34,13 @@ template <class T, class Index, Pass pass>
 struct PassVisit {
     const T* aff;
     const Index* label;
-    Index unlabelled;
+    Index unlabelled, ignored;  // as in Labels
     const bool* edge_mask;
 
     bool unknown(Index edge, Index a, Index b) const {
         return (edge_mask != nullptr && !edge_mask[edge]) ||
-               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled);
+               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled) ||
+               (ignored != 0 && (label[a] == ignored || label[b] == ignored));
     }
 
     bool takes_part(Index edge, Index a, Index b) const {
@@ -88,7 +89,8 @@ template <class T, class Index, class Graph>
 void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels, const bool* edge_mask,
                       UnionFind<Index>& sets) {
     Contraction<T, Index> unite{sets};
-    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, edge_mask};
+    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, labels.ignored,
+                                                       edge_mask};
     const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
     for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
 }
@@ -108,7 +110,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
         for (std::size_t i = begin; i < end; ++i) {
             // What is contracted carries one label, so its root stands for all of it.
             const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-            if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+            if (root) histograms.set(static_cast<Index>(i), labels.in_pairs(i), sets.size(static_cast<Index>(i)));
         }
     });
     PairCount left = all_pairs(label_sizes(labels, threads), labels.unlabelled);
@@ -124,7 +126,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     Buffer<Decision<T, Index>> decisions;
     if (listed) decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
-    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
+    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, labels.ignored, options.edge_mask};
     kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
                       count_merge(sets, histograms, decisions, arrays, left,
                                   [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));

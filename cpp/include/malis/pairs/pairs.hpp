@@ -45,7 +45,7 @@ namespace malis {
 template <class T, class Index, class Sink>
 double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
                      Sink& sink, bool want_positive = true, bool want_negative = true) {
-    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
+    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0 || labels.ignored != 0;
     if (masks) return count_on_graph<T, Index>(grid, aff, labels, options, want_positive, want_negative, sink);
     const bool constrained_positive = want_positive && options.constrain_positive;
     const bool constrained_negative = want_negative && options.constrain_negative;

@@ -154,20 +154,6 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
     return sizes;
 }
 
-// Of every edge, the nodes of the smaller one of the two components that it joins; `sizes` has room for tree.size.
-template <class Index, class T, class Node>
-void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
-    tree.check();
-    UnionFind<Index> sets;
-    sets.reset(tree.nodes);
-    for (std::size_t e = 0; e < tree.size; ++e) {
-        const Index a = sets.find(static_cast<Index>(tree.node1[e])), b = sets.find(static_cast<Index>(tree.node2[e]));
-        if (a == b) throw std::invalid_argument("tree must not hold a cycle");
-        sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
-        sets.link(a, b);
-    }
-}
-
 // The dendrogram in the format of scipy.cluster.hierarchy: row i joins clusters rows[4 i] < rows[4 i + 1] into cluster
 // nodes + i, which has rows[4 i + 3] nodes, at distance rows[4 i + 2] = highest - affinity. Trees of a forest are joined
 // at infinity in the order of their first nodes. `rows` has room for nodes - 1 of them.
