@@ -115,7 +115,7 @@ class _Truth(NamedTuple):
         labels, edges = None, target
         if not given.affinities:
             labels = ops.squeeze(target, axis) if given.target_has_channel else target
-            ignored = getattr(settings.options, "ignore_label", None)
+            ignored = settings.options.ignore_label
             if ignored is not None:
                 known = ops.cast(labels != ops.cast(ops.constant(ignored), ops.seen(labels, "").dtype), dtype)
                 voxels = known if voxels is None else voxels * known

@@ -82,15 +82,15 @@ def _truth(
     if not given.affinities:
         labels = target.squeeze(1) if given.target_has_channel else target
         labels = _comparable(labels)
-        ignore_label = getattr(settings.options, "ignore_label", None)
+        ignore_label = settings.options.ignore_label
         on_device = labels.to(output.device)
         known = mask if given.mask == "voxels" else None
         if ignore_label is not None:
-            carries_label = torch.ne(on_device, ignore_label)
-            known = carries_label if known is None else known * carries_label
+            has_label: Tensor = torch.ne(on_device, ignore_label)
+            known = has_label if known is None else known * has_label
         edges, weights = _of_voxels(settings.nhood or (), on_device, known, output, settings.options.ignore_background)
         if given.mask == "voxels" and needs_labels:
-            voxels = (mask != 0).to(labels.device)
+            voxels = torch.ne(cast(Tensor, mask), 0).to(labels.device)
             labels = torch.where(voxels, labels, torch.zeros((), dtype=labels.dtype, device=labels.device))
     else:
         edges = target.to(output.device)
