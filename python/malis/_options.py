@@ -187,8 +187,10 @@ def _refuse_others(given: Mapping[str, Any], names: tuple[str, ...]) -> None:
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
-def takes(kind: type) -> Callable[[_Target], _Target]:
+def takes(kind: type, **other_defaults: Any) -> Callable[[_Target], _Target]:
     """Show the options of `kind` one by one in the signature and the documentation of a function or a class.
+
+    `other_defaults` are those of the function where they are not the usual ones.
 
     The function, or the constructor of the class, takes them as ``**options``, and the docstring has a parameter
     ``**options``. What is decorated is returned itself, not wrapped, so that compilers of frameworks see nothing
@@ -205,7 +207,7 @@ def takes(kind: type) -> Callable[[_Target], _Target]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=Options._field_defaults[name],
+                default=other_defaults.get(name, Options._field_defaults[name]),
                 annotation=types[name],
             )
             for name in names
