@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from malis import _checks, metrics
 from malis.metrics.table import table_of_entries
-from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
+from malis.tree import SpanningTree, large_components, maximum_spanning_tree, segment_tree, smaller_sizes
 
 Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
@@ -28,6 +28,8 @@ _SCORES: dict[str, tuple[_TableScore, bool]] = {
 }
 _CANDIDATES = 100
 _FEWEST = 10
+# Voxels that are counted at a time, some ten bytes of memory each.
+_VOXELS_OF_A_BLOCK = 2**21
 # Voxels of the segmentations that are in memory at a time.
 _VOXELS_AT_ONCE = 2**26
 
@@ -141,7 +143,8 @@ def find_threshold(
                 scores[row, column] = _checks.as_real(score(truth, seg), "score")
         else:
             of_table, _ = _SCORES[score]
-            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
+            truth, ignored = _checks.as_truth(gt, f"gts[{column}]", ignore_label)
+            for row, table in enumerate(_tables(tree, levels, truth, ignored, smallest)):
                 scores[row, column] = of_table(table, smallest)
     defined = ~np.isnan(scores)
     if not defined.any():
@@ -172,64 +175,79 @@ def _segmentations(
 def _tables(
     tree: SpanningTree,
     levels: npt.NDArray[np.float64],
-    gt: npt.ArrayLike,
-    ignore_label: int | None,
+    truth: npt.NDArray[Any],
+    ignored: npt.NDArray[np.bool_] | None,
     min_size: int,
-    num_threads: int | None,
 ) -> Iterator[metrics.ContingencyTable]:
     """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down.
 
-    Components only grow from one threshold to the next. So the voxels are looked at once, at the highest threshold;
-    from there on the components of one threshold are the nodes of a smaller tree, and the rows of their table are added
-    up where components join. Labels are those of the segmentation: by decreasing size, then by the first voxel.
+    Large components only grow from one threshold to the next: to the table of one threshold the voxels are added that
+    come into large components at the next, and rows are added up where components join. What is in no large component
+    is the background. Labels are those of the segmentation: by decreasing size, then by the first voxel.
     """
-    seg, sizes = segment_tree(tree, levels[:1], min_size=1, num_threads=num_threads)[0]
-    node = seg.reshape(-1) - 1
-    table = metrics.contingency_table(gt, seg, ignore_label=ignore_label)
-    parts = table_of_entries(
-        table.true_labels,
-        np.arange(len(sizes) - 1),
-        table.true_index,
-        table.pred_labels[table.pred_index].astype(np.int64) - 1,
-        table.counts,
-    )
-    sizes = sizes[1:]
-    first = np.empty(len(sizes), np.int64)
-    first[node[::-1]] = np.arange(node.size)[::-1]  # the last assignment stays, that of the first voxel
-    for i, level in enumerate(levels):
-        if i > 0:
-            seg, _ = segment_tree(tree, [level], min_size=1, num_threads=num_threads)[0]
-            node = seg - 1
-            joined = int(node.max()) + 1
-            sizes, before = np.zeros(joined, np.int64), sizes
-            np.add.at(sizes, node, before)
-            first, before = np.full(joined, np.iinfo(np.int64).max), first
-            np.minimum.at(first, node, before)
-            parts = table_of_entries(
-                parts.true_labels, np.arange(joined), parts.true_index, node[parts.pred_index], parts.counts
+    voxels, components, begins, into, when = large_components(tree, levels, min_size)
+    flat = truth.reshape(-1)
+    true_labels, totals = np.unique(flat, return_counts=True)
+    if ignored is not None:  # they carry label 0
+        totals[0] -= np.count_nonzero(ignored)
+    labels, numbers = len(true_labels), len(into)
+    sizes, first = np.zeros(numbers, np.int64), np.full(numbers, flat.size, np.int64)
+    code, count = np.zeros(0, np.int64), np.zeros(0, np.int64)  # component * labels + label, and how many voxels
+    for i in range(len(levels)):
+        # Components that others are joined into may be joined into others themselves at this threshold.
+        joined = np.flatnonzero(when == i)
+        root = np.where(when <= i, into, np.arange(numbers))
+        while not np.array_equal(root[root], root):
+            root = root[root]
+        np.add.at(sizes, root[joined], sizes[joined])
+        np.minimum.at(first, root[joined], first[joined])
+        sizes[joined] = 0
+        code, count = _summed(root[code // labels] * labels + code % labels, count)
+        for begin in range(int(begins[i]), int(begins[i + 1]), _VOXELS_OF_A_BLOCK):
+            block = slice(begin, min(begin + _VOXELS_OF_A_BLOCK, int(begins[i + 1])))
+            at, component = voxels[block], root[components[block]]
+            sizes += np.bincount(component, minlength=numbers)
+            np.minimum.at(first, component, at)
+            if ignored is not None:
+                counted = ~ignored.reshape(-1)[at]
+                at, component = at[counted], component[counted]
+            added, added_count = np.unique(
+                component * labels + np.searchsorted(true_labels, flat[at]), return_counts=True
             )
-        tree = _contracted(tree, node, len(sizes))
-        yield _without_small(parts, sizes, first, min_size)
+            code, count = _summed(np.concatenate([code, added]), np.concatenate([count, added_count]))
+        yield _numbered(true_labels, totals, code, count, sizes, first)
 
 
-def _contracted(tree: SpanningTree, node: npt.NDArray[Any], nodes: int) -> SpanningTree:
-    """Return the tree in which every node is replaced by the component that it belongs to."""
-    node1, node2 = node[tree.node1], node[tree.node2]
-    rest = np.flatnonzero(node1 != node2)
-    return SpanningTree(tree.edges[rest], tree.affinities[rest], node1[rest], node2[rest], (nodes,))
+def _summed(
+    code: npt.NDArray[np.int64], count: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Add up the counts of equal codes."""
+    order = np.argsort(code, kind="stable")
+    distinct, first = np.unique(code[order], return_index=True)
+    return distinct, np.add.reduceat(count[order], first) if len(first) else count
 
 
-def _without_small(
-    parts: metrics.ContingencyTable, sizes: npt.NDArray[np.int64], first: npt.NDArray[np.int64], min_size: int
+def _numbered(
+    true_labels: npt.NDArray[Any],
+    totals: npt.NDArray[np.int64],
+    code: npt.NDArray[np.int64],
+    count: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
 ) -> metrics.ContingencyTable:
-    """Return the table of the labels 1, 2, ... of the components that are large enough, and 0 for all others."""
-    large = np.flatnonzero(sizes >= min_size)
+    """Return the table with labels 1, 2, ... for the large components, and 0 for the voxels that are in none."""
+    large = np.flatnonzero(sizes)
     large = large[np.lexsort((first[large], -sizes[large]))]
-    label = np.zeros(len(sizes), np.int64)
-    label[large] = np.arange(1, len(large) + 1)
-    pred = label[parts.pred_index]
-    kept, index = np.unique(pred, return_inverse=True)
-    return table_of_entries(parts.true_labels, kept, parts.true_index, index, parts.counts)
+    number = np.zeros(len(sizes), np.int64)
+    number[large] = np.arange(1, len(large) + 1)
+    component, true = np.divmod(code, len(true_labels))
+    outside = totals.copy()
+    np.subtract.at(outside, true, count)
+    rest = np.flatnonzero(outside)
+    kept, pred = np.unique(np.concatenate([np.zeros(len(rest), np.int64), number[component]]), return_inverse=True)
+    return table_of_entries(
+        true_labels, kept, np.concatenate([rest, true]), pred, np.concatenate([outside[rest], count])
+    )
 
 
 def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
@@ -240,15 +258,16 @@ def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> np
     """
     joins = []
     for tree, truth in zip(trees, truths, strict=True):
-        edges = len(tree.affinities)
-        # The sizes of components depend on the order of the edges alone, and affinities may be infinite.
-        ranked = tree._replace(affinities=-np.arange(edges, dtype=np.float64))
-        rows = linkage(ranked, highest=0.0)[:edges]
-        sizes = np.concatenate([np.ones(truth.size), rows[:, 3]])
-        smaller = sizes[rows[:, :2].astype(np.int64)].min(axis=1)
+        smaller = smaller_sizes(tree)
         smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
-        objects = np.count_nonzero(np.unique(truth))
-        joins.append(tree.affinities[np.argsort(-smaller, kind="stable")[: 2 * objects + _FEWEST]])
+        wanted = 2 * np.count_nonzero(np.unique(truth)) + _FEWEST
+        if wanted < len(smaller):
+            least = np.partition(smaller, len(smaller) - wanted)[len(smaller) - wanted]
+            largest = np.flatnonzero(smaller > least)
+            equal = np.flatnonzero(smaller == least)[: wanted - len(largest)]
+            joins.append(tree.affinities[np.concatenate([largest, equal])])
+        else:
+            joins.append(tree.affinities)
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
     distinct = distinct[np.isfinite(distinct)]
     if len(distinct) == 0:
