@@ -103,6 +103,7 @@ def test_provenance(folder):
         "seeds": None,
         "score": "object_score",
         "min_size": 64,
+        "ignore_label": None,
         "small": "drop",
         "nhood": [[-1, 0], [0, -1]],
         "channel_axis": None,
@@ -430,7 +431,85 @@ def test_evaluate(folder, cells, capsys):
     assert (scores["voi_split"], scores["voi_merge"]) == pytest.approx(tuple(voi))
     assert main(["evaluate", "seg.tif", "gt.npy", "--min-size", "40", "--dice", "0.9"]) == 0
     printed = printed_scores(capsys.readouterr().out)
-    assert printed == {name.replace("_", " "): f"{value:.4f}" for name, value in scores.items()}
+    shown = {name: str(value) if isinstance(value, int) else f"{value:.4f}" for name, value in scores.items()}
+    assert printed == {name.replace("_", " "): value for name, value in shown.items()}
+    assert scores["cremi_score"] == metrics.cremi_score(labels, pred).score
+    assert scores["average_precision"] == metrics.average_precision(labels, pred, min_size=40).mean
+
+
+def test_evaluate_counts_objects(folder, capsys):
+    # Of three true objects of at least 64 pixels one is found, one missed, one split; small ones on both sides.
+    truth, seg = np.zeros((40, 40), int), np.zeros((40, 40), int)
+    truth[:10, :10], truth[:10, 20:30], truth[20:30, :20], truth[39, :5], truth[39, 6:11] = 1, 2, 3, 4, 5
+    seg[:10, :9], seg[20:30, :10], seg[20:30, 10:20], seg[39, :5] = 7, 8, 9, 10
+    np.save("truth.npy", truth)
+    np.save("seg.npy", seg)
+    expected = {
+        "true objects": "3",
+        "predicted objects": "3",
+        "found objects": "1",
+        "too small true objects": "2",
+        "too small predicted objects": "1",
+        "object score": "0.3333",
+    }
+    assert main(["evaluate", "seg.npy", "truth.npy"]) == 0
+    assert expected.items() <= printed_scores(capsys.readouterr().out).items()
+    assert main(["evaluate", "seg.npy", "truth.npy", "--min-size", "1"]) == 0
+    printed = printed_scores(capsys.readouterr().out)
+    assert (printed["true objects"], printed["found objects"], printed["too small true objects"]) == ("5", "2", "0")
+    # `segment --gt` prints the same of what it wrote.
+    np.save("all.npy", malis.seg_to_affgraph(seg, NHOOD).astype(np.float32))
+    assert main(["segment", "all.npy", "-o", "again.npy", "--gt", "truth.npy"]) == 0
+    printed = printed_scores(capsys.readouterr().out)
+    assert {**expected, "too small predicted objects": "0"}.items() <= printed.items()
+
+
+def test_nothing_counted_is_no_score(folder, capsys):
+    truth, nothing = np.zeros((40, 40), int), np.zeros((40, 40), int)
+    truth[::10, :9] = np.arange(1, 5)[:, None]  # four objects of 9 pixels
+    np.save("truth.npy", truth)
+    np.save("nothing.npy", nothing)
+    assert main(["evaluate", "nothing.npy", "truth.npy"]) == 0
+    printed = capsys.readouterr()
+    scores = printed_scores(printed.out)
+    assert scores["object score"] == scores["object recall"] == scores["average precision"] == "undefined"
+    assert scores["too small true objects"] == "4"
+    assert "no object of at least 64 voxels on either side" in printed.err
+    assert "4 true and 0 predicted ones are smaller" in printed.err
+    assert main(["evaluate", "nothing.npy", "truth.npy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["object_score"] is None
+    # Everything missed is 0.
+    assert main(["evaluate", "nothing.npy", "truth.npy", "--min-size", "5"]) == 0
+    printed = capsys.readouterr()
+    assert printed_scores(printed.out)["object score"] == "0.0000"
+    assert printed.err == ""
+    assert main(["evaluate", "truth.npy", "nothing.npy", "--min-size", "5"]) == 0
+    printed = capsys.readouterr()
+    assert printed_scores(printed.out)["rand f score"] == "undefined"
+    assert "the truth has no object" in printed.err
+
+
+def test_ignored_label(folder, cells, capsys):
+    labels, aff = cells
+    masked = labels.astype(np.int16)
+    masked[:, 50:] = -1
+    np.save("masked.npy", masked)
+    options = ["--ignore-label", "-1", "--json"]
+    args = ["segment", "aff.npy", "-o", "seg.npy", "--threshold", "auto", "--gt", "masked.npy", "--min-size", "20"]
+    assert main([*args, *options]) == 0
+    segmented = json.loads(capsys.readouterr().out)
+    found = malis.find_threshold([aff], [masked], NHOOD, min_size=20, ignore_label=-1)
+    assert segmented["threshold"] == found.threshold
+    assert segmented["object_score"] == found.score
+    seg = np.load("seg.npy")
+    assert main(["evaluate", "seg.npy", "masked.npy", "--min-size", "20", *options]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores.items() <= segmented.items()
+    left = metrics.evaluate(labels[:, :50], seg[:, :50], min_size=20)._asdict()
+    assert {name: scores[name] for name in left} == left
+    assert main(["curve", "aff.npy", "masked.npy", *options]) == 0
+    best = json.loads(capsys.readouterr().out)
+    assert best["f_score"] == malis.rand_curve(aff, masked, NHOOD, ignore_label=-1).f_score.max()
 
 
 # -------------------------------------------------------------------------------------------------------------- curve
@@ -554,6 +633,12 @@ def test_demo(folder, capsys):
             "gt.npy and other.npy must have one spatial shape, got (96, 96) and (3, 4)",
         ),
         (["evaluate", "gt.npy", "gt.npy", "--dice", "2"], "--dice"),
+        (["evaluate", "gt.npy", "gt.npy", "--ignore-label", "none"], "--ignore-label"),
+        (
+            ["evaluate", "gt.npy", "negative.npy", "--ignore-label", "-2"],
+            "GT (negative.npy) must hold labels of at least",
+        ),
+        (["curve", "aff.npy", "negative.npy", "--ignore-label", "-1"], "negative.npy has no object"),
         (["evaluate", "negative.npy", "gt.npy"], "SEG (negative.npy) must hold labels of at least 0, got -1"),
         (["curve", "aff.npy", "gt.npy", "--plot", "curve.gif"], "curve.gif must end in .png or .pdf or .svg"),
         (["curve", "aff.npy", "gt.npy", "--plot", "there.png"], "there.png exists"),

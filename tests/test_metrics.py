@@ -6,8 +6,10 @@ import doctest
 import importlib
 import math
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import malis
 from malis import metrics
 from strategies import segmentations
 
@@ -29,6 +32,8 @@ SCORES = [
     metrics.error_map,
     metrics.adapted_rand_error,
     metrics.variation_of_information,
+    metrics.cremi_score,
+    metrics.average_precision,
 ]
 NO_TABLE = [metrics.contingency_table, metrics.error_map]
 
@@ -105,7 +110,10 @@ def test_nothing_counted_is_no_score():
         assert np.isnan(metrics.rand_scores(nothing, pred)).all()
         assert math.isnan(metrics.adapted_rand_error(nothing, pred))
         assert np.isnan(metrics.variation_of_information(nothing, pred)).all()
+        assert np.isnan(metrics.cremi_score(nothing, pred)).all()
     assert np.isnan(metrics.evaluate(nothing, nothing)).all()
+    assert np.isnan(metrics.average_precision(nothing, nothing).mean)
+    assert metrics.average_precision(nothing, something).mean == metrics.average_precision(something, nothing).mean == 0
     assert metrics.evaluate(nothing, something, min_size=1)[:2] == (0, 0)
     assert metrics.evaluate(something, nothing, min_size=1)[:2] == (0, 0)
     # Every voxel is a segment of its own on both sides: no pair.
@@ -219,6 +227,7 @@ from malis import metrics
 assert metrics.evaluate([1, 1, 2], [1, 1, 2], min_size=1) == (1, 1, 1, 1, 1)
 assert metrics.adapted_rand_error([1, 1, 0, 2, 2], [3, 3, 3, 3, 3]) == 0.5
 assert metrics.variation_of_information([1, 1, 2, 2], [5, 5, 5, 5]) == (0, 1)
+assert metrics.average_precision([1, 1, 2, 2], [3, 0, 3, 4], [0.25]).true_positives == [2]
 """
 
 
@@ -234,3 +243,18 @@ def test_examples_of_the_documentation():
     failed, tried = map(sum, zip(*map(doctest.testmod, modules), strict=True))
     assert tried >= 10
     assert failed == 0
+
+
+def test_page_of_the_documentation_runs(capsys, rng):
+    page = Path(__file__).parents[1] / "docs" / "scores.md"
+    seg = np.kron(rng.integers(0, 5, (3, 2, 2)), np.ones((2, 4, 4), int))
+    names = {"malis": malis, "seg": seg, "labels": np.where(rng.random(seg.shape) < 0.9, seg, 7)}
+    whole = metrics.contingency_table(seg, names["labels"])
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, str(page), "exec"), names)
+    assert capsys.readouterr().out == "18.0 1.0 0 0\n"
+    assert names["table"].counts.tolist() == whole.counts.tolist()
+    for name in metrics.__all__:
+        function = getattr(metrics, name)
+        if callable(function) and name.islower() and name not in ("contingency_table", "match_objects"):
+            assert f"`{name}" in page.read_text(encoding="utf-8"), name

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import malis
+from frameworks import require
 
 PUBLIC = [
     "pairs",
@@ -113,6 +114,23 @@ def run_python(code):
 def test_import_needs_numpy_alone():
     result = run_python(IMPORT_ALONE)
     assert result.returncode == 0, result.stderr
+
+
+KERAS_WITHOUT_BACKEND = """
+import sys
+sys.modules["jax"] = sys.modules["tensorflow"] = sys.modules["torch"] = None
+import malis
+try:
+    malis.malis_keras
+except ImportError:
+    print("needs a backend")
+"""
+
+
+def test_keras_is_imported_by_its_module_alone():
+    require(["keras"])
+    result = run_python(KERAS_WITHOUT_BACKEND)
+    assert result.stdout.strip() == "needs a backend", result.stderr
 
 
 def test_version():

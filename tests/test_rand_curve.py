@@ -318,3 +318,20 @@ def test_arguments_are_not_changed(rng):
     malis.rand_curve(aff, seg, nhood)
     for array, copy in zip((aff, seg, nhood), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize(("label", "dtype"), [(-1, np.int64), (255, np.uint8), (-1, np.float32)])
+def test_ignored_voxels_connect_and_count_nowhere(label, dtype, rng):
+    truth = rng.integers(0, 4, (9, 8))
+    masked = np.where(rng.random(truth.shape) < 0.3, label, truth).astype(dtype)
+    aff, nhood = rng.random((2, *truth.shape)), malis.mknhood2d(1)
+    curve = malis.rand_curve(aff, masked, nhood, ignore_label=label)
+    assert curve.foreground == np.count_nonzero((masked != 0) & (masked != label))
+    for i in range(0, len(curve.thresholds), 7):
+        labels, _ = malis.affgraph_to_seg(aff, nhood, min_size=1, threshold=curve.thresholds[i])
+        scores = malis.metrics.rand_scores(masked, labels, ignore_label=label)
+        np.testing.assert_allclose((curve.rand_split[i], curve.rand_merge[i]), scores[1:], rtol=1e-12)
+        entropies = malis.metrics.variation_of_information(masked, labels, ignore_label=label)
+        np.testing.assert_allclose((curve.voi_split[i], curve.voi_merge[i]), entropies, atol=1e-12)
+    with pytest.raises(TypeError, match="ignore_label must be an integer"):
+        malis.rand_curve(aff, truth, nhood, ignore_label=0.5)

@@ -14,6 +14,7 @@ from malis import metrics
 from strategies import problems
 
 NHOOD = malis.mknhood2d(1)
+SKELETONS = metrics.Skeletons([[0, 0], [2, 3]], [[0, 1]], [1, 1])
 
 
 def cells(seed, shape=(48, 40)):
@@ -57,6 +58,8 @@ BY_NAME = {
     "rand_f_score": (lambda t, p, _: metrics.rand_scores(t, p).f_score, np.nanmax),
     "adapted_rand_error": (lambda t, p, _: metrics.adapted_rand_error(t, p), np.nanmin),
     "variation_of_information": (lambda t, p, _: sum(metrics.variation_of_information(t, p)), np.nanmin),
+    "cremi_score": (lambda t, p, _: metrics.cremi_score(t, p).score, np.nanmin),
+    "average_precision": (lambda t, p, size: metrics.average_precision(t, p, min_size=size).mean, np.nanmax),
 }
 SCORES = sorted(BY_NAME)
 
@@ -70,6 +73,34 @@ def test_scores_by_name(name):
     np.testing.assert_allclose(found.scores[:, 0], [score(truth, seg, 30) for seg in segs], atol=1e-12)
     assert found.score == best(found.scores)
     assert len(set(found.scores.ravel().tolist())) > 5
+
+
+def rows(truth):
+    """Skeletons: a straight line through the middle of every object."""
+    nodes, edges, ids = [], [], []
+    for label in np.unique(truth[truth > 0]):
+        voxels = np.argwhere(truth == label)
+        line = voxels[voxels[:, 0] == int(np.median(voxels[:, 0]))]
+        edges += [(len(nodes) + i, len(nodes) + i + 1) for i in range(len(line) - 1)]
+        nodes += line.tolist()
+        ids += [int(label)] * len(line)
+    return metrics.Skeletons(nodes, edges, ids, voxel_size=(3, 2))
+
+
+@pytest.mark.parametrize("name", ["erl", "nerl"])
+def test_skeletons(name):
+    problems = [cells(seed) for seed in range(2)]
+    preds, gts = [aff for aff, _ in problems], [rows(truth) for _, truth in problems]
+    found = malis.find_threshold(preds, gts, NHOOD, score=name, min_size=5)
+    for threshold, values in zip(found.thresholds, found.scores, strict=True):
+        for aff, skeletons, value in zip(preds, gts, values, strict=True):
+            seg, _ = malis.affgraph_to_seg(aff, NHOOD, min_size=5, threshold=threshold)
+            assert value == pytest.approx(getattr(metrics.skeleton_scores(skeletons, seg), name), rel=1e-12)
+    assert found.score == found.scores.mean(axis=1).max() > found.scores.min()
+    tolerant = malis.find_threshold(
+        preds, gts, NHOOD, score=lambda s, seg: metrics.skeleton_scores(s, seg, merge_threshold=3).nerl
+    )
+    assert tolerant.scores.max() <= 1
 
 
 def test_score_of_the_caller():
@@ -222,6 +253,15 @@ def test_ignored_voxels(score):
         ({"preds": [np.full((2, 3, 4), np.nan)]}, ValueError, "NaN"),
         ({"score": "dice"}, ValueError, "score must be one of 'object_score'.*got 'dice'"),
         ({"score": 3}, TypeError, "score"),
+        ({"score": "nerl"}, TypeError, "gts.0. must be Skeletons for score='nerl'"),
+        ({"gts": [SKELETONS]}, ValueError, "score must be 'erl' or 'nerl'.*got 'object_score'"),
+        ({"gts": [metrics.Skeletons([[0, 9]], [], [1])], "score": "nerl"}, ValueError, "gts.0. must have nodes inside"),
+        (
+            {"gts": [metrics.Skeletons([[0]], [], [1])], "score": "nerl"},
+            ValueError,
+            "gts.0. must have nodes of 2",
+        ),
+        ({"gts": [metrics.Skeletons([[0, 1]], [], [1])], "score": "nerl"}, ValueError, "score must be defined"),
         ({"score": lambda true, pred: np.nan}, ValueError, "score must be a finite number"),
         ({"thresholds": []}, ValueError, "thresholds"),
         ({"thresholds": [0.5, np.nan]}, ValueError, "thresholds"),

@@ -22,7 +22,7 @@ py::array affinities_of(const py::array& seg, const py::array_t<std::int64_t>& n
 }  // namespace
 
 void register_affinity(py::module_& m) {
-    m.def("seg_to_affgraph", &affinities_of, py::arg("seg"), py::arg("nhood"), py::arg("num_threads"));
+    m.def("seg_to_affgraph", &affinities_of, py::arg("seg"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
 }
 
 }  // namespace malis::bindings

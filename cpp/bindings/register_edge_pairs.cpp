@@ -5,10 +5,9 @@ namespace malis::bindings {
 namespace {
 
 py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const py::array& weights,
-                           const py::array& seg, const OptionalArray& edge_mask,
-                           const OptionalArray& unlabelled_mask, bool constrain_positive, bool constrain_negative,
-                           bool ignore_background, bool want_positive, bool want_negative,
-                           std::optional<int> threads) {
+                           const py::array& seg, const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask,
+                           bool constrain_positive, bool constrain_negative, bool ignore_background, bool want_positive,
+                           bool want_negative, std::optional<int> threads) {
     if (seg.ndim() != 1 || seg.size() < 1) throw py::value_error("seg must have one axis, got " + describe(seg));
     if (node1.ndim() != 1) throw py::value_error("node1 must have one axis, got " + describe(node1));
     check_shape(weights, "weights", shape_of(node1));
@@ -36,8 +35,8 @@ py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const
 }  // namespace
 
 void register_edge_pairs(py::module_& m) {
-    m.def("edge_pair_counts", &edge_pair_counts, py::arg("node1"), py::arg("node2"), py::arg("weights"),
-          py::arg("seg"), py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("constrain_positive"),
+    m.def("edge_pair_counts", &edge_pair_counts, py::arg("node1"), py::arg("node2"), py::arg("weights"), py::arg("seg"),
+          py::kw_only(), py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("constrain_positive"),
           py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("want_positive"),
           py::arg("want_negative"), py::arg("num_threads"));
 }

@@ -6,7 +6,7 @@ namespace {
 
 py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::array_t<std::int64_t>& nhood,
                         const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask, double margin,
-                        double pos_loss_weight, bool normalize, const std::string& pointwise, bool from_logits,
+                        double pos_loss_weight, bool normalize, Pointwise pointwise, bool from_logits,
                         bool constrain_positive, bool constrain_negative, bool ignore_background,
                         std::optional<int> threads, bool channels_last, double scale) {
     const Volume volume = make_volume(seg, 1, nhood);
@@ -26,11 +26,7 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
     loss.normalize = normalize;
     loss.from_logits = from_logits;
     loss.scale = scale;
-    if (pointwise == "cross_entropy") {
-        loss.pointwise = Pointwise::cross_entropy;
-    } else if (pointwise != "squared_hinge") {
-        throw py::value_error("pointwise must be 'squared_hinge' or 'cross_entropy', got '" + pointwise + "'");
-    }
+    loss.pointwise = pointwise;
     const std::size_t samples = static_cast<std::size_t>(seg.shape(0));
     const LabelArray labels = label_array(seg, "seg");
     return visit_affinities(aff, "aff", [&](const auto* affinities) {
@@ -67,12 +63,15 @@ std::optional<py::array_t<std::int32_t>> whole_numbers(const py::array& values, 
 }  // namespace
 
 void register_loss(py::module_& m) {
-    m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("edge_mask"),
-          py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"), py::arg("normalize"),
-          py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"), py::arg("constrain_negative"),
-          py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"),
+    py::enum_<Pointwise>(m, "Pointwise")
+        .value("squared_hinge", Pointwise::squared_hinge)
+        .value("cross_entropy", Pointwise::cross_entropy);
+    m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::kw_only(),
+          py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"),
+          py::arg("normalize"), py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"),
+          py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"),
           py::arg("scale") = 1.0);
-    m.def("whole_numbers", &whole_numbers, py::arg("values"), py::arg("num_threads"));
+    m.def("whole_numbers", &whole_numbers, py::arg("values"), py::kw_only(), py::arg("num_threads"));
 }
 
 }  // namespace malis::bindings

@@ -34,9 +34,9 @@ py::tuple pair_counts(const py::array& aff, const py::array& seg, const py::arra
 }  // namespace
 
 void register_pairs(py::module_& m) {
-    m.def("pair_counts", &pair_counts, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::arg("edge_mask"),
-          py::arg("unlabelled_mask"), py::arg("constrain_positive"), py::arg("constrain_negative"),
-          py::arg("ignore_background"), py::arg("num_threads"));
+    m.def("pair_counts", &pair_counts, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::kw_only(),
+          py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("constrain_positive"),
+          py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("num_threads"));
 }
 
 }  // namespace malis::bindings

@@ -110,15 +110,15 @@ py::array edge_watershed_of(const py::array& node1, const py::array& node2, cons
 }  // namespace
 
 void register_segmentation(py::module_& m) {
-    m.def("components", &volume_components, py::arg("aff"), py::arg("nhood"), py::arg("threshold"),
+    m.def("components", &volume_components, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("merge_small"), py::arg("num_threads"));
-    m.def("watershed_basins", &volume_basins, py::arg("aff"), py::arg("nhood"), py::arg("threshold"),
+    m.def("watershed_basins", &volume_basins, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("num_threads"));
-    m.def("watershed", &volume_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::arg("num_threads"));
-    m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"),
-          py::arg("connected"));
+    m.def("watershed", &volume_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::kw_only(),
+          py::arg("num_threads"));
+    m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"), py::arg("connected"));
     m.def("edge_watershed", &edge_watershed_of, py::arg("node1"), py::arg("node2"), py::arg("weights"),
-          py::arg("seeds"), py::arg("num_threads"));
+          py::arg("seeds"), py::kw_only(), py::arg("num_threads"));
 }
 
 }  // namespace malis::bindings

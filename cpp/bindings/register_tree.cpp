@@ -1,7 +1,5 @@
 #include "numpy.hpp"
 
-#include "malis/segmentation/large_components.hpp"
-
 namespace malis::bindings {
 
 namespace {
@@ -27,7 +25,8 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
 template <class F>
 auto visit_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1, const py::array& node2,
                 F&& f) {
-    if (affinities.ndim() != 1) throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
+    if (affinities.ndim() != 1)
+        throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
     if (nodes < 1) throw py::value_error("tree.shape must hold at least one voxel, got " + std::to_string(nodes));
     check_shape(node1, "tree.node1", shape_of(affinities));
     check_shape(node2, "tree.node2", shape_of(affinities));
@@ -94,7 +93,7 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
 py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                                 const py::array& node2) {
     return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using Node = std::remove_const_t<std::remove_pointer_t<decltype(tree.node1)>>;
+        using Node = std::remove_cv_t<std::remove_pointer_t<decltype(tree.node1)>>;
         Buffer<Node> sizes;
         {
             const py::gil_scoped_release release;
@@ -107,38 +106,17 @@ py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities,
     });
 }
 
-py::tuple large_components_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
-                                   const py::array& node2, const std::vector<double>& thresholds,
-                                   std::int64_t min_size) {
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(tree.affinities)>>;
-        using Node = std::remove_const_t<std::remove_pointer_t<decltype(tree.node1)>>;
-        const std::vector<T> at(thresholds.begin(), thresholds.end());
-        LargeComponents<Node> found;
-        {
-            const py::gil_scoped_release release;
-            with_index(tree.nodes, 1, [&](auto index) {
-                found = large_components<decltype(index)>(tree, at, min_size);
-                return 0;
-            });
-        }
-        return py::tuple(py::make_tuple(as_array(std::move(found.nodes)), as_array(std::move(found.components)),
-                                        as_array(found.begins), as_array(found.into), as_array(found.when)));
-    });
-}
-
 }  // namespace
 
 void register_tree(py::module_& m) {
-    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::arg("num_threads"));
+    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::kw_only(),
+          py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"), py::arg("thresholds"), py::arg("size_thresh"), py::arg("num_threads"));
+          py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
-          py::arg("highest"));
+          py::kw_only(), py::arg("highest"));
     m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"));
-    m.def("large_components", &large_components_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"), py::arg("thresholds"), py::arg("min_size"));
 }
 
 }  // namespace malis::bindings

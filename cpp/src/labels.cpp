@@ -1,4 +1,4 @@
-#include "malis/labels.hpp"
+#include "malis/graph/labels.hpp"
 
 namespace malis {
 

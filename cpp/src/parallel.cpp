@@ -1,4 +1,4 @@
-#include "malis/parallel.hpp"
+#include "malis/support/parallel.hpp"
 
 #include <atomic>
 #include <exception>

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "malis/label_histogram.hpp"
+#include "malis/tree/label_histogram.hpp"
 #include "problems.hpp"
 
 using namespace malis;

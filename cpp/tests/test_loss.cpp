@@ -245,7 +245,7 @@ MALIS_TEST(batches_are_single_samples) {
     }
 }
 
-MALIS_TEST(idle_edges) {
+MALIS_TEST(cutoff_affinities) {
     // From the idle affinity on, and not before, the hinges are zero; around them for both types and for logits.
     for (const double margin : {0.0, 0.1, 0.3, 0.5, 1.0, -0.5}) {
         for (const bool logits : {false, true}) {
@@ -257,7 +257,7 @@ MALIS_TEST(idle_edges) {
             sink.expect_positive(1);
             sink.expect_negative(1);
             const float infinity = std::numeric_limits<float>::infinity();
-            const float positive = sink.idle_positive(), negative = sink.idle_negative();
+            const float positive = sink.positive_cutoff(), negative = sink.negative_cutoff();
             const auto near = [&](float at, float towards) {
                 return logits ? at + (towards > 0 ? 1e-3f : -1e-3f) : std::nextafter(at, towards);
             };
@@ -338,8 +338,7 @@ MALIS_TEST(infinite_affinities) {
     // They are ordered like any number; what they decide, the hinges tell: infinitely right, or no finite loss.
     const Volume volume{{1, 1, 3}, {{0, 0, 1}}};
     const double inf = std::numeric_limits<double>::infinity();
-    const Result<double> result =
-        loss_of<double>(volume, {inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{});
+    const Result<double> result = loss_of<double>(volume, {inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{});
     CHECK_EQUAL(result.loss, 0.0);
     CHECK_SAME(result.grad, (std::vector<double>{0, 0, 0}));
     LossOptions logits;

@@ -16,8 +16,7 @@ namespace {
 // Equal labels have equal numbers and different ones different numbers; the background is 0 or an object of its own.
 template <class Index, class Label>
 void check_numbers(const std::vector<Label>& seg, const bool* unlabelled, bool ignore_background, int threads) {
-    const Labels<Index> labels =
-        compact_labels<Index>(seg.data(), seg.size(), unlabelled, ignore_background, threads);
+    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), unlabelled, ignore_background, threads);
     CHECK_EQUAL(labels.of.size(), seg.size());
     std::map<Label, Index> number_of;
     std::map<Index, Label> label_of;
@@ -56,9 +55,11 @@ void all_numbers() {
                 if (random.chance(0.4)) {
                     if (kind == 0) run = static_cast<Label>(random.below(5));
                     // The largest labels of the type.
-                    else if (kind == 1) run = random.chance(0.3) ? Label(0) : static_cast<Label>(limits::max() - random.below(100));
+                    else if (kind == 1)
+                        run = random.chance(0.3) ? Label(0) : static_cast<Label>(limits::max() - random.below(100));
                     // As many as there can be.
-                    else if (kind == 2) run = static_cast<Label>(random.bits() & static_cast<std::uint64_t>(limits::max()));
+                    else if (kind == 2)
+                        run = static_cast<Label>(random.bits() & static_cast<std::uint64_t>(limits::max()));
                     // Few large labels between small ones.
                     else run = random.chance(0.1) ? limits::max() : static_cast<Label>(random.below(3));
                 }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "malis/parallel.hpp"
+#include "malis/support/parallel.hpp"
 
 using namespace malis;
 

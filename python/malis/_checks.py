@@ -67,13 +67,18 @@ def contiguous(array: Array) -> Array:
     return np.require(array, requirements=["C", "A"])
 
 
-def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -> Array:
-    """Check labels: any integer dtype or bool as they are, floats where they hold integers; at least 0."""
+def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None, *, for_core: bool = False) -> Array:
+    """Check labels: any integer dtype or bool as they are, floats where they hold integers; at least 0.
+
+    With `for_core` negative labels pass: the functions of the core that take `seg` refuse them, on all threads.
+    """
     seg = np.asarray(array)
     if seg.size == 0:
         raise ValueError(f"{name} must not be empty, got {describe(seg)}")
     # Frameworks hand over floats, and nearly all hold 32-bit integers: one pass tells, and converts them.
-    small = _core.whole_numbers(contiguous(seg), num_threads) if seg.dtype in (np.float32, np.float64) else None
+    small = None
+    if seg.dtype in (np.float32, np.float64):
+        small = _core.whole_numbers(contiguous(seg), num_threads=num_threads)
     if small is not None:
         seg = small
     if seg.dtype.kind == "f":
@@ -86,7 +91,7 @@ def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None) -
         seg = contiguous(seg).view(np.uint8)
     if seg.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integer labels, got {describe(seg)}")
-    if seg.dtype.kind == "i" and seg.min() < 0:
+    if not for_core and seg.dtype.kind == "i" and seg.min() < 0:
         raise ValueError(f"{name} must hold labels of at least 0, got {seg.min()}")
     return contiguous(seg)
 

@@ -64,6 +64,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
+def _text(score: float) -> str:
+    if score != score:
+        return "undefined"
+    return str(score) if isinstance(score, int) else f"{score:.4f}"
+
+
 def show_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     """Print scores, one column for each segmentation."""
     if _Chosen.quiet or _Chosen.as_json:
@@ -74,7 +80,7 @@ def show_table(columns: Mapping[str, Mapping[str, float]]) -> None:
         table.add_column(name, justify="right" if several else "left")
     for score in next(iter(columns.values())):
         values = [column[score] for column in columns.values()]
-        table.add_row(score.replace("_", " "), *(str(v) if isinstance(v, int) else f"{v:.4f}" for v in values))
+        table.add_row(score.replace("_", " "), *map(_text, values))
     _out.print(table)
 
 

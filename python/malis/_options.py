@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict, TypeVar, cast
 
-from malis import _checks
+from malis import _checks, _core
 
 POINTWISE = ("squared_hinge", "cross_entropy")
 
@@ -87,7 +87,7 @@ class Options(NamedTuple):
 
     def for_core(self) -> dict[str, Any]:
         """Return the keyword arguments of ``_core.malis_loss``."""
-        return {**self.as_keywords()}
+        return {**self.as_keywords(), "pointwise": _core.Pointwise.__members__[self.pointwise]}
 
 
 class PairOptions(TypedDict, total=False):

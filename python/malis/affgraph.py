@@ -48,7 +48,7 @@ def seg_to_affgraph(
     offsets = _checks.as_nhood(nhood)
     if labels.ndim != offsets.shape[1]:
         raise ValueError(f"seg must have {offsets.shape[1]} axes as nhood has columns, got {_checks.describe(labels)}")
-    return _core.seg_to_affgraph(labels, offsets, _checks.as_threads(num_threads))
+    return _core.seg_to_affgraph(labels, offsets, num_threads=_checks.as_threads(num_threads))
 
 
 def _ends(

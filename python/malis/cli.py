@@ -58,6 +58,8 @@ class Score(str, enum.Enum):
     rand_f_score = "rand_f_score"
     adapted_rand_error = "adapted_rand_error"
     variation_of_information = "variation_of_information"
+    cremi_score = "cremi_score"
+    average_precision = "average_precision"
 
 
 class By(str, enum.Enum):
@@ -105,6 +107,9 @@ GtAxes = Annotated[
     typer.Option(metavar="LETTERS", help="The same for GT, such as zyx.", show_default="as the file says"),
 ]
 MinSize = Annotated[int, typer.Option(min=0, metavar="VOXELS", help="Objects of fewer voxels are dropped.")]
+IgnoreLabel = Annotated[
+    int | None, typer.Option(metavar="LABEL", help="Voxels of GT with this label, such as -1, take part in no score.")
+]
 Dice = Annotated[float, typer.Option(min=0, max=1, help="Dice coefficient that a found object exceeds.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -155,6 +160,7 @@ def segment(
     gt: Annotated[str | None, typer.Option(metavar="GT", help="Labels of the truth, to choose and to score.")] = None,
     score: Annotated[Score, typer.Option(help="What auto optimises.")] = Score.object_score,
     min_size: MinSize = 64,
+    ignore_label: IgnoreLabel = None,
     small: Annotated[Small, typer.Option(help="What becomes of smaller components.")] = Small.drop,
     nhood: Nhood = None,
     channel_axis: ChannelAxis = None,
@@ -189,7 +195,7 @@ def segment(
         truth = start = None
         if gt is not None:
             step("reading the truth")
-            truth = _read_labels(gt, "GT", gt_axes, step.tick)
+            truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
             _check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
         if seeds is not None:
             step("reading seeds")
@@ -201,7 +207,9 @@ def segment(
         del affinities
         if threshold == "auto":
             assert truth is not None
-            level = malis.find_threshold([values], [truth], offsets, score=score.value, min_size=min_size).threshold
+            level = malis.find_threshold(
+                [values], [truth], offsets, score=score.value, min_size=min_size, ignore_label=ignore_label
+            ).threshold
         step("segmenting")
         if start is not None:
             seg, _ = malis.watershed_from_affgraph(values, start, offsets, min_size=min_size)
@@ -231,6 +239,7 @@ def segment(
                 "seeds": seeds,
                 "score": score.value,
                 "min_size": min_size,
+                "ignore_label": ignore_label,
                 "small": small.value,
                 "nhood": offsets.tolist(),
                 "channel_axis": channel_axis,
@@ -238,7 +247,7 @@ def segment(
             },
         }
         _io.write_labels(output, seg, provenance, force=force, grid=grid, ngff=version, tick=step.tick)
-    scores = None if truth is None else _scores(seg, truth, min_size, 0.7)
+    scores = None if truth is None else _scores(seg, truth, min_size, 0.7, ignore_label)
     _console.say(f"{output}: {objects} objects" + ("" if level is None else f", threshold {level:.6g}"))
     _print_scores(scores, {"output": output, "objects": objects, "threshold": level})
 
@@ -285,6 +294,7 @@ def evaluate(
     gt: Truth,
     min_size: MinSize = 64,
     dice: Dice = 0.7,
+    ignore_label: IgnoreLabel = None,
     axes: Axes = None,
     gt_axes: GtAxes = None,
     as_json: AsJson = False,
@@ -296,17 +306,17 @@ def evaluate(
 
     Unlabelled voxels of SEG are segments of one voxel for the Rand scores, as in
     SNEMI3D, and a single segment for the adapted Rand error and the variation
-    of information, as in scikit-image.
+    of information, as in scikit-image. Scores of nothing are undefined.
     """
     _set_up(quiet, verbose, as_json, threads)
     with _console.steps(3) as step:
         step("reading SEG")
         pred = _read_labels(seg, "SEG", axes, step.tick)
         step("reading GT")
-        truth = _read_labels(gt, "GT", gt_axes, step.tick)
+        truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
         _check_shapes(seg, pred.shape, gt, truth.shape, "--axes or --gt-axes")
         step("scoring")
-        scores = _scores(pred, truth, min_size, dice)
+        scores = _scores(pred, truth, min_size, dice, ignore_label)
     _print_scores(scores)
 
 
@@ -318,6 +328,7 @@ def curve(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="NPZ", help="Write every threshold with its scores.")
     ] = None,
+    ignore_label: IgnoreLabel = None,
     nhood: Nhood = None,
     channel_axis: ChannelAxis = None,
     axes: Axes = None,
@@ -336,13 +347,15 @@ def curve(
         step("reading affinities")
         affinities, offsets, _ = _read_affinities(aff, nhood, channel_axis, axes, step.tick)
         step("reading the truth")
-        truth = _read_labels(gt, "GT", gt_axes, step.tick)
+        truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
         _check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
         _check_values(affinities, aff, {})
         step("scoring every threshold")
-        result = malis.rand_curve(affinities, truth, offsets)
+        result = malis.rand_curve(affinities, truth, offsets, ignore_label=ignore_label)
         if len(result.thresholds) == 0:
             raise ValueError(f"{aff} has no edge between two voxels")
+        if result.foreground == 0:
+            raise ValueError(f"{gt} has no object, so that there is nothing to score")
         step("writing")
         if output is not None:
             arrays: dict[str, Any] = {name: getattr(result, name) for name in _CURVE}
@@ -530,10 +543,14 @@ def _read_affinities(
     return affinities, offsets, grid
 
 
-def _read_labels(text: str, name: str, axes: str | None, tick: Callable[[float], None]) -> npt.NDArray[Any]:
+def _read_labels(
+    text: str, name: str, axes: str | None, tick: Callable[[float], None], ignore_label: int | None = None
+) -> npt.NDArray[Any]:
+    """Read labels and check them; what is to be ignored keeps its label, which may be negative."""
     volume = _io.read_labels(text, axes, tick)
     _console.detail(_description(text, volume.array, volume.grid, axes))
-    return _checks.as_labels(volume.array, f"{name} ({text})")
+    labels, ignored = _checks.as_truth(volume.array, f"{name} ({text})", ignore_label)
+    return labels if ignored is None else volume.array
 
 
 def _description(text: str, array: npt.NDArray[Any], grid: _io.Grid, axes: str | None) -> str:
@@ -578,12 +595,32 @@ def _check_values(affinities: npt.NDArray[Any], text: str, thresholds: dict[str,
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], min_size: int, dice: float) -> dict[str, float]:
-    table = metrics.contingency_table(truth, seg)
-    scores: dict[str, float] = metrics.evaluate(min_size=min_size, dice_threshold=dice, table=table)._asdict()
-    scores["adapted_rand_error"] = metrics.adapted_rand_error(table=table)
-    voi = metrics.variation_of_information(table=table)
-    return {**scores, "voi_split": voi.split, "voi_merge": voi.merge}
+def _scores(
+    seg: npt.NDArray[Any], truth: npt.NDArray[Any], min_size: int, dice: float, ignore_label: int | None = None
+) -> dict[str, float]:
+    """Count objects and compute all scores; warn of those that are undefined."""
+    table = metrics.contingency_table(truth, seg, ignore_label=ignore_label)
+    matches = metrics.match_objects(table=table, min_size=min_size)
+    scores: dict[str, float] = {
+        "true_objects": matches.n_true,
+        "predicted_objects": matches.n_predicted,
+        "found_objects": int(np.count_nonzero(matches.found(dice))),
+        "too_small_true_objects": matches.n_true_small,
+        "too_small_predicted_objects": matches.n_predicted_small,
+        **metrics.evaluate(min_size=min_size, dice_threshold=dice, table=table)._asdict(),
+        "average_precision": metrics.average_precision(min_size=min_size, table=table).mean,
+        "adapted_rand_error": metrics.adapted_rand_error(table=table),
+    }
+    cremi = metrics.cremi_score(table=table)
+    scores.update(voi_split=cremi.voi_split, voi_merge=cremi.voi_merge, cremi_score=cremi.score)
+    if matches.n_true == matches.n_predicted == 0:
+        _console.warn(
+            f"no object of at least {min_size} voxels on either side: the scores of objects are undefined "
+            f"({matches.n_true_small} true and {matches.n_predicted_small} predicted ones are smaller)"
+        )
+    if math.isnan(cremi.score):
+        _console.warn("the truth has no object: the scores of pairs and voxels are undefined")
+    return scores
 
 
 def _print_scores(scores: dict[str, float] | None, beside: dict[str, Any] | None = None) -> None:

@@ -152,7 +152,12 @@ def _ratio(part: _Scores, whole: _Scores | float) -> _Scores:
 
 
 def rand_curve(
-    aff: npt.ArrayLike, seg: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threads: int | None = None
+    aff: npt.ArrayLike,
+    seg: npt.ArrayLike,
+    nhood: npt.ArrayLike,
+    *,
+    ignore_label: int | None = None,
+    num_threads: int | None = None,
 ) -> RandCurve:
     """Score the segmentation at every threshold, exactly and in one pass, and find the best one.
 
@@ -177,12 +182,16 @@ def rand_curve(
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities, or any numbers that increase with them, such as logits; bool and integers are taken as well.
+        Affinities, or any numbers that increase with them, such as logits; bool and integers are taken as well,
+        bytes (uint8) as 0 to 255 for 0 to 1.
     seg : array_like of int, shape `shape`
         Labels of the truth, 1 to 3 dimensions; 0 is background, which connects what it lies between but counts in no
         pair.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, count in no pair. As background they connect what they lie
+        between.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -231,8 +240,8 @@ def rand_curve(
     0.6
     """
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg")
+    labels, _ = _checks.as_truth(seg, "seg", ignore_label)
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_volume(affinities, labels, "seg", offsets)
-    curve = _core.rand_curve(affinities, labels, offsets, _checks.as_threads(num_threads))
+    curve = _core.rand_curve(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     return RandCurve(*curve[:4], _Steps(*curve[4:]))

@@ -109,12 +109,15 @@ def pairs(
     array([[0, 0, 0, 3, 0]])
     """
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
-    return PairCounts(*_core.pair_counts(affinities, labels, offsets, edges, unlabelled, **of_pairs(options)))
+    counts = _core.pair_counts(
+        affinities, labels, offsets, edge_mask=edges, unlabelled_mask=unlabelled, **of_pairs(options)
+    )
+    return PairCounts(*counts)
 
 
 @takes(LossOptions)
@@ -185,7 +188,7 @@ def malis_loss(
     """
     checked = Options.of(options)
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg", checked.num_threads)
+    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2
     if batched:
@@ -226,7 +229,8 @@ def batch_loss(
     channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
-    affinities, labels = _checks.as_affinities(aff, "aff"), _checks.as_labels(seg, "seg", checked.num_threads)
+    affinities = _checks.as_affinities(aff, "aff")
+    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)
@@ -248,8 +252,8 @@ def _loss_of_batch(
         aff,
         seg,
         nhood,
-        edge_mask,
-        unlabelled_mask,
+        edge_mask=edge_mask,
+        unlabelled_mask=unlabelled_mask,
         channels_last=channels_last,
         scale=scale,
         **options.for_core(),
@@ -352,8 +356,8 @@ def edge_pairs(
         second,
         _checks.as_affinities(weights, "weights").ravel(),
         labels.ravel(),
-        None if mask is None else mask.ravel(),
-        None if unlabelled is None else unlabelled.ravel(),
+        edge_mask=None if mask is None else mask.ravel(),
+        unlabelled_mask=None if unlabelled is None else unlabelled.ravel(),
         want_positive=True,
         want_negative=True,
         **checked,

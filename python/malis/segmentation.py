@@ -25,7 +25,8 @@ def affgraph_to_seg(
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities, or the affinity graph of a segmentation (bool and integers are taken as well).
+        Affinities, or the affinity graph of a segmentation (bool and integers are taken as well); bytes (uint8) are
+        0 to 255 for 0 to 1.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     size_thresh : int, optional
@@ -86,10 +87,10 @@ def affgraph_to_seg(
     seg, sizes = _core.components(
         affinities,
         offsets,
-        None if threshold is None else _checks.as_threshold(threshold, "threshold"),
-        _checks.as_size_thresh(min_size, size_thresh),
-        _checks.as_choice(small, "small", ("drop", "merge")) == "merge",
-        _checks.as_threads(num_threads),
+        threshold=None if threshold is None else _checks.as_threshold(threshold, "threshold"),
+        size_thresh=_checks.as_size_thresh(min_size, size_thresh),
+        merge_small=_checks.as_choice(small, "small", ("drop", "merge")) == "merge",
+        num_threads=_checks.as_threads(num_threads),
     )
     return seg, sizes
 
@@ -113,7 +114,7 @@ def watershed_basins(
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities; bool and integers are taken as well.
+        Affinities; bool and integers are taken as well, bytes (uint8) as 0 to 255 for 0 to 1.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     min_size : int, optional
@@ -159,9 +160,9 @@ def watershed_basins(
     return _core.watershed_basins(
         affinities,
         offsets,
-        _checks.as_threshold(threshold, "threshold"),
-        _checks.as_size_thresh(min_size),
-        _checks.as_threads(num_threads),
+        threshold=_checks.as_threshold(threshold, "threshold"),
+        size_thresh=_checks.as_size_thresh(min_size),
+        num_threads=_checks.as_threads(num_threads),
     )
 
 
@@ -236,7 +237,7 @@ def watershed_from_affgraph(
             f"seeds must hold labels of at most 2**27, got {labels.max()}: number them anew, for example with "
             "skimage.segmentation.relabel_sequential"
         )
-    seg = _core.watershed(affinities, labels, offsets, _checks.as_threads(num_threads))
+    seg = _core.watershed(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     sizes = np.bincount(seg.ravel().astype(np.int64, copy=False), minlength=int(labels.max()) + 1)
     small = sizes <= largest_small
     small[0] = False

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, metrics
-from malis.metrics.table import table_of_entries
-from malis.tree import SpanningTree, large_components, maximum_spanning_tree, segment_tree, smaller_sizes
+from malis._growing import GrowingComponents, GrowingCounts
+from malis.tree import SpanningTree, maximum_spanning_tree, segment_tree, smaller_sizes
 
-Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
+# Of the truth, labels or skeletons, and the predicted labels.
+Score = Callable[[Any, npt.NDArray[Any]], float]
 
 _TableScore = Callable[[metrics.ContingencyTable, int], float]
 
@@ -25,11 +26,13 @@ _SCORES: dict[str, tuple[_TableScore, bool]] = {
     "rand_f_score": (lambda table, _: metrics.rand_scores(table=table).f_score, True),
     "adapted_rand_error": (lambda table, _: metrics.adapted_rand_error(table=table), False),
     "variation_of_information": (lambda table, _: sum(metrics.variation_of_information(table=table)), False),
+    "cremi_score": (lambda table, _: metrics.cremi_score(table=table).score, False),
+    "average_precision": (lambda table, size: metrics.average_precision(table=table, min_size=size).mean, True),
 }
+# The scores of true skeletons; larger is better.
+_SKELETON_SCORES = ("erl", "nerl")
 _CANDIDATES = 100
 _FEWEST = 10
-# Voxels that are counted at a time, some ten bytes of memory each.
-_VOXELS_OF_A_BLOCK = 2**21
 # Voxels of the segmentations that are in memory at a time.
 _VOXELS_AT_ONCE = 2**26
 
@@ -49,7 +52,7 @@ class BestThreshold(NamedTuple):
 
 def find_threshold(
     preds: Sequence[npt.ArrayLike],
-    gts: Sequence[npt.ArrayLike],
+    gts: Sequence[npt.ArrayLike | metrics.Skeletons],
     nhood: npt.ArrayLike,
     *,
     score: str | Score = "object_score",
@@ -68,14 +71,15 @@ def find_threshold(
     preds : sequence of array_like, each of shape (K, *shape)
         Affinities, one array per image; shapes may differ from image to image.
     gts : sequence of array_like of int, each of shape `shape`
-        Labels of the truth, one array per image; 0 is background.
+        Labels of the truth, one array per image; 0 is background. Or `metrics.Skeletons`, one for each image.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     score : str or callable, optional
         What to optimise: ``"object_score"``, ``"object_recall"`` (both with `min_size` and their default
-        `dice_threshold`), ``"rand_f_score"``, ``"adapted_rand_error"`` or ``"variation_of_information"`` (split plus
-        merge); the last two are errors and are minimised. Or a function of the true and the predicted labels, of which
-        larger values are better.
+        `dice_threshold`), ``"average_precision"`` (its mean over the overlaps, with `min_size`), ``"rand_f_score"``,
+        ``"adapted_rand_error"``, ``"variation_of_information"`` (split plus merge) or ``"cremi_score"``; the last three
+        are errors and are minimised. For skeletons ``"nerl"`` or ``"erl"``, with a `merge_threshold` of 0. Or a
+        function of the truth and the predicted labels, of which larger values are better.
     thresholds : array_like of float, optional
         The thresholds to try; edges with affinities of at least the threshold connect. By default up to 100 that the
         predictions suggest, between the highest and the lowest affinity at which large components join.
@@ -123,28 +127,29 @@ def find_threshold(
         raise ValueError(
             f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
         )
-    chosen_score = None if callable(score) else _checks.as_choice(score, "score", tuple(_SCORES))
+    chosen_score = None if callable(score) else _checks.as_choice(score, "score", (*_SCORES, *_SKELETON_SCORES))
     smallest = _checks.as_size(min_size, "min_size")
     offsets = _checks.as_nhood(nhood)
-    truths = [_checks.as_truth(gt, f"gts[{i}]", ignore_label)[0] for i, gt in enumerate(gts)]
-    trees = []
-    for i, (pred, truth) in enumerate(zip(preds, truths, strict=True)):
+    trees, n_objects = [], []
+    for i, (pred, gt) in enumerate(zip(preds, gts, strict=True)):
         affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
-        _checks.check_volume(affinities, truth, f"gts[{i}]", offsets)
+        n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
         trees.append(maximum_spanning_tree(affinities, offsets, num_threads=num_threads))
-    levels = _candidates(trees, truths) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
+    levels = _candidates(trees, n_objects) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
     levels = np.unique(levels)[::-1]
 
     scores = np.empty((len(levels), len(trees)))
     for column, (tree, gt) in enumerate(zip(trees, gts, strict=True)):
         if callable(score):
-            truth = np.asarray(gt) if ignore_label is not None else truths[column]
+            truth = gt if isinstance(gt, metrics.Skeletons) else np.asarray(gt)
             for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
                 scores[row, column] = _checks.as_real(score(truth, seg), "score")
+        elif isinstance(gt, metrics.Skeletons):
+            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest, num_threads)):
+                scores[row, column] = getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
         else:
             of_table, _ = _SCORES[score]
-            truth, ignored = _checks.as_truth(gt, f"gts[{column}]", ignore_label)
-            for row, table in enumerate(_tables(tree, levels, truth, ignored, smallest)):
+            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
                 scores[row, column] = of_table(table, smallest)
     defined = ~np.isnan(scores)
     if not defined.any():
@@ -154,7 +159,7 @@ def find_threshold(
         )
     images = np.maximum(1, defined.sum(axis=1))
     mean = np.where(defined.any(axis=1), np.where(defined, scores, 0.0).sum(axis=1) / images, np.nan)
-    sign = 1.0 if chosen_score is None or _SCORES[chosen_score][1] else -1.0
+    sign = 1.0 if chosen_score not in _SCORES or _SCORES[chosen_score][1] else -1.0
     value = np.where(np.isnan(mean), -np.inf, sign * mean)
     # Sums of the same numbers differ by rounding alone.
     best = np.flatnonzero(value >= value.max() - 1e-12)
@@ -172,102 +177,82 @@ def _segmentations(
             yield seg
 
 
+def _check_truth(
+    gt: npt.ArrayLike | metrics.Skeletons,
+    name: str,
+    score: str | None,
+    affinities: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    ignore_label: int | None,
+) -> int:
+    """Check that a truth goes together with affinities and score, and return how many objects it has."""
+    if isinstance(gt, metrics.Skeletons):
+        if score in _SCORES:
+            raise ValueError(f"score must be 'erl' or 'nerl' where gts holds skeletons, got {score!r}")
+        _checks.check_channels(affinities, offsets)
+        if gt.nodes.shape[1] != offsets.shape[1]:
+            raise ValueError(
+                f"{name} must have nodes of {offsets.shape[1]} coordinates as nhood has, got {gt.nodes.shape[1]}"
+            )
+        voxels = np.rint(gt.nodes)
+        if not ((voxels >= 0) & (voxels < affinities.shape[1:])).all():
+            raise ValueError(f"{name} must have nodes inside of the predicted volume of shape {affinities.shape[1:]}")
+        return len(np.unique(gt.ids))
+    if score in _SKELETON_SCORES:
+        raise TypeError(f"{name} must be Skeletons for score={score!r}, got {type(gt).__name__}")
+    labels, _ = _checks.as_truth(gt, name, ignore_label)
+    _checks.check_volume(affinities, labels, name, offsets)
+    return int(np.count_nonzero(np.unique(labels)))
+
+
 def _tables(
     tree: SpanningTree,
     levels: npt.NDArray[np.float64],
-    truth: npt.NDArray[Any],
-    ignored: npt.NDArray[np.bool_] | None,
+    gt: npt.ArrayLike,
+    ignore_label: int | None,
     min_size: int,
+    num_threads: int | None,
 ) -> Iterator[metrics.ContingencyTable]:
-    """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down.
-
-    Large components only grow from one threshold to the next: to the table of one threshold the voxels are added that
-    come into large components at the next, and rows are added up where components join. What is in no large component
-    is the background. Labels are those of the segmentation: by decreasing size, then by the first voxel.
-    """
-    voxels, components, begins, into, when = large_components(tree, levels, min_size)
-    flat = truth.reshape(-1)
-    true_labels, totals = np.unique(flat, return_counts=True)
-    if ignored is not None:  # they carry label 0
-        totals[0] -= np.count_nonzero(ignored)
-    labels, numbers = len(true_labels), len(into)
-    sizes, first = np.zeros(numbers, np.int64), np.full(numbers, flat.size, np.int64)
-    code, count = np.zeros(0, np.int64), np.zeros(0, np.int64)  # component * labels + label, and how many voxels
-    for i in range(len(levels)):
-        # Components that others are joined into may be joined into others themselves at this threshold.
-        joined = np.flatnonzero(when == i)
-        root = np.where(when <= i, into, np.arange(numbers))
-        while not np.array_equal(root[root], root):
-            root = root[root]
-        np.add.at(sizes, root[joined], sizes[joined])
-        np.minimum.at(first, root[joined], first[joined])
-        sizes[joined] = 0
-        code, count = _summed(root[code // labels] * labels + code % labels, count)
-        for begin in range(int(begins[i]), int(begins[i + 1]), _VOXELS_OF_A_BLOCK):
-            block = slice(begin, min(begin + _VOXELS_OF_A_BLOCK, int(begins[i + 1])))
-            at, component = voxels[block], root[components[block]]
-            sizes += np.bincount(component, minlength=numbers)
-            np.minimum.at(first, component, at)
-            if ignored is not None:
-                counted = ~ignored.reshape(-1)[at]
-                at, component = at[counted], component[counted]
-            added, added_count = np.unique(
-                component * labels + np.searchsorted(true_labels, flat[at]), return_counts=True
-            )
-            code, count = _summed(np.concatenate([code, added]), np.concatenate([count, added_count]))
-        yield _numbered(true_labels, totals, code, count, sizes, first)
+    """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down."""
+    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    counts = GrowingCounts(components, gt, ignore_label)
+    yield counts.table()
+    for level in levels[1:]:
+        counts.join(*components.lower(level))
+        yield counts.table()
 
 
-def _summed(
-    code: npt.NDArray[np.int64], count: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Add up the counts of equal codes."""
-    order = np.argsort(code, kind="stable")
-    distinct, first = np.unique(code[order], return_index=True)
-    return distinct, np.add.reduceat(count[order], first) if len(first) else count
+def _node_segments(
+    tree: SpanningTree,
+    levels: npt.NDArray[np.float64],
+    skeletons: metrics.Skeletons,
+    min_size: int,
+    num_threads: int | None,
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the predicted label of every node of skeletons at every threshold, from the highest threshold down."""
+    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    nodes = metrics.skeleton_segments(skeletons, components.at_highest)
+    yield components.labels(nodes)
+    for level in levels[1:]:
+        components.lower(level)
+        yield components.labels(nodes)
 
 
-def _numbered(
-    true_labels: npt.NDArray[Any],
-    totals: npt.NDArray[np.int64],
-    code: npt.NDArray[np.int64],
-    count: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
-) -> metrics.ContingencyTable:
-    """Return the table with labels 1, 2, ... for the large components, and 0 for the voxels that are in none."""
-    large = np.flatnonzero(sizes)
-    large = large[np.lexsort((first[large], -sizes[large]))]
-    number = np.zeros(len(sizes), np.int64)
-    number[large] = np.arange(1, len(large) + 1)
-    component, true = np.divmod(code, len(true_labels))
-    outside = totals.copy()
-    np.subtract.at(outside, true, count)
-    rest = np.flatnonzero(outside)
-    kept, pred = np.unique(np.concatenate([np.zeros(len(rest), np.int64), number[component]]), return_inverse=True)
-    return table_of_entries(
-        true_labels, kept, np.concatenate([rest, true]), pred, np.concatenate([outside[rest], count])
-    )
-
-
-def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[np.float64]:
     """Return the affinities at which large components join, the parts of objects and objects with each other.
 
     Most edges of a tree join single voxels to objects. Those that matter are the ones whose smaller component is the
     largest, about two for every true object.
     """
     joins = []
-    for tree, truth in zip(trees, truths, strict=True):
+    for tree, objects in zip(trees, n_objects, strict=True):
         smaller = smaller_sizes(tree)
         smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
-        wanted = 2 * np.count_nonzero(np.unique(truth)) + _FEWEST
-        if wanted < len(smaller):
-            least = np.partition(smaller, len(smaller) - wanted)[len(smaller) - wanted]
-            largest = np.flatnonzero(smaller > least)
-            equal = np.flatnonzero(smaller == least)[: wanted - len(largest)]
-            joins.append(tree.affinities[np.concatenate([largest, equal])])
-        else:
-            joins.append(tree.affinities)
+        wanted = min(len(smaller), 2 * objects + _FEWEST)
+        least = np.partition(smaller, len(smaller) - wanted)[len(smaller) - wanted] if wanted else 0
+        larger = np.flatnonzero(smaller > least)
+        equal = np.flatnonzero(smaller == least)[: wanted - len(larger)]
+        joins.append(tree.affinities[np.concatenate([larger, equal])])
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
     distinct = distinct[np.isfinite(distinct)]
     if len(distinct) == 0:

@@ -18,21 +18,22 @@
 #include <utility>
 #include <vector>
 
-#include "malis/affinity.hpp"
-#include "malis/buffer.hpp"
-#include "malis/edge_list.hpp"
-#include "malis/grid.hpp"
+#include "malis/graph/affinity.hpp"
+#include "malis/graph/edge_list.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
 #include "malis/instances.hpp"
-#include "malis/integers.hpp"
-#include "malis/labels.hpp"
-#include "malis/layout.hpp"
-#include "malis/loss.hpp"
-#include "malis/objects.hpp"
-#include "malis/pairs.hpp"
-#include "malis/parallel.hpp"
-#include "malis/rand_curve.hpp"
-#include "malis/segmentation.hpp"
-#include "malis/tree.hpp"
+#include "malis/pairs/loss.hpp"
+#include "malis/pairs/objects.hpp"
+#include "malis/pairs/pairs.hpp"
+#include "malis/segmentation/components.hpp"
+#include "malis/segmentation/rand_curve.hpp"
+#include "malis/segmentation/spanning_tree.hpp"
+#include "malis/segmentation/watershed.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/integers.hpp"
+#include "malis/support/layout.hpp"
+#include "malis/support/parallel.hpp"
 
 namespace malis {
 
@@ -211,8 +212,9 @@ std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::op
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         const auto grid = make_grid<decltype(index)>(volume);
         // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-        return threshold ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
-                         : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
+        return threshold
+                   ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
+                   : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
     });
 }
 

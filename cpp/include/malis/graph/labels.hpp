@@ -1,0 +1,201 @@
+// Labels of any integer type, and the same compacted to numbers 0..count of one index type.
+//
+// Every algorithm works on the compacted labels, so that none of them is compiled once for each type that labels come in.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+
+namespace malis {
+
+// A pointer to integers of 8 to 64 bits, with or without a sign. It does not own them.
+class LabelArray {
+  public:
+    template <class Label>
+    LabelArray(const Label* data) : data_(data), type_(type_of<Label>()) {}
+
+    // Calls f with the pointer, of its own type.
+    template <class F>
+    auto visit(F&& f) const {
+        switch (type_) {
+            case Type::u8: return f(static_cast<const std::uint8_t*>(data_));
+            case Type::i8: return f(static_cast<const std::int8_t*>(data_));
+            case Type::u16: return f(static_cast<const std::uint16_t*>(data_));
+            case Type::i16: return f(static_cast<const std::int16_t*>(data_));
+            case Type::u32: return f(static_cast<const std::uint32_t*>(data_));
+            case Type::i32: return f(static_cast<const std::int32_t*>(data_));
+            case Type::u64: return f(static_cast<const std::uint64_t*>(data_));
+            case Type::i64: break;
+        }
+        return f(static_cast<const std::int64_t*>(data_));
+    }
+
+    LabelArray operator+(std::size_t n) const {
+        return visit([n](const auto* data) { return LabelArray(data + n); });
+    }
+
+  private:
+    enum class Type { u8, i8, u16, i16, u32, i32, u64, i64 };
+
+    template <class Label>
+    static constexpr Type type_of() {
+        if constexpr (std::is_same_v<Label, std::uint8_t>) return Type::u8;
+        else if constexpr (std::is_same_v<Label, std::int8_t>) return Type::i8;
+        else if constexpr (std::is_same_v<Label, std::uint16_t>) return Type::u16;
+        else if constexpr (std::is_same_v<Label, std::int16_t>) return Type::i16;
+        else if constexpr (std::is_same_v<Label, std::uint32_t>) return Type::u32;
+        else if constexpr (std::is_same_v<Label, std::int32_t>) return Type::i32;
+        else if constexpr (std::is_same_v<Label, std::uint64_t>) return Type::u64;
+        else {
+            static_assert(std::is_same_v<Label, std::int64_t>, "labels are std::int8_t to std::int64_t, or unsigned");
+            return Type::i64;
+        }
+    }
+
+    const void* data_;
+    Type type_;
+};
+
+// Throws std::invalid_argument that names the argument where a label is negative; returns the largest label.
+std::uint64_t check_labels(LabelArray labels, std::size_t n, const char* name, int threads);
+
+// Labels of any integer type as 0..count: 0 for what is background, equal numbers for equal labels.
+template <class Index>
+struct Labels {
+    Buffer<Index> of;  // per node
+    Index count = 0;   // numbers are at most `count`; not all need occur
+    // The number of unlabelled nodes (all the same), or 0 where there are none. It counts as an object among
+    // negative pairs alone.
+    Index unlabelled = 0;
+};
+
+namespace detail {
+
+// Open addressing from 64-bit labels to 1, 2, 3...
+template <class Index>
+class LabelTable {
+  public:
+    LabelTable() { rehash(1024); }
+    Index number(std::uint64_t label) {
+        std::size_t at = slot(label);
+        while (number_[at] != 0 && label_[at] != label) at = (at + 1) & mask_;
+        if (number_[at] == 0) {
+            if (2 * (static_cast<std::size_t>(count_) + 1) > mask_) {
+                rehash(2 * (mask_ + 1));
+                return number(label);
+            }
+            label_[at] = label;
+            number_[at] = ++count_;
+        }
+        return number_[at];
+    }
+    Index count() const { return count_; }
+
+  private:
+    std::size_t slot(std::uint64_t label) const {
+        return static_cast<std::size_t>((label * 0x9E3779B97F4A7C15ull) >> 20) & mask_;
+    }
+    void rehash(std::size_t size) {
+        std::vector<std::uint64_t> labels(size);
+        std::vector<Index> numbers(size, 0);
+        std::swap(labels, label_);
+        std::swap(numbers, number_);
+        mask_ = size - 1;
+        for (std::size_t i = 0; i < numbers.size(); ++i) {
+            if (numbers[i] == 0) continue;
+            std::size_t at = slot(labels[i]);
+            while (number_[at] != 0) at = (at + 1) & mask_;
+            label_[at] = labels[i];
+            number_[at] = numbers[i];
+        }
+    }
+    std::vector<std::uint64_t> label_;
+    std::vector<Index> number_;
+    std::size_t mask_ = 0;
+    Index count_ = 0;
+};
+
+}  // namespace detail
+
+namespace detail {
+
+// Numbers labels that are small enough to be their own numbers.
+template <class Index, class Label>
+void number_directly(const Label* seg, std::size_t n, Index shift, Index* number, int threads) {
+    parallel_ranges(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) number[i] = static_cast<Index>(seg[i]) + shift;
+    });
+}
+
+// Numbers any labels in the order of their first nodes; returns how many there are.
+template <class Index, class Label>
+Index number_by_table(const Label* seg, std::size_t n, Index shift, Index* number) {
+    LabelTable<Index> table;
+    const auto number_of = [&](Label label) {
+        return label == Label(0) ? shift : static_cast<Index>(table.number(static_cast<std::uint64_t>(label)) + shift);
+    };
+    Label previous = seg[0];
+    Index current = number_of(previous);
+    for (std::size_t i = 0; i < n; ++i) {
+        if (seg[i] != previous) {
+            previous = seg[i];
+            current = number_of(previous);
+        }
+        number[i] = current;
+    }
+    return table.count();
+}
+
+// Gives the unlabelled nodes, if there are any, a number of their own.
+template <class Index>
+void mark_unlabelled(const bool* unlabelled, Labels<Index>& labels) {
+    const Index number = labels.count + 1;
+    bool any = false;
+    for (std::size_t i = 0; i < labels.of.size(); ++i) {
+        if (!unlabelled[i]) continue;
+        labels.of[i] = number;
+        any = true;
+    }
+    if (any) labels.unlabelled = labels.count = number;
+}
+
+}  // namespace detail
+
+// `unlabelled`, where it is not null, is true for the nodes of objects that carry no label. Throws std::invalid_argument
+// for negative labels.
+template <class Index>
+Labels<Index> compact_labels(LabelArray seg, std::size_t n, const bool* unlabelled, bool ignore_background,
+                             int threads) {
+    const std::uint64_t largest = check_labels(seg, n, "seg", threads);
+    const Index shift = ignore_background ? 0 : 1;  // label 0 becomes an object of its own
+    Labels<Index> labels;
+    labels.of.reset(n);
+    Index* const number = labels.of.data();
+    // Tables over all labels stay about as small as the volume, though not every number need occur.
+    constexpr std::uint64_t spare_numbers = 256;
+    if (largest < n + spare_numbers) {
+        labels.count = static_cast<Index>(largest) + shift;
+        seg.visit([&](const auto* of) { detail::number_directly(of, n, shift, number, threads); });
+    } else {
+        labels.count = seg.visit([&](const auto* of) { return detail::number_by_table(of, n, shift, number); }) + shift;
+    }
+    if (unlabelled != nullptr) detail::mark_unlabelled(unlabelled, labels);
+    return labels;
+}
+
+#if !defined(MALIS_INSTANTIATE)
+extern template Labels<std::uint32_t> compact_labels(LabelArray, std::size_t, const bool*, bool, int);
+extern template Labels<std::uint64_t> compact_labels(LabelArray, std::size_t, const bool*, bool, int);
+#endif
+
+}  // namespace malis

@@ -1,0 +1,142 @@
+// The edges of one object: as a source for Kruskal's algorithm, and for joining all strong ones in any order.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "malis/graph/grid.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/pairs/objects.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/union_find.hpp"
+
+namespace malis::detail {
+
+// Which part of an object's stretches is sampled: this many, and where they are short as many more as hold about that
+// many edges.
+constexpr std::size_t sampled_stretches = 36, sampled_edges = 3072;
+
+// The edges within one object, between the local numbers of its voxels, as a Source (source.hpp).
+template <class T, class Index>
+class ObjectScan {
+  public:
+    ObjectScan(const Grid<Index>& grid, const T* aff, const Buffer<Stretch<Index>>& stretches, int threads)
+        : grid_(grid),
+          aff_(aff),
+          aff_end_(aff + grid.edges()),
+          stretches_(stretches),
+          chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
+
+    std::size_t chunks() const { return chunks_; }
+
+    template <class Collect>
+    void scan(std::size_t chunk, Collect& collect) const {
+        const Stretch<Index>* end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
+        for (const Stretch<Index>* s = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk); s != end; ++s)
+            collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+    }
+
+    // Joins the ends of all edges of at least `threshold` for UnionFind::contract.
+    void join(T threshold, Index* parent, Index nodes, int threads) const {
+        const std::size_t slabs = threads > 1 ? static_cast<std::size_t>(threads) : 1;
+        const auto slab_node = [&](std::size_t s) { return part_begin(nodes, slabs, s); };
+        // Each slab of nodes on its own, then what leads from one to another.
+        parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
+            const Index begin = slab_node(slab), end = slab_node(slab + 1);
+            bool fresh = true;
+            each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
+                const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
+                for (const Stretch<Index>* s = first; s != last; ++s) {
+                    const bool inside =
+                        s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
+                    if (!inside) continue;
+                    if (fresh && along_rows) chain(*s, threshold, parent);
+                    else join(*s, threshold, parent);
+                }
+                fresh = false;
+                for (Index i = begin; i < end; ++i) parent[i] = parent[parent[i]];
+            });
+        });
+        if (slabs == 1) return;
+        const auto slab_of = [&](Index node) {
+            std::size_t slab = 0;
+            while (node >= slab_node(slab + 1)) ++slab;
+            return slab;
+        };
+        for (const Stretch<Index>& s : stretches_) {
+            const std::size_t slab = slab_of(s.a);
+            if (slab_of(s.b) != slab || slab_of(s.a + s.count - 1) != slab || slab_of(s.b + s.count - 1) != slab)
+                join(s, threshold, parent);
+        }
+    }
+
+    template <class Collect>
+    double sample(Collect& collect) const {
+        std::size_t edges = 0, sampled = 0;
+        for (const Stretch<Index>& s : stretches_) edges += s.count;
+        const std::size_t wanted =
+            std::min(stretches_.size(), sampled_stretches + sampled_edges * stretches_.size() / (edges + 1));
+        for (std::size_t i = 0; i < wanted; ++i) {
+            const Stretch<Index>& s = stretches_[(2 * i + 1) * stretches_.size() / (2 * wanted)];
+            collect.stretch(aff_ + s.edge, aff_end_, s.edge, s.a, s.b, s.count);
+            sampled += s.count;
+        }
+        return static_cast<double>(edges) / static_cast<double>(std::max<std::size_t>(1, sampled));
+    }
+
+  private:
+    // Stretches of one offset after the other, the last one first: usually it leads along rows, which are joined
+    // fastest, and then the others meet few different sets.
+    template <class F>
+    void each_channel_backward(F&& f) const {
+        for (const Stretch<Index>* last = stretches_.end(); last != stretches_.begin();) {
+            const Stretch<Index>* first = last - 1;
+            const Index channel = first->edge / grid_.voxels;
+            while (first != stretches_.begin() && first[-1].edge >= channel * grid_.voxels) --first;
+            f(grid_.steps[channel].offset, first, last);
+            last = first;
+        }
+    }
+
+    // Along a row, of nodes that nothing has joined yet: each takes the root of the one before, or is a root itself.
+    void chain(const Stretch<Index>& s, T threshold, Index* parent) const {
+        const T* aff = aff_ + s.edge;
+        Index root = std::min(s.a, s.b);
+        for (Index i = 0; i < s.count; ++i) {
+            const Index node = std::max(s.a, s.b) + i;
+            root = aff[i] >= threshold ? root : node;
+            parent[node] = root;
+        }
+    }
+
+    void join(const Stretch<Index>& s, T threshold, Index* parent) const {
+        // Parents of the last edge: where the next one has the same, it joins nothing.
+        Index of_a = s.a, of_b = of_a;
+        for (Index block = 0; block < s.count; block += 64) {
+            const Index count = std::min<Index>(64, s.count - block);
+            const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
+            std::uint64_t selected =
+                select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
+            // Neither does an edge beside another one, between the same parents. Without a branch this drops most.
+            selected &= ~(selected << 1) | (select_changes(a, count - 1) | select_changes(b, count - 1)) << 1;
+            for (; selected != 0; selected &= selected - 1) {
+                const Index i = static_cast<Index>(lowest_bit(selected));
+                if (a[i] == of_a && b[i] == of_b) continue;
+                of_a = a[i];
+                of_b = b[i];
+                join_lowest(parent, of_a, of_b);
+            }
+        }
+    }
+
+    const Grid<Index>& grid_;
+    const T* aff_;
+    const T* aff_end_;
+    const Buffer<Stretch<Index>>& stretches_;
+    std::size_t chunks_;
+};
+
+}  // namespace malis::detail

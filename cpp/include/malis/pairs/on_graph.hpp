@@ -1,0 +1,173 @@
+// Pair counting on any graph: one filter-Kruskal over all its nodes for each kind of pairs, with a label histogram for
+// every component. Where neither kind is constrained, one pass counts both.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "malis/graph/edge_list.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/pairs/count_merge.hpp"
+#include "malis/pairs/options.hpp"
+#include "malis/pairs/sink.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/kruskal.hpp"
+#include "malis/tree/label_histogram.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
+
+namespace malis {
+
+namespace detail {
+
+enum class Pass { positive, negative, unconstrained, contraction };
+
+// The Visit (source.hpp) of a pass over the nodes themselves.
+template <class T, class Index, Pass pass>
+struct PassVisit {
+    const T* aff;
+    const Index* label;
+    Index unlabelled;
+    const bool* edge_mask;
+
+    bool unknown(Index edge, Index a, Index b) const {
+        return (edge_mask != nullptr && !edge_mask[edge]) ||
+               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled);
+    }
+
+    bool takes_part(Index edge, Index a, Index b) const {
+        if constexpr (pass == Pass::unconstrained) return true;
+        const bool intra = (label[a] == label[b]) & (label[a] != 0);
+        const bool known = !unknown(edge, a, b);
+        return pass == Pass::positive ? !known | intra : pass == Pass::negative ? !known | !intra : known & intra;
+    }
+
+    template <class Collect>
+    void edge(Index edge, Index a, Index b, Collect& collect) const {
+        const T affinity = aff[edge];
+        if (passes<Collect::strength>(affinity, collect.threshold) && takes_part(edge, a, b))
+            collect(affinity, edge, a, b);
+    }
+
+    template <class Collect>
+    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
+        for (Index i = 0; i < count; ++i) edge(first + i, v + i, u + i, collect);
+    }
+};
+
+template <Pass pass, class T, class Index>
+GridScan<T, Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
+                                                      int threads) {
+    return {grid, visit, threads};
+}
+template <Pass pass, class T, class Index>
+EdgeListScan<T, Index, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index>& list,
+                                                          const PassVisit<T, Index, pass>& visit, int threads) {
+    return {list, visit, threads};
+}
+
+// Joins the ends of all edges it is given, in any order.
+template <class T, class Index>
+struct Contraction {
+    static constexpr Strength strength = Strength::strong;
+    static constexpr T threshold = -std::numeric_limits<T>::infinity();
+    UnionFind<Index>& sets;
+    void reserve(std::size_t) {}
+    void operator()(T, Index, Index a, Index b) { sets.unite(a, b); }
+};
+
+// Joins all known intra edges, with which the negative pass begins.
+template <class T, class Index, class Graph>
+void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels, const bool* edge_mask,
+                      UnionFind<Index>& sets) {
+    Contraction<T, Index> unite{sets};
+    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, edge_mask};
+    const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
+    for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
+}
+
+// How many pairs of each kind there are in all, joined or not.
+template <class Index>
+PairCount all_pairs(const Labels<Index>& labels) {
+    std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
+    for (std::size_t i = 0; i < labels.of.size(); ++i) ++voxels[labels.of[i]];
+    std::uint64_t foreground = 0;
+    PairCount pairs{0, 0};
+    for (std::size_t l = 1; l < voxels.size(); ++l) {
+        foreground += voxels[l];
+        pairs.neg -= pairs_of(voxels[l]);
+        if (l != labels.unlabelled) pairs.pos += pairs_of(voxels[l]);
+    }
+    pairs.neg += pairs_of(foreground);
+    return pairs;
+}
+
+// One pass over the nodes of any graph, with label histograms. Returns what was not written to arrays.
+template <Pass pass, class T, class Index, class Graph>
+Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
+                                  const PairOptions& options, bool want_positive, bool want_negative,
+                                  CountArrays arrays) {
+    const std::size_t nodes = labels.of.size();
+    const int threads = threads_for(nodes, options.threads);
+    UnionFind<Index> sets;
+    sets.reset(nodes, threads);
+    if constexpr (pass == Pass::negative) contract_objects(graph, aff, labels, options.edge_mask, sets);
+    LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
+    for (std::size_t i = 0; i < nodes; ++i) {
+        // What is contracted carries one label, so its root stands for all of it.
+        const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
+        if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+    }
+    PairCount left = all_pairs(labels);
+    const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
+    if (!want_positive) {
+        left.pos = 0;
+        arrays.pos = nullptr;
+    }
+    if (!want_negative) {
+        left.neg = 0;
+        arrays.neg = nullptr;
+    }
+    Buffer<Decision<T, Index>> decisions;
+    if (listed) decisions.reserve(nodes);  // only what is written takes memory
+    KruskalScratch<T, Index> scratch;
+    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
+    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
+                      count_merge(sets, histograms, decisions, arrays, left,
+                                  [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
+    return decisions;
+}
+
+}  // namespace detail
+
+// Counts on any graph; returns the loss of the sink.
+template <class T, class Index, class Graph, class Sink>
+double count_on_graph(const Graph& graph, const T* aff, const Labels<Index>& labels, const PairOptions& options,
+                      bool want_positive, bool want_negative, Sink& sink) {
+    using detail::Pass;
+    double loss = 0;
+    if (want_positive && options.constrain_positive) {
+        loss += detail::emit_positive<T, Index>(
+            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false, sink.arrays()), sink);
+        want_positive = false;
+    }
+    if (want_negative && options.constrain_negative) {
+        loss += detail::emit_negative<T, Index>(
+            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true, sink.arrays()), sink);
+        want_negative = false;
+    }
+    if (want_positive || want_negative) {
+        const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options, want_positive,
+                                                                             want_negative, sink.arrays());
+        if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
+        if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
+    }
+    return loss;
+}
+
+}  // namespace malis

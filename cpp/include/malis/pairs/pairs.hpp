@@ -1,0 +1,62 @@
+// Pair counting: how many positive and negative voxel pairs each edge of an affinity graph decides.
+//
+// Turaga, Briggman, Helmstaedter, Denk, Seung: Maximin affinity learning of image segmentation, NIPS 2009; with the
+// two constrained passes of Funke et al.: Large scale image segmentation with structured loss based deep learning for
+// connectome reconstruction, TPAMI 2019.
+//
+// An edge that joins two components in the order of edges (order.hpp) decides all pairs between them. There are two
+// ways to run through that order:
+//
+// On any graph (on_graph.hpp): one filter-Kruskal over all nodes, with a label histogram for each component.
+//
+// On a volume without masks, where both passes share their work:
+//
+//     labels, compacted (labels.hpp)
+//       v   runs of voxels, grouped by label
+//     objects (objects.hpp)
+//       v   positive pass (positive_pass.hpp): every object on its own  ------------------>  positive counts
+//     regions (regions.hpp): the components of the objects
+//       v   every background voxel joins the neighbour across its strongest edge (background.hpp)
+//     basins: regions with the background that leads to them, and patches of background that lead to none yet
+//       v   negative pass (negative_pass.hpp): edges between basins, with label histograms
+//     negative counts
+//
+// Counts go to a sink (sink.hpp), which writes them down or makes a loss of them (loss.hpp).
+#pragma once
+
+#include <utility>
+
+#include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/pairs/negative_pass.hpp"
+#include "malis/pairs/objects.hpp"
+#include "malis/pairs/on_graph.hpp"
+#include "malis/pairs/options.hpp"
+#include "malis/pairs/positive_pass.hpp"
+#include "malis/pairs/regions.hpp"
+#include "malis/support/split.hpp"
+
+namespace malis {
+
+// Counts on a volume; returns the loss of the sink.
+template <class T, class Index, class Sink>
+double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
+                     Sink& sink) {
+    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
+    if (masks || !(options.constrain_positive || options.constrain_negative))
+        return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
+    double loss = 0;
+    {
+        const int threads = threads_for(grid.voxels, options.threads);
+        const Objects<Index> objects = find_objects(grid, labels, threads);
+        detail::ObjectRegions<Index> regions;
+        loss += detail::PositivePass<T, Index, Sink>(grid, aff, objects, threads, sink, options.constrain_positive)
+                    .run(regions);
+        if (options.constrain_negative)
+            loss += detail::negative_pass(grid, aff, labels, objects, std::move(regions), threads, sink);
+    }
+    return loss + count_on_graph<T, Index>(grid, aff, labels, options, !options.constrain_positive,
+                                           !options.constrain_negative, sink);
+}
+
+}  // namespace malis

@@ -1,0 +1,237 @@
+// The positive pass over a volume without masks: every object on its own.
+//
+// A component within an object carries one label, so its size is all that counts; and objects that fit the cache are
+// solved in it, many at a time. A loss that is zero from some affinity on, as a hinge is, does not ask for the order of
+// the edges above: these are all joined first, without sorting, and of an object that is well predicted hardly an edge
+// is left.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "malis/graph/grid.hpp"
+#include "malis/pairs/object_scan.hpp"
+#include "malis/pairs/objects.hpp"
+#include "malis/pairs/regions.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/prefetch.hpp"
+#include "malis/tree/kruskal.hpp"
+#include "malis/tree/label_histogram.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
+
+namespace malis::detail {
+
+// What a thread keeps from object to object.
+template <class T, class Index>
+struct ObjectWork {
+    Buffer<Stretch<Index>> stretches, next;  // of the object at hand and of the next one
+    KruskalScratch<T, Index> scratch;
+    UnionFind<Index> sets;
+    Buffer<Index> number;
+    int skip_joining = 0;  // so many objects more are not joined without an order
+};
+
+// Objects of at least this many voxels are worked on by all threads, one object after the other: their edges no longer fit
+// the cache of one core, and a volume may hold too few of them to go round.
+constexpr std::size_t large_object = std::size_t{1} << 18;
+
+// Smaller ones are tasks for one thread, of at least this many voxels in all, so that handing out a task does not show
+// beside its work. The division must not depend on the number of threads, so that neither do sums of floating point numbers.
+constexpr std::size_t voxels_of_task = std::size_t{1} << 14;
+
+// Joining without an order pays where it leaves at most one set for every four voxels. Were it one for every sixteen, the
+// loss would take 145 instructions per edge in place of 119 (benchmarks/instructions.py). Where it left more sets than this,
+// the next objects are sorted at once: those beside each other are usually predicted equally well or badly.
+constexpr std::size_t voxels_per_joined_set = 4;
+constexpr int skipped_after_failure = 7;
+
+template <class T, class Index, class Sink>
+class PositivePass {
+  public:
+    // Without `report` the pass only finds the regions, and calls nothing of the sink.
+    PositivePass(const Grid<Index>& grid, const T* aff, const Objects<Index>& objects, int threads, Sink& sink,
+                 bool report)
+        : grid_(grid),
+          aff_(aff),
+          objects_(objects),
+          threads_(threads),
+          sink_(sink),
+          report_(report),
+          cutoff_(report ? sink.positive_cutoff() : -infinity),
+          work_(static_cast<std::size_t>(std::max(1, threads))) {}
+
+    // Returns the loss, and puts the components of the objects into `regions`.
+    double run(ObjectRegions<Index>& regions) {
+        regions_.count.assign(objects_.labels(), 0);
+        regions_.split.resize(work_.size());
+        double expected = 0;
+        for (Index l = 1; l < objects_.labels(); ++l) expected += static_cast<double>(pairs_of(objects_.voxels[l]));
+        if (report_) sink_.expect_positive(expected);
+        const Result all = solve_all();
+        regions = std::move(regions_);
+        if (!report_) return 0;
+        const double found = static_cast<double>(all.pairs);
+        return found != expected ? all.loss * sink_.correct_positive(expected, found, threads_) : all.loss;
+    }
+
+  private:
+    static constexpr T infinity = std::numeric_limits<T>::infinity();
+
+    struct Result {
+        double loss = 0;
+        std::uint64_t pairs = 0;
+    };
+
+    // Objects order[begin] to order[end - 1], for one thread.
+    struct Task {
+        std::size_t begin, end;
+    };
+
+    // The objects of at least one voxel. As they follow each other in the volume, so that neighbours find the rows that
+    // they share in cache; by label where there are too many small ones for an order to pay.
+    std::vector<Index> object_order() const {
+        constexpr Index voxels_worth_order = 64;
+        std::vector<Index> order;
+        for (Index l = 1; l < objects_.labels(); ++l)
+            if (objects_.voxels[l] > 0) order.push_back(l);
+        if (order.size() < grid_.voxels / voxels_worth_order) {
+            std::sort(order.begin(), order.end(), [&](Index a, Index b) {
+                return objects_.runs[objects_.first_run[a]].v < objects_.runs[objects_.first_run[b]].v;
+            });
+        }
+        return order;
+    }
+
+    // Divides the objects into tasks and large ones.
+    std::vector<Task> divide(const std::vector<Index>& order, std::vector<Index>& large) const {
+        std::vector<Task> tasks;
+        std::size_t begin = 0, load = 0;
+        for (std::size_t i = 0; i < order.size(); ++i) {
+            const Index voxels = objects_.voxels[order[i]];
+            const bool is_large = voxels >= large_object;
+            if (is_large) large.push_back(order[i]);
+            if (is_large || load >= voxels_of_task) {
+                if (begin < i) tasks.push_back({begin, i});
+                begin = is_large ? i + 1 : i;
+                load = 0;
+            }
+            if (!is_large) load += voxels + 1;
+        }
+        if (begin < order.size()) tasks.push_back({begin, order.size()});
+        return tasks;
+    }
+
+    Result solve_all() {
+        const std::vector<Index> order = object_order();
+        std::vector<Index> large;
+        const std::vector<Task> tasks = divide(order, large);
+        std::vector<Result> results(tasks.size() + large.size());
+        parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
+            ObjectWork<T, Index>& work = work_[thread];
+            for (std::size_t i = tasks[task].begin; i < tasks[task].end; ++i) {
+                if (i == tasks[task].begin) prepare(order[i], work.stretches);
+                if (i + 1 < tasks[task].end) prepare(order[i + 1], work.next);
+                solve(order[i], thread, 1, results[task]);
+                std::swap(work.stretches, work.next);
+            }
+        });
+        for (std::size_t i = 0; i < large.size(); ++i) {
+            find_stretches(grid_, objects_, large[i], work_[0].stretches);
+            solve(large[i], 0, threads_, results[tasks.size() + i]);
+        }
+        Result all;
+        for (const Result& result : results) {  // in the order of tasks: the same sum on any number of threads
+            all.loss += result.loss;
+            all.pairs += result.pairs;
+        }
+        return all;
+    }
+
+    // Finds the edges of the next object, and asks for their affinities, which are read sixteen at a time, while the
+    // object at hand is solved: rows are too short for the hardware to see a pattern in them.
+    void prepare(Index l, Buffer<Stretch<Index>>& stretches) const {
+        constexpr std::size_t most_prefetched = std::size_t{1}
+                                                << 12;  // two lines each: as many as a second cache holds
+        find_stretches(grid_, objects_, l, stretches);
+        if (stretches.size() > most_prefetched) return;
+        for (const Stretch<Index>& s : stretches) {
+            malis::prefetch(aff_ + s.edge);
+            malis::prefetch(aff_ + std::min<Index>(s.edge + 15, grid_.edges() - 1));
+        }
+    }
+
+    // Solves an object whose stretches are at hand, with the work of one thread.
+    void solve(Index l, std::size_t thread, int threads, Result& result) {
+        ObjectWork<T, Index>& work = work_[thread];
+        const Index n = objects_.voxels[l];
+        regions_.count[l] = n > 0 ? 1 : 0;
+        if (n < 2) return;
+        UnionFind<Index>& sets = work.sets;
+        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+        const auto merge = [&](const Record<T, Index>& r, Index a, Index b) {
+            const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
+            sets.link(a, b);
+            result.loss += sink_.positive(r.rank, r.edge, pairs, thread);
+            result.pairs += pairs;
+            return sets.sets() > 1;
+        };
+        if (join_strong_edges(source, n, threads, work)) {
+            for (Index i = 0; i < n; ++i)
+                if (sets.find(i) == i) result.pairs += pairs_of(sets.size(i));
+            if (cutoff_ > -infinity && sets.sets() > 1)
+                kruskal_below<T, Index>(cutoff_, source, sets, work.scratch, threads, merge);
+        } else {
+            sets.reset(n, threads);
+            kruskal<T, Index>(source, sets, work.scratch, threads, merge);
+        }
+        if (sets.sets() == 1) return;
+        regions_.count[l] = static_cast<Index>(sets.sets());
+        keep_regions(l, work, threads, regions_.split[thread]);
+    }
+
+    // Joins all edges from the cutoff on, where that is likely to pay; false where it was not tried or did not pay.
+    bool join_strong_edges(const ObjectScan<T, Index>& source, Index n, int threads, ObjectWork<T, Index>& work) const {
+        if (cutoff_ == infinity) return false;
+        const bool joins_all = cutoff_ == -infinity;
+        if (!joins_all && work.skip_joining-- > 0) return false;
+        UnionFind<Index>& sets = work.sets;
+        sets.contract(n, threads, [&](Index* parent) { source.join(cutoff_, parent, n, threads); });
+        const bool joined = joins_all || sets.sets() <= n / voxels_per_joined_set + 1;
+        work.skip_joining = joined ? 0 : skipped_after_failure;
+        return joined;
+    }
+
+    // Keeps the region of every voxel of an object of several.
+    void keep_regions(Index l, ObjectWork<T, Index>& work, int threads,
+                      typename ObjectRegions<Index>::Split& split) const {
+        const Index n = objects_.voxels[l];
+        const Index* root = work.sets.roots(threads);
+        work.number.reset(n);
+        const std::size_t at = split.region.size();
+        split.objects.push_back({l, at});
+        split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
+        split.region.resize(at + n);
+        Index next = 0;
+        for (Index i = 0; i < n; ++i)
+            if (root[i] == i) work.number[i] = next++;
+        for (Index i = 0; i < n; ++i) split.region[at + i] = work.number[root[i]];
+    }
+
+    const Grid<Index>& grid_;
+    const T* aff_;
+    const Objects<Index>& objects_;
+    const int threads_;
+    Sink& sink_;
+    const bool report_;
+    const T cutoff_;  // edges from here on are not reported; minus infinity: none are
+    std::vector<ObjectWork<T, Index>> work_;
+    ObjectRegions<Index> regions_;
+};
+
+}  // namespace malis::detail

@@ -1,0 +1,54 @@
+// The Visit (source.hpp) that lets all edges of a graph take part, and what passes over all edges share.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "malis/graph/edge_list.hpp"
+#include "malis/graph/grid.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/tree/union_find.hpp"
+
+namespace malis::detail {
+
+template <class T>
+struct EveryEdge {
+    const T* aff;
+    template <class Index, class Collect>
+    void edge(Index edge, Index a, Index b, Collect& collect) const {
+        if (passes<Collect::strength>(aff[edge], collect.threshold)) collect(aff[edge], edge, a, b);
+    }
+    template <class Index, class Collect>
+    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
+        for (Index i = 0; i < count; ++i)
+            edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
+    }
+};
+
+template <class T, class Index>
+GridScan<T, Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const EveryEdge<T>& visit, int threads) {
+    return {grid, visit, threads};
+}
+template <class T, class Index>
+EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit, int threads) {
+    return {list, visit, threads};
+}
+
+// The parents of all nodes from their sets, whose roots are any of their nodes.
+template <class Index>
+Buffer<Index> parents_of(UnionFind<Index>& sets, int threads) {
+    const std::size_t n = sets.nodes();
+    const Index* root = sets.roots(threads);
+    constexpr Index none = static_cast<Index>(-1);
+    Buffer<Index> parents(n), first(n);
+    std::fill(first.begin(), first.end(), none);
+    for (std::size_t v = 0; v < n; ++v) {
+        Index& lowest = first[root[v]];
+        if (lowest == none) lowest = static_cast<Index>(v);
+        parents[v] = lowest;
+    }
+    return parents;
+}
+
+}  // namespace malis::detail

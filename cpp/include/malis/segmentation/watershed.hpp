@@ -1,0 +1,206 @@
+// The maximin watershed of affinity graphs, from seeds and without.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "malis/graph/grid.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/segmentation/components.hpp"
+#include "malis/segmentation/every_edge.hpp"
+#include "malis/support/buffer.hpp"
+#include "malis/support/parallel.hpp"
+#include "malis/support/split.hpp"
+#include "malis/tree/kruskal.hpp"
+#include "malis/tree/order.hpp"
+#include "malis/tree/union_find.hpp"
+
+namespace malis {
+
+namespace detail {
+
+// Gives every node the seed that it is joined to: edges are taken in order, and one that joins a component without a seed
+// to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
+// the seeds and `no_seed` elsewhere.
+template <class Index>
+constexpr Index no_seed = static_cast<Index>(-1);
+
+template <class T, class Index, class Graph>
+void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
+    const std::size_t nodes = seed.size();
+    constexpr Index none = no_seed<Index>;
+    threads = threads_for(nodes, threads);
+    // All seeds are one node here, so that whatever leads to a second seed is dropped as a cycle...
+    UnionFind<Index> sets;
+    sets.reset(nodes, threads);
+    Index first = none;
+    for (std::size_t v = 0; v < nodes; ++v) {
+        if (seed[v] == none) continue;
+        if (first == none) first = static_cast<Index>(v);
+        else sets.unite(first, static_cast<Index>(v));
+    }
+    if (first == none) return;
+    // ... and here they are not: this tells which of them it was.
+    UnionFind<Index> basins;
+    basins.reset(nodes, threads);
+    KruskalScratch<T, Index> scratch;
+    const EveryEdge<T> visit{aff};
+    kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+                      [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+                          sets.link(root_a, root_b);
+                          const Index a = basins.find(r.a), b = basins.find(r.b);
+                          const Index of_both = seed[a] != none ? seed[a] : seed[b];
+                          seed[basins.link(a, b)] = of_both;
+                          return true;
+                      });
+    for (std::size_t v = 0; v < nodes; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+}
+
+}  // namespace detail
+
+// The seeded maximin watershed. seg enters with the seeds (0: none), and leaves with the label of the seed that each node
+// is joined to first in the order of edges, or 0 where none is.
+template <class T, class Index, class Graph, class Label>
+void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+    Buffer<Index> seed(nodes);
+    for (std::size_t v = 0; v < nodes; ++v)
+        seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
+    detail::flood_from_seeds<T, Index>(graph, aff, seed, threads);
+    // In place: a seed keeps its label.
+    for (std::size_t v = 0; v < nodes; ++v) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+}
+
+namespace detail {
+
+// The strongest edge of every voxel, the first of equals: its affinity, and the voxel it leads to (the voxel itself where
+// it has no edge of at least `threshold`).
+template <class T, class Index>
+void strongest_edges(const Grid<Index>& grid, const T* aff, T threshold, T* strongest, Index* target, int threads) {
+    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads,
+                    [&](std::size_t begin, std::size_t end) {
+                        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
+                            const Index z = row / grid.height, y = row - z * grid.height;
+                            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
+                            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+                                const auto& step = grid.steps[k];
+                                if (!step.decides) continue;
+                                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
+                                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
+                                const typename Grid<Index>::Step back{back_offset, back_distance, true};
+                                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
+                                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
+                                    const auto x = grid.range(to, z, y);
+                                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
+                                        const Index u = v + to.distance;
+                                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
+                                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
+                                        strongest[v] = better ? a : strongest[v];
+                                        target[v] = better ? u : target[v];
+                                    }
+                                };
+                                const bool own_first = back_distance < step.distance;  // the offset leads back
+                                take(own_first ? step : back, own_first);
+                                take(own_first ? back : step, !own_first);
+                            }
+                        }
+                    });
+}
+
+// Edges as strong as the strongest of one of their ends, between different components.
+template <class T, class Index>
+struct SteepestEdges {
+    const T* aff;
+    const T* strongest;
+    const Index* component;
+    T threshold;
+
+    template <class Collect>
+    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
+        for (Index i = 0; i < count; ++i, ++v, ++u) {
+            const T a = aff[first + i];
+            if (((a == strongest[v]) | (a == strongest[u])) & (component[v] != component[u]) & (a >= threshold) &&
+                passes<Collect::strength>(a, collect.threshold))
+                collect(a, static_cast<Index>(first + i), component[v], component[u]);
+        }
+    }
+};
+
+// Follows the strongest edges: turns `component`, which enters with the target of every voxel, into the number of the
+// component that these join it to, by first voxel. Returns the strongest affinity of an edge that leads on from each
+// component, as a rank, or that of no edge.
+template <class T, class Index>
+Buffer<Rank<T>> follow_strongest(const Buffer<T>& strongest, Buffer<Index>& component, Buffer<Index>& parents) {
+    const std::size_t n = component.size();
+    std::iota(parents.begin(), parents.end(), Index{0});
+    for (std::size_t v = 0; v < n; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    Buffer<Rank<T>> level;
+    for (std::size_t v = 0; v < n; ++v) {
+        const bool alone = component[v] == static_cast<Index>(v);
+        const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
+        if (parents[v] == static_cast<Index>(v)) {
+            component[v] = static_cast<Index>(level.size());
+            level.push_back(rank);
+        } else {
+            parents[v] = parents[parents[v]];
+            component[v] = component[parents[v]];
+            level[component[v]] = std::min(level[component[v]], rank);
+        }
+    }
+    return level;
+}
+
+// The basins of the affinity graph, as parents.
+//
+// A component of edges of one affinity that no stronger edge touches is a regional maximum, the seed of a basin; all
+// other voxels follow as in the seeded watershed. Seeds need not be found for that. Every voxel joins where its
+// strongest edge leads, as it does in the watershed. If no two affinities are equal that is all. Otherwise a component
+// may be a part of a plateau: then its strongest affinity is also that of an edge that leads on, to the rest of the
+// plateau or to higher ground, and it follows the first of these, until its strongest affinity is that of no edge that
+// leaves it.
+template <class T, class Index>
+Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int threads) {
+    const std::size_t n = grid.voxels;
+    threads = threads_for(n, threads);
+    Buffer<T> strongest(n);
+    Buffer<Index> parents(n);
+    Buffer<Index> component(n);
+    strongest_edges(grid, aff, threshold, strongest.data(), component.data(), threads);
+    Buffer<Rank<T>> level = follow_strongest(strongest, component, parents);
+    UnionFind<Index> sets, segments;
+    sets.reset(level.size(), threads);
+    segments.reset(level.size(), threads);
+    KruskalScratch<T, Index> scratch;
+    const SteepestEdges<T, Index> visit{aff, strongest.data(), component.data(), threshold};
+    const GridScan<T, Index, SteepestEdges<T, Index>> source(grid, visit, threads);
+    kruskal<T, Index>(source, sets, scratch, threads, [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+        sets.link(root_a, root_b);
+        const Index a = segments.find(r.a), b = segments.find(r.b);
+        if (level[a] == r.rank || level[b] == r.rank) {
+            const Rank<T> joined = std::min(level[a], level[b]);
+            level[segments.link(a, b)] = joined;
+        }
+        return true;
+    });
+    const Buffer<Index> first = parents_of(segments, threads);
+    Buffer<Index> voxel(level.size());  // the first of every component
+    for (std::size_t v = n; v-- > 0;) voxel[component[v]] = static_cast<Index>(v);
+    for (std::size_t v = 0; v < n; ++v) parents[v] = voxel[first[component[v]]];
+    return parents;
+}
+
+}  // namespace detail
+
+// The unseeded maximin watershed: one basin for each regional maximum of the edges of at least `threshold`. seg holds
+// 1.. by decreasing size afterwards.
+template <class T, class Index, class Label>
+std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold, std::int64_t size_thresh,
+                                           Label* seg, int threads) {
+    Buffer<Index> parents = detail::basins<T, Index>(grid, aff, threshold, threads);
+    return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
+}
+
+}  // namespace malis
