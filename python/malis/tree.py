@@ -189,6 +189,19 @@ def smaller_sizes(tree: SpanningTree) -> npt.NDArray[Any]:
     return _core.smaller_sizes(math.prod(shape), affinities, node1, node2)
 
 
+def large_components(
+    tree: SpanningTree, thresholds: npt.NDArray[np.float64], min_size: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Follow the components of at least `min_size` voxels along decreasing thresholds.
+
+    Returns the voxels in the order in which they come into such a component, the component that each comes into, where
+    those of every threshold begin, and for every component the one that it is joined into (or itself) and the number
+    of the threshold at which it is (or the number of thresholds).
+    """
+    shape, affinities, node1, node2 = _parts(tree)
+    return _core.large_components(math.prod(shape), affinities, node1, node2, thresholds.tolist(), min_size)
+
+
 def _parts(tree: SpanningTree) -> tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Check shape and types of a tree; what its arrays hold is checked where they are read."""
     if not isinstance(tree, SpanningTree):

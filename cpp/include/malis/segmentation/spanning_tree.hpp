@@ -127,25 +127,6 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
     return sizes;
 }
 
-// Of every edge of a tree, how many nodes are in the smaller one of the two components that it joins.
-template <class Index, class T, class Node>
-Buffer<Node> smaller_sizes(const TreeView<T, Node>& tree) {
-    tree.check();
-    UnionFind<Index> sets;
-    sets.reset(tree.nodes);
-    Buffer<Node> sizes(tree.size);
-    for (std::size_t e = 0; e < tree.size; ++e) {
-        // Another thread may have changed the tree since its check.
-        const Node x = tree.node1[e], y = tree.node2[e];
-        if (!tree.inside(x) || !tree.inside(y)) throw std::invalid_argument("tree must not change while it is read");
-        const Index a = sets.find(static_cast<Index>(x)), b = sets.find(static_cast<Index>(y));
-        if (a == b) throw std::invalid_argument("tree must not hold a cycle");
-        sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
-        sets.link(a, b);
-    }
-    return sizes;
-}
-
 // The dendrogram in the format of scipy.cluster.hierarchy: row i joins clusters rows[4 i] < rows[4 i + 1] into cluster
 // nodes + i, which has rows[4 i + 3] nodes, at distance rows[4 i + 2] = highest - affinity. Trees of a forest are joined
 // at infinity in the order of their first nodes. `rows` has room for nodes - 1 of them.

@@ -311,6 +311,7 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
         sets.sets() < 2) {
         return;
     }
+    if (scratch.sorted.size() > detail::kept_records) scratch.sorted.release();
     kruskal_below<T, Index>(from_rank<T>(first), source, sets, scratch, threads, on_merge, edges_per_node, last);
 }
 
