@@ -171,6 +171,7 @@ LOSS_OPTIONS = {
     "pointwise-type": ({"pointwise": 2}, TypeError, "pointwise", "'squared_hinge', 'cross_entropy'", "2"),
     "margin-nan": ({"margin": float("nan")}, ValueError, "margin", "finite", "nan"),
     "margin-infinite": ({"margin": float("inf")}, ValueError, "margin", "finite", "inf"),
+    "margin-huge": ({"margin": -1e300}, ValueError, "margin", "within -1e6 and 1e6", "-1e+300"),
     "margin-text": ({"margin": "0.3"}, TypeError, "margin", "number", "'0.3'"),
     "margin-none": ({"margin": None}, TypeError, "margin", "number", "None"),
     "pos_loss_weight-above": ({"pos_loss_weight": 1.5}, ValueError, "pos_loss_weight", "0 and 1", "1.5"),

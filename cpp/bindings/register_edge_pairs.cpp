@@ -25,7 +25,7 @@ py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const
         std::int64_t* pos_data = want_positive ? pos.mutable_data() : nullptr;
         std::int64_t* neg_data = want_negative ? neg.mutable_data() : nullptr;
         visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             count_edge_pairs(first, second, edges, affinities, labels, nodes, options, pos_data, neg_data);
         });
         return py::tuple(py::make_tuple(pos, neg));

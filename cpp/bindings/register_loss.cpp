@@ -36,7 +36,7 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
         double* losses_data = losses.mutable_data();
         T* grad_data = grad.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             malis_loss_batch(volume, samples, affinities, labels, options, loss, losses_data, grad_data,
                              channels_last ? Layout::channels_last : Layout::channels_first);
         }
@@ -53,7 +53,7 @@ std::optional<py::array_t<std::int32_t>> whole_numbers(const py::array& values, 
         const std::size_t size = static_cast<std::size_t>(values.size());
         Integers found;
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             found = to_integers(data, size, to, count);
         }
         return found.whole ? std::make_optional(integers) : std::nullopt;

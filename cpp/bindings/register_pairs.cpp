@@ -24,7 +24,7 @@ py::tuple pair_counts(const py::array& aff, const py::array& seg, const py::arra
         std::int64_t* pos_data = pos.mutable_data();
         std::int64_t* neg_data = neg.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             count_pairs(volume, affinities, labels, options, pos_data, neg_data);
         }
         return py::tuple(py::make_tuple(pos, neg));

@@ -16,7 +16,7 @@ py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::ar
         using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
         RandCurve<T> curve;
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             curve = rand_curve(volume, affinities, labels, n);
         }
         return py::tuple(py::make_tuple(as_array(std::move(curve.thresholds)),

@@ -17,7 +17,7 @@ py::tuple segment_volume(const py::array& aff, const py::array_t<std::int64_t>& 
         py::array_t<Label> seg(shape);
         Label* data = seg.mutable_data();
         const std::vector<std::int64_t> sizes = visit_affinities(aff, "aff", [&](const auto* affinities) {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             return segment(volume, affinities, data);
         });
         return py::tuple(py::make_tuple(seg, as_array(sizes)));
@@ -64,7 +64,7 @@ py::array volume_watershed(const py::array& aff, const py::array& seeds, const p
     const int n = threads_or_default(threads);
     return flood_seeds(seeds, [&](auto* seg) {
         visit_affinities(aff, "aff", [&](const auto* affinities) {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             watershed(volume, affinities, seg, n);
             return true;
         });
@@ -79,7 +79,7 @@ py::array edge_components(std::int64_t nodes, const py::array& node1, const py::
         py::array_t<std::int64_t> seg(static_cast<py::ssize_t>(nodes));
         std::int64_t* data = seg.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             const auto n = static_cast<std::size_t>(nodes), edges = static_cast<std::size_t>(node1.size());
             with_index(std::max(n, edges), 1, [&](auto index) {
                 using Index = decltype(index);
@@ -99,7 +99,7 @@ py::array edge_watershed_of(const py::array& node1, const py::array& node2, cons
     return flood_seeds(seeds, [&](auto* seg) {
         visit_affinities(weights, "weights", [&](const auto* affinities) {
             visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 edge_watershed(first, second, edges, affinities, nodes, seg, n);
             });
             return true;

@@ -14,7 +14,7 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
         return with_label(volume.voxels(), [&](auto node) {
             SpanningTree<T, decltype(node)> tree;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 tree = maximum_spanning_tree<decltype(node)>(volume, affinities, n);
             }
             return py::tuple(py::make_tuple(as_array(std::move(tree.edges)), as_array(std::move(tree.affinities)),
@@ -64,7 +64,7 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
             }
             std::vector<std::vector<std::int64_t>> sizes;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 sizes = with_index(tree.nodes, 1, [&](auto index) {
                     return segment_tree<decltype(index)>(tree, at, size_thresh, data, n);
                 });
@@ -76,35 +76,36 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
     });
 }
 
+py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
+                                const py::array& node2) {
+    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
+        using Node = std::remove_const_t<std::remove_reference_t<decltype(*tree.node1)>>;
+        py::array_t<Node> sizes(static_cast<py::ssize_t>(tree.size));
+        Node* data = sizes.mutable_data();
+        {
+            const WithoutGil released;
+            with_index(tree.nodes, 1, [&](auto index) {
+                smaller_sizes<decltype(index)>(tree, data);
+                return 0;
+            });
+        }
+        return static_cast<py::array>(sizes);
+    });
+}
+
 py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                           const py::array& node2, double highest) {
     return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
         py::array_t<double> rows(std::vector<py::ssize_t>{static_cast<py::ssize_t>(tree.nodes) - 1, 4});
         double* data = rows.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             with_index(tree.nodes, 1, [&](auto index) {
                 linkage<decltype(index)>(tree, highest, data);
                 return 0;
             });
         }
         return static_cast<py::array>(rows);
-    });
-}
-
-py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
-                                const py::array& node2) {
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using Node = std::remove_cv_t<std::remove_pointer_t<decltype(tree.node1)>>;
-        Buffer<Node> sizes;
-        {
-            const py::gil_scoped_release release;
-            with_index(tree.nodes, 1, [&](auto index) {
-                sizes = smaller_sizes<decltype(index)>(tree);
-                return 0;
-            });
-        }
-        return static_cast<py::array>(as_array(std::move(sizes)));
     });
 }
 
@@ -117,7 +118,7 @@ py::tuple large_components_of_tree(std::int64_t nodes, const py::array& affiniti
         const std::vector<T> at(thresholds.begin(), thresholds.end());
         LargeComponents<Node> found;
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             with_index(tree.nodes, 1, [&](auto index) {
                 found = large_components<decltype(index)>(tree, at, min_size);
                 return 0;
@@ -135,10 +136,10 @@ void register_tree(py::module_& m) {
           py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
-    m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
-          py::kw_only(), py::arg("highest"));
     m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"));
+    m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
+          py::kw_only(), py::arg("highest"));
     m.def("large_components", &large_components_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::arg("min_size"));
 }

@@ -14,6 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         print(f"malis: the command needs {package}: pip install {package}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("malis: interrupted", file=sys.stderr)
+        return 130
     return run(argv)
 
 

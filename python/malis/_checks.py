@@ -173,6 +173,14 @@ def as_real(value: object, name: str) -> float:
     return number
 
 
+def as_margin(value: object) -> float:
+    """Check a margin. Beyond a million, nothing of an affinity is left in its float32 sum with the margin."""
+    number = as_real(value, "margin")
+    if abs(number) > 1e6:
+        raise ValueError(f"margin must be within -1e6 and 1e6, got {value!r}")
+    return number
+
+
 def as_threshold(value: object, name: str) -> float:
     """Check a threshold of affinities: a number, which may be infinite."""
     try:

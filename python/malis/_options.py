@@ -26,14 +26,15 @@ class Options(NamedTuple):
     Parameters
     ----------
     margin : float, optional
-        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough.
+        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough. -1e6 to 1e6.
     pos_loss_weight : float, optional
         Weight :math:`w` of the positive pairs, 0 to 1.
     normalize : bool, optional
         False: :math:`p` and :math:`q` are the counts themselves.
     pointwise : {"squared_hinge", "cross_entropy"}, optional
         "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
-        ``eps = 1e-7``; it has no margin.
+        ``eps = 1e-7``, of affinities from 0 to 1; of logits, by ``log(1 + exp(-z))`` and ``log(1 + exp(z))``, so that
+        one that is wrong keeps its gradient however sure it is. It has no margin.
     from_logits : bool, optional
         The affinities are given as logits: the loss is that of their sigmoid, the gradient that by the logits. The
         counts are the same, as the sigmoid is strictly increasing.
@@ -70,7 +71,7 @@ class Options(NamedTuple):
         if not 0 <= weight <= 1:
             raise ValueError(f"pos_loss_weight must be within 0 and 1, got {self.pos_loss_weight!r}")
         return Options(
-            margin=_checks.as_real(self.margin, "margin"),
+            margin=_checks.as_margin(self.margin),
             pos_loss_weight=weight,
             normalize=_checks.as_flag(self.normalize, "normalize"),
             pointwise=_checks.as_choice(self.pointwise, "pointwise", POINTWISE),

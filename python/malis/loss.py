@@ -165,7 +165,9 @@ def malis_loss(
     Raises
     ------
     ValueError
-        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range.
+        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range;
+        for affinities beyond 0 and 1 where their cross entropy is asked for, and for infinite ones that decide pairs
+        wrongly: the loss and its gradient are finite.
     TypeError
         For dtypes and options of another type.
 
@@ -229,8 +231,10 @@ def batch_loss(
     channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
-    affinities = _checks.as_affinities(aff, "aff")
-    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
+    affinities, labels = (
+        _checks.as_affinities(aff, "aff"),
+        _checks.as_labels(seg, "seg", checked.num_threads, for_core=True),
+    )
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)

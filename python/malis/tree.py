@@ -183,12 +183,6 @@ def linkage(tree: SpanningTree, *, highest: float = 1.0) -> npt.NDArray[np.float
     return _core.linkage(math.prod(shape), affinities, node1, node2, highest=top)
 
 
-def smaller_sizes(tree: SpanningTree) -> npt.NDArray[Any]:
-    """Return for every edge of a tree how many voxels are in the smaller of the two components that it joins."""
-    shape, affinities, node1, node2 = _parts(tree)
-    return _core.smaller_sizes(math.prod(shape), affinities, node1, node2)
-
-
 def large_components(
     tree: SpanningTree, thresholds: npt.NDArray[np.float64], min_size: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -59,6 +59,8 @@
     prefix template std::vector<std::int64_t> watershed_basins(const Volume&, const T*, double, std::int64_t, Label*,  \
                                                                int);                                                   \
     prefix template SpanningTree<T, Label> maximum_spanning_tree<Label, T>(const Volume&, const T*, int);              \
+    prefix template void smaller_sizes<std::uint32_t, T, Label>(const TreeView<T, Label>&, Label*);                    \
+    prefix template void smaller_sizes<std::uint64_t, T, Label>(const TreeView<T, Label>&, Label*);                    \
     prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
     prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
     MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                                \

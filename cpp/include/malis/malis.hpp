@@ -13,6 +13,7 @@
 #include <limits>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -58,29 +59,55 @@ Grid<Index> make_grid(const Volume& volume) {
             static_cast<Index>(volume.shape[2]), volume.nhood};
 }
 
-// Throws std::invalid_argument that names the argument where a value is NaN.
-template <class T>
-void check_nan(const T* values, std::size_t n, const char* name, int threads) {
+// Throws std::invalid_argument that names the argument where a value is NaN or, if they are given, outside of bounds.
+template <class T, bool bounded>
+void check_values(const T* values, std::size_t n, const char* name, int threads, T low, T high) {
+    const auto wrong = [low, high](T value) {
+        // One comparison of two is enough for the other purpose: comparisons with NaN are false.
+        return bounded ? !(value >= low) | !(value <= high) : value != value;
+    };
     std::mutex mutex;
     std::size_t first = n;
+    T worst = 0;
     parallel_ranges(n, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t block = begin; block < end;) {
             const std::size_t stop = std::min(end, block + 4096);
-            bool nan = false;
-            for (std::size_t i = block; i < stop; ++i) nan |= values[i] != values[i];
-            if (nan) {
-                std::size_t i = block;
-                while (values[i] == values[i]) ++i;
+            bool any = false;
+            for (std::size_t i = block; i < stop; ++i) any |= wrong(values[i]);
+            for (std::size_t i = block; any && i < stop; ++i) {
+                const T value = values[i];
+                if (!wrong(value)) continue;
                 const std::lock_guard<std::mutex> lock(mutex);
-                first = std::min(first, i);
+                if (i < first) {
+                    first = i;
+                    worst = value;
+                }
                 return;
             }
             block = stop;
         }
     });
-    if (first < n) {
-        throw std::invalid_argument(std::string(name) + " must not contain NaN, got NaN at flat index " +
-                                    std::to_string(first));
+    if (first == n) return;
+    const std::string at = " at flat index " + std::to_string(first);
+    if (worst != worst) throw std::invalid_argument(std::string(name) + " must not contain NaN, got NaN" + at);
+    std::ostringstream message;
+    message.precision(std::numeric_limits<T>::max_digits10);
+    message << name << " must hold values from " << low << " to " << high << ", got " << worst << at;
+    throw std::invalid_argument(message.str());
+}
+
+template <class T>
+void check_nan(const T* values, std::size_t n, const char* name, int threads) {
+    check_values<T, false>(values, n, name, threads, 0, 0);
+}
+
+// What a loss can be computed from: the cross entropy of an affinity has a logarithm of it and of what it lacks of 1.
+template <class T>
+void check_loss_values(const T* aff, std::size_t n, const LossOptions& loss, int threads) {
+    if (loss.pointwise == Pointwise::cross_entropy && !loss.from_logits) {
+        check_values<T, true>(aff, n, "aff", threads, 0, 1);
+    } else {
+        check_nan(aff, n, "aff", threads);
     }
 }
 
@@ -105,7 +132,7 @@ void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairO
 template <class T>
 double malis_loss(const Volume& volume, const T* aff, LabelArray seg, const PairOptions& options,
                   const LossOptions& loss, T* grad, Layout layout = Layout::channels_first) {
-    check_nan(aff, volume.edges(), "aff", options.threads);
+    check_loss_values(aff, volume.edges(), loss, options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
         const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,

@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
+#include "malis/support/read_once.hpp"
 
 namespace malis {
 
@@ -129,11 +131,12 @@ class LabelTable {
 
 namespace detail {
 
-// Numbers labels that are small enough to be their own numbers.
+// Numbers labels that are small enough to be their own numbers: none is above `largest`, unless they have changed since
+// that was found.
 template <class Index, class Label>
-void number_directly(const Label* seg, std::size_t n, Index shift, Index* number, int threads) {
+void number_directly(const Label* seg, std::size_t n, Index largest, Index shift, Index* number, int threads) {
     parallel_ranges(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) number[i] = static_cast<Index>(seg[i]) + shift;
+        for (std::size_t i = begin; i < end; ++i) number[i] = std::min(static_cast<Index>(seg[i]), largest) + shift;
     });
 }
 
@@ -144,15 +147,18 @@ Index number_by_table(const Label* seg, std::size_t n, Index shift, Index* numbe
     const auto number_of = [&](Label label) {
         return label == Label(0) ? shift : static_cast<Index>(table.number(static_cast<std::uint64_t>(label)) + shift);
     };
-    Label previous = seg[0];
-    Index current = number_of(previous);
-    for (std::size_t i = 0; i < n; ++i) {
-        if (seg[i] != previous) {
-            previous = seg[i];
-            current = number_of(previous);
+    Label previous = 0;
+    Index current = shift;
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const Label label = read_once(seg + i);
+            if (label != previous) {
+                previous = label;
+                current = number_of(label);
+            }
+            number[i] = current;
         }
-        number[i] = current;
-    }
+    });
     return table.count();
 }
 
@@ -161,11 +167,13 @@ template <class Index>
 void mark_unlabelled(const bool* unlabelled, Labels<Index>& labels) {
     const Index number = labels.count + 1;
     bool any = false;
-    for (std::size_t i = 0; i < labels.of.size(); ++i) {
-        if (!unlabelled[i]) continue;
-        labels.of[i] = number;
-        any = true;
-    }
+    in_steps(labels.of.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            if (!unlabelled[i]) continue;
+            labels.of[i] = number;
+            any = true;
+        }
+    });
     if (any) labels.unlabelled = labels.count = number;
 }
 
@@ -184,8 +192,9 @@ Labels<Index> compact_labels(LabelArray seg, std::size_t n, const bool* unlabell
     // Tables over all labels stay about as small as the volume, though not every number need occur.
     constexpr std::uint64_t spare_numbers = 256;
     if (largest < n + spare_numbers) {
-        labels.count = static_cast<Index>(largest) + shift;
-        seg.visit([&](const auto* of) { detail::number_directly(of, n, shift, number, threads); });
+        const Index bound = static_cast<Index>(largest);
+        labels.count = bound + shift;
+        seg.visit([&](const auto* of) { detail::number_directly(of, n, bound, shift, number, threads); });
     } else {
         labels.count = seg.visit([&](const auto* of) { return detail::number_by_table(of, n, shift, number); }) + shift;
     }

@@ -15,6 +15,7 @@
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
@@ -95,7 +96,9 @@ void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& lab
 template <class Index>
 PairCount all_pairs(const Labels<Index>& labels) {
     std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
-    for (std::size_t i = 0; i < labels.of.size(); ++i) ++voxels[labels.of[i]];
+    in_steps(labels.of.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) ++voxels[labels.of[i]];
+    });
     std::uint64_t foreground = 0;
     PairCount pairs{0, 0};
     for (std::size_t l = 1; l < voxels.size(); ++l) {
@@ -118,11 +121,13 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     sets.reset(nodes, threads);
     if constexpr (pass == Pass::negative) contract_objects(graph, aff, labels, options.edge_mask, sets);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
-    for (std::size_t i = 0; i < nodes; ++i) {
-        // What is contracted carries one label, so its root stands for all of it.
-        const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-        if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
-    }
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            // What is contracted carries one label, so its root stands for all of it.
+            const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
+            if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+        }
+    });
     PairCount left = all_pairs(labels);
     const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
     if (!want_positive) {

@@ -18,6 +18,7 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/prefetch.hpp"
 #include "malis/tree/kruskal.hpp"
@@ -182,8 +183,10 @@ class PositivePass {
             return sets.sets() > 1;
         };
         if (join_strong_edges(source, n, threads, work)) {
-            for (Index i = 0; i < n; ++i)
-                if (sets.find(i) == i) result.pairs += pairs_of(sets.size(i));
+            in_steps(n, [&](Index begin, Index end) {
+                for (Index i = begin; i < end; ++i)
+                    if (sets.find(i) == i) result.pairs += pairs_of(sets.size(i));
+            });
             if (cutoff_ > -infinity && sets.sets() > 1)
                 kruskal_below<T, Index>(cutoff_, source, sets, work.scratch, threads, merge);
         } else {
@@ -218,9 +221,13 @@ class PositivePass {
         split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
         split.region.resize(at + n);
         Index next = 0;
-        for (Index i = 0; i < n; ++i)
-            if (root[i] == i) work.number[i] = next++;
-        for (Index i = 0; i < n; ++i) split.region[at + i] = work.number[root[i]];
+        in_steps(n, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i)
+                if (root[i] == i) work.number[i] = next++;
+        });
+        in_steps(n, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) split.region[at + i] = work.number[root[i]];
+        });
     }
 
     const Grid<Index>& grid_;

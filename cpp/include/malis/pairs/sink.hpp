@@ -34,6 +34,7 @@
 #include <limits>
 
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/tree/label_histogram.hpp"
 #include "malis/tree/order.hpp"
@@ -93,7 +94,9 @@ struct Decision {
 template <class T, class Index>
 std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
     std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.neg;
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.neg;
+    });
     return total;
 }
 
@@ -101,12 +104,16 @@ std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
 template <class T, class Index, class Sink>
 double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
     std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.pos;
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.pos;
+    });
     sink.expect_positive(static_cast<double>(total));
     double loss = 0;
-    for (const auto& d : decisions) {
-        if (d.pairs.pos > 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos);
-    }
+    in_steps(decisions.begin(), decisions.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+        for (const auto* d = begin; d != end; ++d) {
+            if (d->pairs.pos > 0) loss += sink.positive(d->rank, d->edge, d->pairs.pos);
+        }
+    });
     return loss;
 }
 
@@ -114,9 +121,11 @@ template <class T, class Index, class Sink>
 double emit_negative(const Buffer<Decision<T, Index>>& decisions, std::uint64_t total, Sink& sink) {
     sink.expect_negative(static_cast<double>(total));
     double loss = 0;
-    for (const auto& d : decisions) {
-        if (d.pairs.neg > 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg);
-    }
+    in_steps(decisions.begin(), decisions.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+        for (const auto* d = begin; d != end; ++d) {
+            if (d->pairs.neg > 0) loss += sink.negative(d->rank, d->edge, d->pairs.neg);
+        }
+    });
     return loss;
 }
 

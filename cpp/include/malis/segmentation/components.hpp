@@ -11,6 +11,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
@@ -25,15 +26,17 @@ namespace detail {
 template <class Index>
 std::vector<std::int64_t> sweep_parents(Index* parent, std::size_t n) {
     std::vector<std::int64_t> size;
-    for (std::size_t v = 0; v < n; ++v) {  // a root is met before the other voxels of its component
-        if (parent[v] == static_cast<Index>(v)) {
-            parent[v] = static_cast<Index>(size.size());
-            size.push_back(1);
-        } else {
-            parent[v] = parent[parent[v]];
-            ++size[parent[v]];
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {  // a root is met before the other voxels of its component
+            if (parent[v] == static_cast<Index>(v)) {
+                parent[v] = static_cast<Index>(size.size());
+                size.push_back(1);
+            } else {
+                parent[v] = parent[parent[v]];
+                ++size[parent[v]];
+            }
         }
-    }
+    });
     return size;
 }
 
@@ -47,11 +50,13 @@ std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::i
     const std::vector<std::int64_t> size = detail::sweep_parents(parent, n);
     std::vector<Index> order;
     std::int64_t background = 0;
-    for (std::size_t c = 0; c < size.size(); ++c) {
-        if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
-        else background += size[c];
-    }
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return size[a] > size[b]; });
+    in_steps(size.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t c = begin; c < end; ++c) {
+            if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
+            else background += size[c];
+        }
+    });
+    std::stable_sort(order.begin(), order.end(), polling([&](Index a, Index b) { return size[a] > size[b]; }));
     std::vector<Label> number(size.size(), 0);
     std::vector<std::int64_t> sizes{background};
     sizes.reserve(order.size() + 1);
@@ -75,7 +80,9 @@ Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects co
     // Slabs of rows first, each with the edges that stay in it; then the edges between slabs.
     const std::size_t slabs = std::min<std::size_t>(grid.rows, slabs_for(grid.voxels, threads));
     const auto slab_row = [&](std::size_t s) { return part_begin(grid.rows, slabs, s); };
+    const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid.width + 1;
     const auto join_row = [&](std::size_t k, Index row) {
+        if (row % rows_per_poll == 0) poll();
         const auto& step = grid.steps[k];
         const Index z = row / grid.height;
         const auto x = grid.range(step, z, row - z * grid.height);
@@ -132,13 +139,20 @@ template <class Index, class Label>
 void list_components(const EdgeList<Index>& list, const bool* connected, Label* seg) {
     Buffer<Index> parents(list.nodes);
     Index* parent = parents.data();
-    for (std::size_t i = 0; i < list.nodes; ++i) parent[i] = static_cast<Index>(i);
-    list.each(0, list.edges, [&](Index edge, Index a, Index b) {
-        if (connected[edge]) detail::join_lowest(parent, a, b);
+    in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) parent[i] = static_cast<Index>(i);
+    });
+    in_steps(list.edges, [&](std::size_t begin, std::size_t end) {
+        list.each(begin, end, [&](Index edge, Index a, Index b) {
+            if (connected[edge]) detail::join_lowest(parent, a, b);
+        });
     });
     Label next = 0;
-    for (std::size_t i = 0; i < list.nodes; ++i)
-        seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+    in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i)
+            seg[i] =
+                parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+    });
 }
 
 namespace detail {
@@ -151,7 +165,9 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
     UnionFind<Index> segments, sets;
     segments.reset(grid.voxels, threads);
     sets.reset(grid.voxels, threads);
-    for (std::size_t v = 0; v < grid.voxels; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    in_steps(static_cast<std::size_t>(grid.voxels), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    });
     // Edges between two large components join nothing, now or later. In `sets` all of them are one, so that Kruskal's
     // algorithm drops these edges as cycles.
     constexpr Index none = static_cast<Index>(-1);
@@ -161,11 +177,13 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
         if (large == none) large = node;
         else sets.unite(large, node);
     };
-    for (std::size_t v = 0; v < grid.voxels; ++v) {
-        const Index node = static_cast<Index>(v);
-        if (is_large(segments.find(node))) add_large(node);
-        else sets.unite(node, parents[v]);
-    }
+    in_steps(static_cast<std::size_t>(grid.voxels), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            const Index node = static_cast<Index>(v);
+            if (is_large(segments.find(node))) add_large(node);
+            else sets.unite(node, parents[v]);
+        }
+    });
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
     kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,

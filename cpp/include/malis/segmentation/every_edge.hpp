@@ -8,6 +8,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/tree/union_find.hpp"
 
 namespace malis::detail {
@@ -43,11 +44,13 @@ Buffer<Index> parents_of(UnionFind<Index>& sets, int threads) {
     constexpr Index none = static_cast<Index>(-1);
     Buffer<Index> parents(n), first(n);
     std::fill(first.begin(), first.end(), none);
-    for (std::size_t v = 0; v < n; ++v) {
-        Index& lowest = first[root[v]];
-        if (lowest == none) lowest = static_cast<Index>(v);
-        parents[v] = lowest;
-    }
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            Index& lowest = first[root[v]];
+            if (lowest == none) lowest = static_cast<Index>(v);
+            parents[v] = lowest;
+        }
+    });
     return parents;
 }
 

@@ -21,38 +21,10 @@
 
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/tree/union_find.hpp"
 
 namespace malis {
-
-namespace detail {
-
-// The two ends of an edge. They are checked where they are used: another thread may have changed them since a check.
-template <class Index, class T, class Node>
-std::pair<Index, Index> ends_of(const TreeView<T, Node>& tree, std::size_t edge) {
-    const Node a = tree.node1[edge], b = tree.node2[edge];
-    if (!tree.inside(a) || !tree.inside(b)) throw std::invalid_argument("tree must not change while it is read");
-    return {static_cast<Index>(a), static_cast<Index>(b)};
-}
-
-}  // namespace detail
-
-// Of every edge of a tree, how many nodes are in the smaller one of the two components that it joins.
-template <class Index, class T, class Node>
-Buffer<Node> smaller_sizes(const TreeView<T, Node>& tree) {
-    tree.check();
-    UnionFind<Index> sets;
-    sets.reset(tree.nodes);
-    Buffer<Node> sizes(tree.size);
-    for (std::size_t e = 0; e < tree.size; ++e) {
-        const auto ends = detail::ends_of<Index>(tree, e);
-        const Index a = sets.find(ends.first), b = sets.find(ends.second);
-        if (a == b) throw std::invalid_argument("tree must not hold a cycle");
-        sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
-        sets.link(a, b);
-    }
-    return sizes;
-}
 
 template <class Node>
 struct LargeComponents {
@@ -97,14 +69,16 @@ LargeComponents<Node> large_components(const TreeView<T, Node>& tree, const std:
         found.begins.push_back(static_cast<std::int64_t>(count));
         if (i == 0 && large(1)) {
             for (std::size_t v = 0; v < tree.nodes; ++v) {
+                if (v % steps_per_poll == 0) poll();
                 const Index component = create();
                 bring(static_cast<Index>(v), component);
                 next[v] = component;
             }
         }
         for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge) {
-            const auto ends = detail::ends_of<Index>(tree, edge);
-            const Index a = sets.find(ends.first), b = sets.find(ends.second);
+            if (edge % steps_per_poll == 0) poll();
+            const auto [x, y] = tree.ends(edge);
+            const Index a = sets.find(static_cast<Index>(x)), b = sets.find(static_cast<Index>(y));
             if (a == b) throw std::invalid_argument("tree must not hold a cycle");
             const bool large_a = large(sets.size(a)), large_b = large(sets.size(b));
             const Index root = sets.link(a, b);

@@ -27,6 +27,7 @@
 #include "malis/segmentation/distinct.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
@@ -159,7 +160,9 @@ RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Inde
     const std::size_t nodes = labels.of.size();
     threads = threads_for(nodes, threads);
     std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
-    for (std::size_t v = 0; v < nodes; ++v) ++voxels[labels.of[v]];
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) ++voxels[labels.of[v]];
+    });
     Confusion confusion(voxels);
 
     const Buffer<Rank<T>> ranks = distinct_ranks<T, Index>(grid, aff, threads);
@@ -190,11 +193,16 @@ RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Inde
             curve.best_threshold = from_rank<T>(ranks[threshold]);
         }
     };
+    // Every rank is among `ranks`, unless affinities have changed since these were read.
+    const auto next_holds = [&](Rank<T> rank) {
+        return ranks[threshold] < rank && threshold + 1 < ranks.size() && ranks[threshold + 1] <= rank;
+    };
     kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index a, Index b) {
-                          if (ranks[threshold] != r.rank) {
+                          if (next_holds(r.rank)) {
                               end_threshold();
-                              while (ranks[threshold] != r.rank) ++threshold;
+                              ++threshold;
+                              while (next_holds(r.rank)) ++threshold;
                           }
                           const Index into = sets.link(a, b);
                           return confusion.merge(histograms, into, into == a ? b : a);
@@ -204,7 +212,9 @@ RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Inde
     for (auto* entropies : {&curve.voi_split, &curve.voi_merge}) entropies->resize(steps);
 
     curve.thresholds.reset(ranks.size());
-    for (std::size_t i = 0; i < ranks.size(); ++i) curve.thresholds[i] = from_rank<T>(ranks[i]);
+    parallel_ranges(ranks.size(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) curve.thresholds[i] = from_rank<T>(ranks[i]);
+    });
     return curve;
 }
 

@@ -15,6 +15,8 @@
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
+#include "malis/support/read_once.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/order.hpp"
@@ -66,7 +68,9 @@ SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size
 template <class Node, class Index>
 Buffer<Node> as_nodes(const Buffer<Index>& numbers) {
     Buffer<Node> nodes(numbers.size());
-    for (std::size_t i = 0; i < numbers.size(); ++i) nodes[i] = static_cast<Node>(numbers[i]);
+    in_steps(numbers.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) nodes[i] = static_cast<Node>(numbers[i]);
+    });
     return nodes;
 }
 
@@ -86,17 +90,29 @@ struct TreeView {
             throw std::invalid_argument("tree must have fewer edges than voxels, got " + std::to_string(size) +
                                         " edges between " + std::to_string(nodes) + " voxels");
         }
-        for (std::size_t e = 0; e < size; ++e) {
-            if (!inside(node1[e]) || !inside(node2[e])) {
-                throw std::invalid_argument("tree must join voxels 0 to " + std::to_string(nodes - 1) + ", got " +
-                                            std::to_string(node1[e]) + " and " + std::to_string(node2[e]) +
-                                            " at edge " + std::to_string(e));
+        T previous = std::numeric_limits<T>::infinity();
+        in_steps(size, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t e = begin; e < end; ++e) {
+                ends(e);
+                const T affinity = affinities[e];
+                if (!(affinity <= previous)) {
+                    throw std::invalid_argument("tree must hold affinities that never increase, got " +
+                                                std::to_string(affinity) + " at edge " + std::to_string(e));
+                }
+                previous = affinity;
             }
-            if (!(affinities[e] <= (e > 0 ? affinities[e - 1] : std::numeric_limits<T>::infinity()))) {
-                throw std::invalid_argument("tree must hold affinities that never increase, got " +
-                                            std::to_string(affinities[e]) + " at edge " + std::to_string(e));
-            }
+        });
+    }
+
+    // The nodes of an edge, checked, also where check() was before: the arrays may have changed since.
+    std::pair<Node, Node> ends(std::size_t e) const {
+        const Node a = read_once(node1 + e), b = read_once(node2 + e);
+        if (!inside(a) || !inside(b)) {
+            throw std::invalid_argument("tree must join voxels 0 to " + std::to_string(nodes - 1) + ", got " +
+                                        std::to_string(a) + " and " + std::to_string(b) + " at edge " +
+                                        std::to_string(e));
         }
+        return {a, b};
     }
 
     bool inside(Node node) const { return node >= 0 && static_cast<std::uint64_t>(node) < nodes; }
@@ -118,13 +134,32 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
     std::vector<std::vector<std::int64_t>> sizes(thresholds.size());
     std::size_t edge = 0;
     for (const std::size_t i : order) {
-        for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge)
-            detail::join_lowest(parents.data(), static_cast<Index>(tree.node1[edge]),
-                                static_cast<Index>(tree.node2[edge]));
+        for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge) {
+            if (edge % steps_per_poll == 0) poll();
+            const auto [a, b] = tree.ends(edge);
+            detail::join_lowest(parents.data(), static_cast<Index>(a), static_cast<Index>(b));
+        }
         std::copy(parents.begin(), parents.end(), swept.begin());
         sizes[i] = number_components<Index, Label>(swept.data(), tree.nodes, size_thresh, segs[i], threads);
     }
     return sizes;
+}
+
+// Of every edge, the nodes of the smaller one of the two components that it joins; `sizes` has room for tree.size.
+template <class Index, class T, class Node>
+void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
+    tree.check();
+    UnionFind<Index> sets;
+    sets.reset(tree.nodes);
+    in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t e = begin; e < end; ++e) {
+            const auto [x, y] = tree.ends(e);
+            const Index a = sets.find(static_cast<Index>(x)), b = sets.find(static_cast<Index>(y));
+            if (a == b) throw std::invalid_argument("tree must not hold a cycle");
+            sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
+            sets.link(a, b);
+        }
+    });
 }
 
 // The dendrogram in the format of scipy.cluster.hierarchy: row i joins clusters rows[4 i] < rows[4 i + 1] into cluster
@@ -150,10 +185,14 @@ void linkage(const TreeView<T, Node>& tree, double highest, double* rows) {
         cluster[root] = next++;
         rows += 4;
     };
-    for (std::size_t e = 0; e < tree.size; ++e)
-        join(static_cast<Index>(tree.node1[e]), static_cast<Index>(tree.node2[e]),
-             highest - static_cast<double>(tree.affinities[e]));
+    in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t e = begin; e < end; ++e) {
+            const auto [a, b] = tree.ends(e);
+            join(static_cast<Index>(a), static_cast<Index>(b), highest - static_cast<double>(tree.affinities[e]));
+        }
+    });
     for (std::size_t v = 1; sets.sets() > 1; ++v) {
+        if (v % steps_per_poll == 0) poll();
         if (sets.find(static_cast<Index>(v)) != sets.find(Index{0}))
             join(Index{0}, static_cast<Index>(v), std::numeric_limits<double>::infinity());
     }

@@ -13,6 +13,7 @@
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
@@ -38,11 +39,13 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     Index first = none;
-    for (std::size_t v = 0; v < nodes; ++v) {
-        if (seed[v] == none) continue;
-        if (first == none) first = static_cast<Index>(v);
-        else sets.unite(first, static_cast<Index>(v));
-    }
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            if (seed[v] == none) continue;
+            if (first == none) first = static_cast<Index>(v);
+            else sets.unite(first, static_cast<Index>(v));
+        }
+    });
     if (first == none) return;
     // ... and here they are not: this tells which of them it was.
     UnionFind<Index> basins;
@@ -57,7 +60,9 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
                           seed[basins.link(a, b)] = of_both;
                           return true;
                       });
-    for (std::size_t v = 0; v < nodes; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+    });
 }
 
 }  // namespace detail
@@ -67,11 +72,15 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
 template <class T, class Index, class Graph, class Label>
 void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
     Buffer<Index> seed(nodes);
-    for (std::size_t v = 0; v < nodes; ++v)
-        seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
+    });
     detail::flood_from_seeds<T, Index>(graph, aff, seed, threads);
     // In place: a seed keeps its label.
-    for (std::size_t v = 0; v < nodes; ++v) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+    });
 }
 
 namespace detail {
@@ -136,20 +145,24 @@ template <class T, class Index>
 Buffer<Rank<T>> follow_strongest(const Buffer<T>& strongest, Buffer<Index>& component, Buffer<Index>& parents) {
     const std::size_t n = component.size();
     std::iota(parents.begin(), parents.end(), Index{0});
-    for (std::size_t v = 0; v < n; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    });
     Buffer<Rank<T>> level;
-    for (std::size_t v = 0; v < n; ++v) {
-        const bool alone = component[v] == static_cast<Index>(v);
-        const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
-        if (parents[v] == static_cast<Index>(v)) {
-            component[v] = static_cast<Index>(level.size());
-            level.push_back(rank);
-        } else {
-            parents[v] = parents[parents[v]];
-            component[v] = component[parents[v]];
-            level[component[v]] = std::min(level[component[v]], rank);
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            const bool alone = component[v] == static_cast<Index>(v);
+            const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
+            if (parents[v] == static_cast<Index>(v)) {
+                component[v] = static_cast<Index>(level.size());
+                level.push_back(rank);
+            } else {
+                parents[v] = parents[parents[v]];
+                component[v] = component[parents[v]];
+                level[component[v]] = std::min(level[component[v]], rank);
+            }
         }
-    }
+    });
     return level;
 }
 
@@ -187,8 +200,15 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
     });
     const Buffer<Index> first = parents_of(segments, threads);
     Buffer<Index> voxel(level.size());  // the first of every component
-    for (std::size_t v = n; v-- > 0;) voxel[component[v]] = static_cast<Index>(v);
-    for (std::size_t v = 0; v < n; ++v) parents[v] = voxel[first[component[v]]];
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::size_t v = n - 1 - i;
+            voxel[component[v]] = static_cast<Index>(v);
+        }
+    });
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) parents[v] = voxel[first[component[v]]];
+    });
     return parents;
 }
 

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/prefetch.hpp"
 #include "malis/tree/collectors.hpp"
@@ -104,30 +105,35 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
         constexpr std::ptrdiff_t farthest = 32, far = 22, middle = 12, near = 6, window = 16;
         const Index* parents = sets.parents();
         Index roots[window][2] = {};
-        for (; end - r > farthest; ++r) {
-            prefetch(parents + r[farthest].a);
-            prefetch(parents + r[farthest].b);
-            prefetch(parents + parents[r[far].a]);
-            prefetch(parents + parents[r[far].b]);
-            Index* const at_middle = roots[(r - begin + middle) % window];
-            at_middle[0] = sets.find(r[middle].a);
-            at_middle[1] = sets.find(r[middle].b);
-            if (at_middle[0] != at_middle[1]) {
-                for (const Index root : {at_middle[0], at_middle[1]}) {
-                    sets.prefetch(root);
-                    if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+        while (end - r > farthest) {
+            poll();
+            const Record<T, Index>* const stop =
+                r + std::min<std::ptrdiff_t>(end - r - farthest, static_cast<std::ptrdiff_t>(steps_per_poll));
+            for (; r != stop; ++r) {
+                prefetch(parents + r[farthest].a);
+                prefetch(parents + r[farthest].b);
+                prefetch(parents + parents[r[far].a]);
+                prefetch(parents + parents[r[far].b]);
+                Index* const at_middle = roots[(r - begin + middle) % window];
+                at_middle[0] = sets.find(r[middle].a);
+                at_middle[1] = sets.find(r[middle].b);
+                if (at_middle[0] != at_middle[1]) {
+                    for (const Index root : {at_middle[0], at_middle[1]}) {
+                        sets.prefetch(root);
+                        if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+                    }
                 }
-            }
-            if constexpr (LooksAhead<OnMerge>::value) {
-                const Index* const at_near = roots[(r - begin + near) % window];
-                if (at_near[0] != at_near[1]) {
-                    on_merge.prefetch_beyond(at_near[0]);
-                    on_merge.prefetch_beyond(at_near[1]);
+                if constexpr (LooksAhead<OnMerge>::value) {
+                    const Index* const at_near = roots[(r - begin + near) % window];
+                    if (at_near[0] != at_near[1]) {
+                        on_merge.prefetch_beyond(at_near[0]);
+                        on_merge.prefetch_beyond(at_near[1]);
+                    }
                 }
+                const Index a = sets.find(r->a);
+                const Index b = sets.find(r->b);
+                if (a != b && !on_merge(*r, a, b)) return false;
             }
-            const Index a = sets.find(r->a);
-            const Index b = sets.find(r->b);
-            if (a != b && !on_merge(*r, a, b)) return false;
         }
     }
     for (; r != end; ++r) {
@@ -209,14 +215,20 @@ void move_strong(Parts<T, Index>& from, Rank<T> last, std::size_t strong, Buffer
     strong = 0;
     for (auto& part : from) {
         std::size_t weak = 0;
-        for (std::size_t i = 0; i < part.size(); ++i) {
-            const Record<T, Index> r = part[i];
-            const bool now = r.rank <= last;
-            to[strong] = r;
-            strong += now;
-            part[weak] = r;
-            weak += !now;
-        }
+        in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+            Record<T, Index>* strong_to = to.data() + strong;
+            Record<T, Index>* weak_to = part.data() + weak;
+            for (std::size_t i = begin; i < end; ++i) {
+                const Record<T, Index> r = part[i];
+                const bool now = r.rank <= last;
+                *strong_to = r;
+                strong_to += now;
+                *weak_to = r;
+                weak_to += !now;
+            }
+            strong = static_cast<std::size_t>(strong_to - to.data());
+            weak = static_cast<std::size_t>(weak_to - part.data());
+        });
         part.resize(weak);
     }
     to.resize(strong);
@@ -227,11 +239,15 @@ template <class T, class Index>
 void drop_joined(Parts<T, Index>& records, UnionFind<Index>& sets) {
     for (auto& part : records) {
         std::size_t kept = 0;
-        for (std::size_t i = 0; i < part.size(); ++i) {
-            const Record<T, Index> r = part[i];
-            part[kept] = r;
-            kept += sets.find(r.a) != sets.find(r.b);
-        }
+        in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+            std::size_t to = kept;
+            for (std::size_t i = begin; i < end; ++i) {
+                const Record<T, Index> r = part[i];
+                part[to] = r;
+                to += sets.find(r.a) != sets.find(r.b);
+            }
+            kept = to;
+        });
         part.resize(kept);
     }
 }
@@ -240,7 +256,11 @@ template <class T, class Index>
 std::size_t count_strong(const Parts<T, Index>& records, Rank<T> last) {
     std::size_t strong = 0;
     for (const auto& part : records) {
-        for (const auto& r : part) strong += r.rank <= last;
+        in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+            std::size_t found = 0;
+            for (std::size_t i = begin; i < end; ++i) found += part[i].rank <= last;
+            strong += found;
+        });
     }
     return strong;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/order.hpp"
@@ -189,7 +190,7 @@ void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* t
     if (n == 0) return;
     if (n > std::numeric_limits<std::uint32_t>::max()) {
         if (from != to) std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
-        std::stable_sort(to, to + n, [](const auto& x, const auto& y) { return x.rank < y.rank; });
+        std::stable_sort(to, to + n, polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
         return;
     }
     scratch.keys.reset(6 * n);
@@ -246,12 +247,20 @@ std::vector<Piece<T, Index>> cut_into_pieces(const Parts<T, Index>& parts, int t
         Piece<T, Index>& piece = pieces[p];
         Rank<T> low = piece.lowest, high = low, previous = low;
         bool in_order = true;
-        for (const auto* r = piece.begin; r != piece.end; ++r) {
-            low = std::min(low, r->rank);
-            high = std::max(high, r->rank);
-            in_order &= previous <= r->rank;
-            previous = r->rank;
-        }
+        in_steps(piece.begin, piece.end, steps_per_poll, [&](const auto* begin, const auto* end) {
+            Rank<T> lowest = low, highest = high, before = previous;
+            bool sorted = true;
+            for (const auto* r = begin; r != end; ++r) {
+                lowest = std::min(lowest, r->rank);
+                highest = std::max(highest, r->rank);
+                sorted &= before <= r->rank;
+                before = r->rank;
+            }
+            low = lowest;
+            high = highest;
+            previous = before;
+            in_order &= sorted;
+        });
         piece.lowest = low;
         piece.highest = high;
         piece.sorted = in_order;
@@ -276,7 +285,9 @@ std::vector<std::size_t> place_in_buckets(std::vector<Piece<T, Index>>& pieces, 
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t> count(buckets, 0);
         bucket_of.visit([&](auto bucket) {
-            for (const auto* r = pieces[p].begin; r != pieces[p].end; ++r) ++count[bucket(r->rank)];
+            in_steps(pieces[p].begin, pieces[p].end, steps_per_poll, [&](const auto* begin, const auto* end) {
+                for (const auto* r = begin; r != end; ++r) ++count[bucket(r->rank)];
+            });
         });
         pieces[p].place = std::move(count);
     });
@@ -300,7 +311,9 @@ void move_to_buckets(std::vector<Piece<T, Index>>& pieces, const Buckets<T>& buc
     parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
         std::vector<std::size_t>& to = pieces[p].place;
         bucket_of.visit([&](auto bucket) {
-            for (const auto* r = pieces[p].begin; r != pieces[p].end; ++r) sorted[to[bucket(r->rank)]++] = *r;
+            in_steps(pieces[p].begin, pieces[p].end, steps_per_poll, [&](const auto* begin, const auto* end) {
+                for (const auto* r = begin; r != end; ++r) sorted[to[bucket(r->rank)]++] = *r;
+            });
         });
     });
 }
@@ -311,6 +324,7 @@ void sort_buckets(const std::vector<std::size_t>& first, Record<T, Index>* sorte
     std::vector<SortScratch<T, Index>> of_thread(static_cast<std::size_t>(std::max(1, threads)));
     parallel_for(tasks, threads, [&](std::size_t task, std::size_t thread) {
         for (std::size_t i = part_begin(buckets, tasks, task); i < part_begin(buckets, tasks, task + 1); ++i) {
+            poll();
             Record<T, Index>* const bucket = sorted + first[i];
             sort_small<T, Index>(bucket, first[i + 1] - first[i], bucket, of_thread[thread]);
         }
@@ -333,7 +347,8 @@ bool sort_large(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, int th
     const Buckets<T> bucket_of(lowest, highest, buckets);
     if (!bucket_of.usable()) {
         join_parts<T, Index>(parts, sorted);
-        std::stable_sort(sorted.begin(), sorted.end(), [](const auto& x, const auto& y) { return x.rank < y.rank; });
+        std::stable_sort(sorted.begin(), sorted.end(),
+                         polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
         return true;
     }
     sorted.reset(n);
