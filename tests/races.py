@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import malis
+from malis import _core
 from malis.loss import batch_loss
 
 SHAPE = (8, 48, 48)
@@ -90,6 +91,10 @@ FUNCTIONS: dict[str, tuple[Function, str]] = {
     "maximum_spanning_tree": (lambda a, n: malis.maximum_spanning_tree(a.aff, NHOOD, **n), "affinities"),
     "segment_tree": (lambda a, n: malis.segment_tree(a.tree, [0.2, 0.5, 0.8], **n), "tree"),
     "linkage": (lambda a, n: malis.linkage(a.tree), "tree"),
+    "smaller_sizes": (
+        lambda a, n: _core.smaller_sizes(a.seg.size, a.tree.affinities, a.tree.node1, a.tree.node2),
+        "tree",
+    ),
     "seg_to_affgraph": (lambda a, n: malis.seg_to_affgraph(a.seg, NHOOD, **n), "labels"),
     "affgraph_to_edgelist": (lambda a, n: malis.affgraph_to_edgelist(a.aff, NHOOD), "affinities"),
     "malis_loss_weights": (

@@ -136,10 +136,10 @@ void register_tree(py::module_& m) {
           py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
-    m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
           py::kw_only(), py::arg("highest"));
+    m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
+          py::arg("node2"));
     m.def("large_components", &large_components_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::arg("min_size"));
 }

@@ -34,13 +34,21 @@ std::string first_line(const std::string& path) {
     return line;
 }
 
-// A folder and those above it, up to the root: a limit holds for all groups within its own.
+// What a path and a name make together.
+std::string within(const std::string& folder, const char* name) {
+    std::string path = folder;
+    path += name;
+    return path;
+}
+
+// Calls f with the folders of a group and of those that it is in, below `top`: a limit holds for all groups within its own.
 template <class F>
-void each_group(std::string group, F&& f) {
+void each_folder(const std::string& top, std::string group, F&& f) {
     while (true) {
-        f(group);
+        f(within(top, group.c_str()));
         if (group.empty() || group == "/") return;
-        group.erase(group.find_last_of('/') == std::string::npos ? 0 : group.find_last_of('/'));
+        const std::size_t last = group.find_last_of('/');
+        group.erase(last == std::string::npos ? 0 : last);
     }
 }
 
@@ -69,18 +77,20 @@ int cores_of_cgroups(const std::string& root, const std::string& self) {
     for (std::string line; std::getline(groups, line);) {
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
         if (first == std::string::npos || second == std::string::npos) continue;
-        const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+        std::istringstream controllers(line.substr(first + 1, second - first - 1));
         const std::string group = line.substr(second + 1);
-        if (controllers == ",,") {
-            each_group(group, [&](const std::string& folder) {
-                std::istringstream limit(first_line(root + folder + "/cpu.max"));
+        if (second == first + 1) {
+            each_folder(root, group, [&](const std::string& folder) {
+                std::istringstream limit(first_line(within(folder, "/cpu.max")));
                 std::string quota, period;
                 if (limit >> quota >> period) cores = std::min(cores, cores_of_quota(quota, period));
             });
-        } else if (controllers.find(",cpu,") != std::string::npos) {
-            each_group(group, [&](const std::string& folder) {
-                const std::string path = root + "/cpu" + folder + "/cpu.cfs_";
-                cores = std::min(cores, cores_of_quota(first_line(path + "quota_us"), first_line(path + "period_us")));
+        }
+        for (std::string controller; std::getline(controllers, controller, ',');) {
+            if (controller != "cpu") continue;
+            each_folder(within(root, "/cpu"), group, [&](const std::string& folder) {
+                cores = std::min(cores, cores_of_quota(first_line(within(folder, "/cpu.cfs_quota_us")),
+                                                       first_line(within(folder, "/cpu.cfs_period_us"))));
             });
         }
     }

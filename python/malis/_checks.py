@@ -104,6 +104,16 @@ def as_label(value: object, name: str) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
+def as_ignore_label(value: object) -> int | None:
+    """Check a label to ignore: any integer of 64 bits, or None."""
+    if value is None:
+        return None
+    label = as_label(value, "ignore_label")
+    if not -(2**63) <= label < 2**63:
+        raise ValueError(f"ignore_label must be an integer from -2**63 to 2**63 - 1, got {value!r}")
+    return label
+
+
 def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Array, npt.NDArray[np.bool_] | None]:
     """Check labels of a truth: voxels that carry `ignore_label` become 0; also returns where they are, None: nowhere.
 
