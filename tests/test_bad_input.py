@@ -74,6 +74,12 @@ VOLUMES = {
 
 
 @pytest.mark.parametrize("function", [malis.pairs, malis.malis_loss])
+def test_swapped_arguments():
+    raises(lambda: malis.pairs(SEG, AFF, NHOOD), ValueError, "aff and seg look swapped")
+    raises(lambda: malis.malis_loss(SEG, AFF, NHOOD), ValueError, "aff and seg look swapped")
+    raises(lambda: malis.malis_loss(SEG[None], AFF[None], NHOOD), ValueError, "aff and seg look swapped")
+
+
 @pytest.mark.parametrize("case", VOLUMES)
 def test_volumes(function, case):
     arguments, error, *fragments = VOLUMES[case]

@@ -13,7 +13,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import keras
+from malis._adapters.missing import missing
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise missing(error, "keras", "keras") from None
+
 import numpy.typing as npt
 
 from malis import _checks

@@ -89,8 +89,8 @@ def _truth(
             carries_label = torch.ne(on_device, ignore_label)
             known = carries_label if known is None else known * carries_label
         edges, weights = _of_voxels(settings.nhood or (), on_device, known, output, settings.options.ignore_background)
-        if given.mask == "voxels" and needs_labels:
-            voxels = (mask != 0).to(labels.device)
+        if mask is not None and given.mask == "voxels" and needs_labels:
+            voxels = torch.ne(mask, 0).to(labels.device)
             labels = torch.where(voxels, labels, torch.zeros((), dtype=labels.dtype, device=labels.device))
     else:
         edges = target.to(output.device)
