@@ -53,7 +53,7 @@ def describe(command: list[str]) -> str:
 def build(command: list[str], program: Path) -> None:
     # Instantiates what it calls in place of building the whole library.
     sources = [ROOT / "benchmarks" / "micro.cpp"]
-    sources += [ROOT / "cpp" / "src" / f"{name}.cpp" for name in ("labels", "parallel")]
+    sources += [ROOT / "cpp" / "src" / f"{name}.cpp" for name in ("cores", "labels", "parallel")]
     include = ROOT / "cpp" / "include"
     command = [*command, *FLAGS, "-DMALIS_INSTANTIATE", f"-I{include}", *map(str, sources), "-o", str(program)]
     subprocess.run(command, check=True)

@@ -82,8 +82,8 @@ QUICK = {"steps": 150, "seeds": 2, "images": 8, "crop": 64, "channels": 8, "lr":
 def grow(affinities: npt.NDArray[np.float32], thresholds: tuple[float, float]) -> npt.NDArray[Any]:
     """Find objects at a high threshold, then let them grow, not into each other, along edges of a low threshold."""
     high, low = thresholds
-    seeds, _ = malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=high)
-    reach, _ = malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=low)
+    seeds, _ = malis.affgraph_to_seg(affinities, NHOOD, min_size=MIN_SIZE, threshold=high)
+    reach, _ = malis.affgraph_to_seg(affinities, NHOOD, min_size=MIN_SIZE, threshold=low)
     reached = np.zeros(int(reach.max()) + 1, bool)
     reached[reach[seeds > 0]] = True
     reached[0] = False

@@ -21,7 +21,7 @@ def choose_threshold(
     affinities: list[npt.NDArray[np.float32]], split: Split, thresholds: Sequence[float] = THRESHOLDS
 ) -> tuple[float, float]:
     """Return the threshold with the best mean object score, and that score."""
-    found = malis.find_threshold(affinities, split.labels, NHOOD, thresholds=thresholds, size_thresh=MIN_SIZE - 1)
+    found = malis.find_threshold(affinities, split.labels, NHOOD, thresholds=thresholds, min_size=MIN_SIZE)
     return found.threshold, found.score
 
 

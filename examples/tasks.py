@@ -37,7 +37,7 @@ class Task:
 
 def components(affinities: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[Any]:
     """Return what the edges of at least the threshold connect, as labels (H, W), without objects too small to score."""
-    return malis.affgraph_to_seg(affinities, NHOOD, MIN_SIZE - 1, threshold=threshold)[0]
+    return malis.affgraph_to_seg(affinities, NHOOD, min_size=MIN_SIZE, threshold=threshold)[0]
 
 
 def _affinity_target(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:

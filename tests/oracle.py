@@ -286,7 +286,8 @@ def loss_from_counts(
     """The formula of the loss, term by term, summed without rounding error."""
     eps = 1e-7
     value = np.asarray(aff, dtype=np.float64)
-    if from_logits:
+    of_logits = from_logits and pointwise == "cross_entropy"
+    if from_logits and not of_logits:
         value = _sigmoid(value)
     total_pos = int(pos.sum()) if normalize else 1
     total_neg = int(neg.sum()) if normalize else 1
@@ -294,6 +295,8 @@ def loss_from_counts(
     for a, n_pos, n_neg in zip(value.ravel().tolist(), pos.ravel().tolist(), neg.ravel().tolist(), strict=True):
         if pointwise == "squared_hinge":
             on_pos, on_neg = max(0.0, 1 - margin - a) ** 2, max(0.0, a - margin) ** 2
+        elif of_logits:
+            on_pos, on_neg = float(np.logaddexp(0, -a)), float(np.logaddexp(0, a))
         else:
             on_pos, on_neg = -math.log(max(a, eps)), -math.log(max(1 - a, eps))
         if n_pos:
@@ -317,11 +320,14 @@ def gradient_from_counts(
     """Derivative of :func:`loss_from_counts` by the affinities (or logits), the counts held fixed."""
     value = np.asarray(aff, dtype=np.float64)
     inner = np.ones_like(value)
+    of_logits = from_logits and pointwise == "cross_entropy"
     if from_logits:
         value = _sigmoid(value)
         inner = value * (1 - value)
     if pointwise == "squared_hinge":
         on_pos, on_neg = -2 * np.maximum(0, 1 - margin - value), 2 * np.maximum(0, value - margin)
+    elif of_logits:
+        on_pos, on_neg, inner = value - 1, value, np.ones_like(value)
     else:
         on_pos, on_neg = -1 / value, 1 / (1 - value)
     p = pos / max(int(pos.sum()), 1) if normalize else pos

@@ -177,6 +177,7 @@ LOSS_OPTIONS = {
     "pointwise-type": ({"pointwise": 2}, TypeError, "pointwise", "'squared_hinge', 'cross_entropy'", "2"),
     "margin-nan": ({"margin": float("nan")}, ValueError, "margin", "finite", "nan"),
     "margin-infinite": ({"margin": float("inf")}, ValueError, "margin", "finite", "inf"),
+    "margin-huge": ({"margin": -1e300}, ValueError, "margin", "within -1e6 and 1e6", "-1e+300"),
     "margin-text": ({"margin": "0.3"}, TypeError, "margin", "number", "'0.3'"),
     "margin-none": ({"margin": None}, TypeError, "margin", "number", "None"),
     "pos_loss_weight-above": ({"pos_loss_weight": 1.5}, ValueError, "pos_loss_weight", "0 and 1", "1.5"),
@@ -322,9 +323,9 @@ OTHERS = {
         lambda: malis.watershed_basins(AFF, NHOOD, threshold=None),
         *(TypeError, "threshold", "None"),
     ),
-    "basins-size_thresh": (
-        lambda: malis.watershed_basins(AFF, NHOOD, -1),
-        *(ValueError, "size_thresh", "-1"),
+    "basins-min_size": (
+        lambda: malis.watershed_basins(AFF, NHOOD, min_size=-1),
+        *(ValueError, "min_size", "-1"),
     ),
     "curve-num_threads": (
         lambda: malis.rand_curve(AFF, SEG, NHOOD, num_threads=0),
@@ -339,7 +340,7 @@ OTHERS = {
     "segment_tree-nan": (lambda: malis.segment_tree(TREE, [0.5, np.nan]), ValueError, "thresholds", "NaN"),
     "segment_tree-text": (lambda: malis.segment_tree(TREE, ["0.5"]), TypeError, "thresholds", "'0.5'"),
     "segment_tree-none": (lambda: malis.segment_tree(TREE, [None]), TypeError, "thresholds", "None"),
-    "segment_tree-size_thresh": (lambda: malis.segment_tree(TREE, [0.5], -1), ValueError, "size_thresh", "-1"),
+    "segment_tree-min_size": (lambda: malis.segment_tree(TREE, [0.5], min_size=-1), ValueError, "min_size", "-1"),
     "segment_tree-num_threads": (
         lambda: malis.segment_tree(TREE, [0.5], num_threads=0),
         *(ValueError, "num_threads", "0"),
@@ -383,6 +384,16 @@ OTHERS = {
     "linkage-highest-text": (lambda: malis.linkage(TREE, highest="1"), TypeError, "highest", "'1'"),
     "size_thresh-negative": (lambda: malis.affgraph_to_seg(AFF, NHOOD, -1), ValueError, "size_thresh", "-1"),
     "size_thresh-fraction": (lambda: malis.affgraph_to_seg(AFF, NHOOD, 1.5), TypeError, "size_thresh", "1.5"),
+    "min_size-negative": (lambda: malis.affgraph_to_seg(AFF, NHOOD, min_size=-1), ValueError, "min_size", "-1"),
+    "min_size-fraction": (lambda: malis.affgraph_to_seg(AFF, NHOOD, min_size=1.5), TypeError, "min_size", "1.5"),
+    "min_size-and-size_thresh": (
+        lambda: malis.affgraph_to_seg(AFF, NHOOD, 3, min_size=4),
+        *(ValueError, "size_thresh", "min_size", "3", "4"),
+    ),
+    "watershed-min_size": (
+        lambda: malis.watershed_from_affgraph(AFF, SEG, NHOOD, min_size=-1),
+        *(ValueError, "min_size", "-1"),
+    ),
     "watershed-size_thresh": (
         lambda: malis.watershed_from_affgraph(AFF, SEG, NHOOD, -1),
         *(ValueError, "size_thresh", "-1"),

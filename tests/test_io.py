@@ -41,9 +41,12 @@ def provenance_of(place):
         with h5py.File(path) as file:
             return json.loads(file[inner].attrs["malis"])
     if place.suffix == "zarr":
-        return dict(zarr.open_array(str(path), mode="r", path=inner or None).attrs)["malis"]
+        return dict(zarr.open_group(str(path), mode="r", path=inner or None).attrs)["malis"]
     with tifffile.TiffFile(path) as file:
-        return json.loads(file.pages[0].description)["malis"]
+        if file.is_ome:
+            description = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Description"]
+            return json.loads(description)["malis"]
+        return json.loads(file.imagej_metadata["Info"])["malis"]
 
 
 @pytest.fixture
@@ -69,8 +72,8 @@ def test_round_trip(name, dtype, ndim, tmp_path, seg):
     seg = seg[0].astype(dtype) if ndim == 2 else seg.astype(dtype)
     place = f"{tmp_path}/{name}"
     write(place, seg)
-    read = _io.read_labels(place)
-    assert read.dtype == dtype
+    read = _io.read_labels(place).array
+    assert read.dtype.kind == "u"  # viewers take signed integers for an image
     np.testing.assert_array_equal(read, seg)
     if not name.endswith(".npy"):
         assert provenance_of(_io.parse(place)) == PROVENANCE
@@ -80,7 +83,7 @@ def test_round_trip(name, dtype, ndim, tmp_path, seg):
 @pytest.mark.parametrize("name", ["seg.npz:cells", "seg.h5:/labels", "seg.zarr:cells"])
 def test_the_only_array_needs_no_name(name, tmp_path, seg):
     write(f"{tmp_path}/{name}", seg)
-    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/{name.partition(':')[0]}"), seg)
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/{name.partition(':')[0]}").array, seg)
 
 
 def test_labels_of_tiff_and_zarr_name_their_axes(tmp_path, seg):
@@ -88,7 +91,7 @@ def test_labels_of_tiff_and_zarr_name_their_axes(tmp_path, seg):
     with tifffile.TiffFile(tmp_path / "seg.tif") as file:
         assert file.series[0].axes == "ZYX"
     write(tmp_path / "seg.zarr", seg[0])
-    assert zarr.open_array(str(tmp_path / "seg.zarr")).metadata.dimension_names == ("y", "x")
+    assert zarr.open_array(str(tmp_path / "seg.zarr/s0")).metadata.dimension_names == ("y", "x")
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz:x", "a.h5:x", "a.zarr:x", "a.zarr"])
@@ -96,7 +99,7 @@ def test_names_of_folders_may_hold_anything(name, tmp_path, seg):
     folder = tmp_path / "day 1: h5.zarr.old"
     folder.mkdir()
     write(folder / name, seg)
-    np.testing.assert_array_equal(_io.read_labels(str(folder / name)), seg)
+    np.testing.assert_array_equal(_io.read_labels(str(folder / name)).array, seg)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +139,11 @@ def test_nothing_is_replaced_without_force(name, tmp_path, seg):
     for call in (lambda: write(place, seg + 1), lambda: _io.check_output(place, force=False)):
         with pytest.raises(FileExistsError, match="exists: --force replaces it"):
             call()
-    np.testing.assert_array_equal(_io.read_labels(place), seg)
+    np.testing.assert_array_equal(_io.read_labels(place).array, seg)
     if before is not None:
         assert provenance_of(_io.parse(place)) == before
     write(place, seg[:3, :2] + 1, force=True)
-    np.testing.assert_array_equal(_io.read_labels(place), seg[:3, :2] + 1)
+    np.testing.assert_array_equal(_io.read_labels(place).array, seg[:3, :2] + 1)
     assert len(files_in(tmp_path)) == 1
 
 
@@ -175,9 +178,9 @@ def test_zarr_stores_keep_what_else_they_hold(zarr_format, consolidated, tmp_pat
     root = zarr.open_group(str(path), mode="r")
     assert root.attrs["lab"] == "here"
     assert root["raw"][:].tolist() == list(range(10))
-    np.testing.assert_array_equal(root["labels/deep/seg"][:], seg + 1)
+    np.testing.assert_array_equal(root["labels/deep/seg/s0"][:], seg + 1)
     assert root["labels/deep/seg"].metadata.zarr_format == zarr_format
-    assert [name for name, _ in root["labels/deep"].arrays()] == ["seg"]
+    assert list(root["labels/deep"]) == ["seg"]
     assert (root.metadata.consolidated_metadata is not None) == consolidated
 
 
@@ -187,8 +190,8 @@ def test_zarr_stores_keep_what_else_they_hold(zarr_format, consolidated, tmp_pat
         ("volume.h5", "must name a data set after a colon"),
         ("volume.h5:/labels", "is a group: name a data set"),
         ("volume.h5:/raw/seg", "lies within a data set"),
-        ("volume.zarr", "is a group: name an array"),
-        ("volume.zarr/labels", "is a group: name an array"),
+        ("volume.zarr", "is a group: name labels"),
+        ("volume.zarr/labels", "is a group: name labels"),
         ("volume.zarr/raw/seg", "lies within an array"),
         ("missing/seg.npy", "missing is no folder"),
         ("missing/seg.zarr", "missing is no folder"),
@@ -278,7 +281,7 @@ def test_an_interrupted_run_leaves_no_half_file(name, existing, moment, error, t
             write(place, seg + 1, force=True)
     assert files_in(tmp_path) == before
     if existing:
-        np.testing.assert_array_equal(_io.read_labels(place), seg)
+        np.testing.assert_array_equal(_io.read_labels(place).array, seg)
 
 
 def test_what_another_program_wrote_meanwhile_is_kept(tmp_path):
@@ -324,25 +327,25 @@ def test_channels_of_ome_zarr(version, names, inner, tmp_path, rng):
     spatial = [name for name in "zyx" if name in names]
     expected = np.einsum(f"{names}->tc{''.join(spatial)}" if "t" in names else f"{names}->c{''.join(spatial)}", aff)
     expected = expected[0] if "t" in names else expected
-    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.zarr{inner}"), expected)
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.zarr{inner}").array, expected)
 
 
 def test_scale_of_choice(tmp_path, rng):
     aff = rng.random((2, 4, 6), np.float32)
     save_ome_zarr(tmp_path / "aff.zarr", aff.transpose(1, 0, 2), "ycx", "0.5")
-    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.zarr/s1"), aff[..., ::2])
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.zarr/s1").array, aff[..., ::2])
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_labels_of_ome_zarr(version, tmp_path, seg):
     save_ome_zarr(tmp_path / "seg.zarr", seg[None, None], "tczyx", version)
-    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/seg.zarr"), seg)
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/seg.zarr").array, seg)
 
 
 def test_labels_beside_an_image(tmp_path, seg):
     save_ome_zarr(tmp_path / "image.zarr", seg, "zyx", "0.5")
     save_ome_zarr(tmp_path / "image.zarr/labels/cells", seg + 1, "zyx", "0.5")
-    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/image.zarr/labels/cells"), seg + 1)
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/image.zarr/labels/cells").array, seg + 1)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +380,7 @@ def test_old_ome_zarr(tmp_path):
 def test_channels_of_tiff(axes, order, tmp_path, rng):
     array = rng.random((2, 5, 6), np.float32) if axes == "CYX" else rng.random((5, 6, 2), np.float32)
     tifffile.imwrite(tmp_path / "aff.tif", array, metadata={"axes": axes}, photometric="minisblack")
-    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.tif"), array.transpose(order))
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.tif").array, array.transpose(order))
 
 
 def test_tiff_of_imagej_and_ome(tmp_path, rng):
@@ -385,26 +388,26 @@ def test_tiff_of_imagej_and_ome(tmp_path, rng):
     tifffile.imwrite(tmp_path / "imagej.tif", aff, imagej=True, metadata={"axes": "ZCYX"})
     tifffile.imwrite(tmp_path / "image.ome.tif", aff, metadata={"axes": "ZCYX"}, photometric="minisblack")
     for name in ("imagej.tif", "image.ome.tif"):
-        np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/{name}"), aff.swapaxes(0, 1))
+        np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/{name}").array, aff.swapaxes(0, 1))
 
 
 def test_tiff_without_axes(tmp_path, rng):
     aff = rng.random((2, 5, 6), np.float32)
     tifffile.imwrite(tmp_path / "aff.tif", aff, photometric="minisblack")
-    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.tif"), aff)
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.tif").array, aff)
 
 
 def test_channel_axis_of_the_caller(tmp_path, rng):
     aff = rng.random((5, 6, 2), np.float32)
     np.save(tmp_path / "aff.npy", aff)
     for axis in (-1, 2):
-        np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.npy", axis), np.moveaxis(aff, -1, 0))
-    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.npy"), aff)
+        np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.npy", axis).array, np.moveaxis(aff, -1, 0))
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.npy").array, aff)
     for axis in (3, -4):
         with pytest.raises(ValueError, match=f"has 3 axes, got the channel axis {axis}"):
             _io.read_affinities(f"{tmp_path}/aff.npy", axis)
     save_ome_zarr(tmp_path / "aff.zarr", aff, "zyx", "0.5")
-    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.zarr", -1), np.moveaxis(aff, -1, 0))
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/aff.zarr", -1).array, np.moveaxis(aff, -1, 0))
 
 
 # -------------------------------------------------------------------------------------------------------- bad files
@@ -425,7 +428,7 @@ def test_files_with_several_arrays(tmp_path):
             _io.read_labels(f"{tmp_path}/{name}")
     with pytest.raises(FileNotFoundError, match="raw"):
         _io.read_labels(f"{tmp_path}/a.zarr/raw")
-    assert _io.read_labels(f"{tmp_path}/a.h5:/volumes/seg").tolist() == [2]
+    assert _io.read_labels(f"{tmp_path}/a.h5:/volumes/seg").array.tolist() == [2]
 
 
 def test_empty_containers(tmp_path):
@@ -435,7 +438,7 @@ def test_empty_containers(tmp_path):
         with pytest.raises(ValueError, match="holds no array"):
             _io.read_labels(f"{tmp_path}/{name}")
     zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
-    with pytest.raises(ValueError, match="it has none itself"):
+    with pytest.raises(ValueError, match="it holds no array"):
         _io.read_labels(f"{tmp_path}/a.zarr")
 
 
@@ -456,6 +459,98 @@ def test_pickles_are_not_read(tmp_path):
         _io.read_labels(f"{tmp_path}/a.npy")
 
 
+def test_folder_of_sections(tmp_path, rng):
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    volume = rng.integers(0, 100, (11, 4, 5)).astype(np.uint16)
+    for z, section in enumerate(volume):
+        tifffile.imwrite(folder / f"slice_{z}.tif", section)  # slice_10 comes after slice_9
+    np.testing.assert_array_equal(_io.read_labels(str(folder)).array, volume)
+    tifffile.imwrite(folder / "slice_4.tif", volume[:, :, 0])
+    with pytest.raises(ValueError, match=r"slice_4\.tif must be like slice_0\.tif, of shape \(4, 5\)"):
+        _io.read_labels(str(folder))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"must hold the sections of a volume as \.tif files, got none"):
+        _io.read_labels(str(tmp_path / "empty"))
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
+        write(folder, volume)
+
+
+def test_affinities_in_sections(tmp_path, rng):
+    aff = rng.random((3, 6, 4, 5), np.float32)
+    for z in range(6):
+        tifffile.imwrite(tmp_path / f"{z}.tif", aff[:, z], photometric="minisblack", metadata={"axes": "CYX"})
+    np.testing.assert_array_equal(_io.read_affinities(str(tmp_path)).array, aff)
+
+
+@pytest.mark.parametrize("letters", ["TYX", "CYX"])
+def test_sections_that_are_called_time_or_channels(letters, tmp_path, rng):
+    volume = rng.integers(0, 100, (3, 4, 5)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", volume, imagej=True, metadata={"axes": letters})
+    with pytest.raises(
+        ValueError, match=f"got 3 along its axes {letters.lower()}: if these are sections, say --axes zyx"
+    ):
+        _io.read_labels(f"{tmp_path}/a.tif")
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/a.tif", axes="zyx").array, volume)
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/a.tif", axes="XYZ").array, volume.T)
+
+
+@pytest.mark.parametrize("axes", ["zy", "zzx", "abc", ""])
+def test_bad_axes(axes, tmp_path, seg):
+    write(tmp_path / "a.npy", seg)
+    with pytest.raises(ValueError, match=r"--axes must name the 3 axes of .*a\.npy, shape \(5, 6, 7\)"):
+        _io.read_labels(f"{tmp_path}/a.npy", axes=axes)
+
+
+def test_axes_of_ilastik(tmp_path, rng):
+    aff = rng.random((4, 5, 6, 2), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["exported_data"] = aff
+        file["exported_data"].attrs["axistags"] = json.dumps({"axes": [{"key": key} for key in "zyxc"]})
+    np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/a.h5").array, np.moveaxis(aff, -1, 0))
+
+
+def test_nested_groups_are_listed(tmp_path):
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    root.create_array("volumes/raw", data=np.arange(3))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["volumes/raw"], file["volumes/labels/ids"] = [1], [2]
+    np.testing.assert_array_equal(_io.read_labels(f"{tmp_path}/a.zarr").array, np.arange(3))  # the only one
+    root.create_array("volumes/labels/ids", data=np.arange(3))
+    save_ome_zarr(tmp_path / "a.zarr/image", np.zeros((4, 4), np.uint8), "yx", "0.5")
+    for name in ("a.zarr", "a.zarr/none", "a.h5", "a.h5:/none"):
+        listed = "volumes/labels/ids, volumes/raw"
+        with pytest.raises((ValueError, FileNotFoundError), match=listed) as caught:
+            _io.read_labels(f"{tmp_path}/{name}")
+        assert name.partition("/")[0].partition(":")[0] in str(caught.value)
+        if "zarr" in name:
+            assert "it has image, volumes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.h5", b"no HDF5", r"a\.h5 cannot be read as a HDF5 file: .*file signature not found"),
+        ("a.tif", b"no TIFF at all", r"a\.tif cannot be read as a TIFF file: "),
+        ("a.npy", b"no array", r"a\.npy cannot be read as a NumPy file: "),
+        ("a.npz", b"no zip", r"a\.npz cannot be read as a NumPy file: "),
+    ],
+)
+def test_messages_name_file_and_format(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=message):
+        _io.read_labels(f"{tmp_path}/{name}")
+
+
+def test_messages_about_zarr_stores(tmp_path, seg):
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(ValueError, match=r"a\.zarr is no Zarr store: it has neither zarr\.json"):
+        _io.read_labels(f"{tmp_path}/a.zarr")
+    write(tmp_path / "b.zarr/x", seg)
+    with pytest.raises(FileNotFoundError, match=r"b\.zarr has no array 'y'; it has x"):
+        _io.read_labels(f"{tmp_path}/b.zarr/y")
+
+
 WITHOUT_LIBRARIES = """
 import sys
 for name in ("h5py", "tifffile", "zarr"):
@@ -463,12 +558,12 @@ for name in ("h5py", "tifffile", "zarr"):
 import numpy as np
 from malis import _io
 _io.write_labels("seg.npz", np.ones((2, 2), np.int32), {}, force=False)
-assert _io.read_labels("seg.npz").sum() == 4
+assert _io.read_labels("seg.npz").array.sum() == 4
 for name in ("seg.h5:/a", "seg.tif", "seg.zarr"):
     try:
         _io.write_labels(name, np.ones((2, 2), np.int32), {}, force=False)
     except ImportError as error:
-        assert "malis-loss[cli]" in str(error), error
+        assert "pip install " in str(error), error
     else:
         raise AssertionError("no ImportError")
 """

@@ -129,8 +129,23 @@ def test_logits_beyond_the_precision_of_the_sigmoid():
     pos, _ = malis.pairs(logits, seg, nhood)
     assert pos.tolist() == [[0, 1, 0], [0, 0, 2]]
     loss, grad = malis.malis_loss(-logits, seg, nhood, from_logits=True, pointwise="cross_entropy")
-    assert loss == pytest.approx(-np.log(1e-7))
-    assert np.isfinite(grad).all()
+    # In reverse order, -20 decides two of three pairs and -25 one.
+    pos, _ = malis.pairs(-logits, seg, nhood)
+    assert loss == pytest.approx((pos * logits).sum() / pos.sum(), rel=1e-6)
+    np.testing.assert_allclose(grad, -pos / pos.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sure", [20, 1e4, 1e30])
+def test_a_wrong_logit_keeps_its_gradient_however_sure_it_is(dtype, sure):
+    """As in binary_cross_entropy_with_logits: a slope of 1, not the 0 of a sigmoid that is clamped."""
+    logits = np.array([[0, -sure, sure]], dtype)  # within object 1, and between objects 1 and 2
+    loss, grad = malis.malis_loss(logits, [1, 1, 2], [[-1]], pointwise="cross_entropy", from_logits=True)
+    assert loss == pytest.approx(2 * sure)
+    np.testing.assert_allclose(grad, [[0, -1, 1]], rtol=1e-7)
+    loss, grad = malis.malis_loss(-logits, [1, 1, 2], [[-1]], pointwise="cross_entropy", from_logits=True)
+    assert 0 <= loss < 1e-8
+    assert np.abs(grad).max() < 1e-8
 
 
 @pytest.mark.parametrize("pointwise", POINTWISE)
@@ -152,6 +167,45 @@ def test_infinite_affinities_that_are_right():
             loss, grad = malis.malis_loss(aff.astype(dtype), seg, [[-1]], **options)
             assert loss == 0
             assert not grad.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_infinite_affinities_that_are_wrong(dtype, num_threads):
+    """The loss and its gradient are finite, or there is an error."""
+    seg = np.array([1, 1, 0, 2, 2, 2])
+    right = np.where(malis.seg_to_affgraph(seg, [[-1]]), np.inf, -np.inf).astype(dtype)
+    wrong = -right
+    for edge, value in ((4, -np.inf), (1, -np.inf)):
+        aff = right.copy()
+        aff[0, edge] = value
+        for options in {}, {"normalize": False}, {"edge_mask": np.ones(aff.shape, bool)}:
+            with pytest.raises(ValueError, match=f"aff must hold affinities of a finite .* at edge {edge}"):
+                malis.malis_loss(aff, seg, [[-1]], num_threads=num_threads, margin=-1, **options)
+        # One that has no part in the loss is no error.
+        assert malis.malis_loss(aff, seg, [[-1]], pos_loss_weight=0).loss == 0
+    for options in {}, {"pointwise": "cross_entropy"}:
+        options = options | {"from_logits": True, "num_threads": num_threads}
+        if options.get("pointwise"):
+            with pytest.raises(ValueError, match="aff must hold affinities of a finite loss"):
+                malis.malis_loss(wrong, seg, [[-1]], **options)
+        else:
+            loss, grad = malis.malis_loss(wrong, seg, [[-1]], **options)
+            assert loss == pytest.approx(2 * 0.7**2)
+            assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [-np.inf, -1.0, -1e-3, 1.001, 2.0, np.inf])
+def test_cross_entropy_takes_affinities_of_0_to_1(dtype, value):
+    aff, seg, nhood = np.array([[0, 0.5, 0.4, 1]], dtype), [1, 1, 2, 2], [[-1]]
+    options = {"pointwise": "cross_entropy"}
+    assert np.isfinite(malis.malis_loss(aff, seg, nhood, **options).loss)
+    aff[0, 2] = value
+    with pytest.raises(ValueError, match=r"aff must hold values from 0 to 1, got .* at flat index 2"):
+        malis.malis_loss(aff, seg, nhood, **options)
+    if np.isfinite(value):
+        assert np.isfinite(malis.malis_loss(aff, seg, nhood, from_logits=True, **options).loss)
 
 
 @pytest.mark.parametrize("pointwise", POINTWISE)

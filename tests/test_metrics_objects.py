@@ -23,7 +23,8 @@ def test_object_scores_by_hand():
     assert matches.pred_labels.tolist() == [11, 11, 12, 14, 0]
     np.testing.assert_allclose(matches.dice, [2 / 3, 2 / 3, 2 / 3, 8 / 9, 0])
     assert matches.unique.tolist() == [False, False, True, True, False]
-    assert matches.n_predicted == 5
+    assert (matches.n_true, matches.n_predicted) == (5, 5)
+    assert (matches.n_true_small, matches.n_predicted_small) == (1, 2)  # 6, and 6 and 16
     assert matches.found().tolist() == [False, False, False, True, False]
     assert metrics.object_recall(true, pred) == 1 / 5
     assert metrics.object_score(true, pred) == 1 / ((5 + 5) / 2)
@@ -64,10 +65,10 @@ def test_background_is_no_object():
 
 def test_no_objects():
     nothing, something = np.zeros(100, int), bars((1, 100))
-    assert metrics.object_score(nothing, nothing) == 1
-    assert metrics.object_recall(nothing, nothing) == 1
+    assert math.isnan(metrics.object_score(nothing, nothing))
+    assert math.isnan(metrics.object_recall(nothing, nothing))
     assert metrics.object_score(nothing, something) == 0
-    assert metrics.object_recall(nothing, something) == 1
+    assert metrics.object_recall(nothing, something) == 0
     assert metrics.object_score(something, nothing) == 0
     assert metrics.object_recall(something, nothing) == 0
 
@@ -103,8 +104,9 @@ def test_object_scores_equal_the_definition(pair, min_size, dice_threshold):
         assert metrics.object_recall(*pair, **options) == found / n_truth
         assert metrics.object_score(*pair, **options) == pytest.approx(found / ((n_truth + n_predicted) / 2), abs=1e-15)
     else:
-        assert metrics.object_recall(*pair, **options) == 1
-        assert metrics.object_score(*pair, **options) == (0 if n_predicted else 1)
+        expected = 0 if n_predicted else math.nan
+        assert metrics.object_recall(*pair, **options) == pytest.approx(expected, nan_ok=True)
+        assert metrics.object_score(*pair, **options) == pytest.approx(expected, nan_ok=True)
 
 
 @given(segmentations(), st.integers(0, 5), st.lists(st.floats(0, 1), min_size=1, max_size=5))
@@ -112,8 +114,9 @@ def test_object_score_curve_equals_the_single_scores(pair, min_size, levels):
     curve = metrics.object_score_curve(*pair, levels, min_size=min_size)
     assert curve.dice_thresholds.tolist() == levels
     for level, score, recall in zip(*curve, strict=True):
-        assert score == metrics.object_score(*pair, min_size=min_size, dice_threshold=level)
-        assert recall == metrics.object_recall(*pair, min_size=min_size, dice_threshold=level)
+        options = {"min_size": min_size, "dice_threshold": level}
+        np.testing.assert_array_equal(score, metrics.object_score(*pair, **options))
+        np.testing.assert_array_equal(recall, metrics.object_recall(*pair, **options))
 
 
 def test_object_score_curve_by_hand():

@@ -40,11 +40,11 @@ def test_rand_scores_equal_the_definition(pair, background_is_segment):
     in_truth = sum(a[0] == b[0] for a, b in pairs)
     in_prediction = sum(a[1] == b[1] for a, b in pairs)
     in_both = sum(a == b for a, b in pairs)
-    expected = (1.0, 1.0, 1.0)
+    expected = (math.nan, math.nan, math.nan)
     if voxels:
         expected = (2 * in_both / (in_truth + in_prediction), in_both / in_truth, in_both / in_prediction)
     scores = metrics.rand_scores(*pair, background_is_segment=background_is_segment)
-    assert scores == pytest.approx(expected, abs=1e-12)
+    assert scores == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @given(segmentations())
@@ -55,8 +55,8 @@ def test_adapted_rand_error_equals_scikit_image(pair):
         with np.errstate(invalid="ignore"):  # a precision or a recall that is 0 / 0
             expected = skimage.metrics.adapted_rand_error(true, pred)[0]
     else:
-        expected = 0  # no pair of voxels in one segment: scikit-image divides 0 by 0
-    assert metrics.adapted_rand_error(*pair) == pytest.approx(expected, abs=1e-12)
+        expected = math.nan  # no pair of voxels in one segment: 0 / 0
+    assert metrics.adapted_rand_error(*pair) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_adapted_rand_error_by_hand():
@@ -110,3 +110,41 @@ def test_variation_of_information_equals_the_definition(pair):
     assert result == pytest.approx(expected, abs=1e-9)
     assert result == pytest.approx(skimage.metrics.variation_of_information(*(s.astype(int) for s in pair)), abs=1e-9)
     assert min(result) >= 0
+
+
+# -------------------------------------------------------------------------------------------------------- CREMI score
+
+
+def test_cremi_score_by_hand():
+    # Objects of 4 and 4 voxels; predicted: 3 of the first with 2 of the second, 1 of the second, 1 of each left out.
+    true = [1, 1, 1, 1, 2, 2, 2, 2, 0, 0]
+    pred = [5, 5, 5, 0, 5, 5, 0, 6, 6, 0]
+    scores = metrics.cremi_score(true, pred)
+    both, of_pred, of_true = 3**2 + 2**2 + 1**2 + 2 / 10, 5**2 + 1**2 + 2 / 10, 4**2 + 4**2
+    error = 1 - 2 * both / (of_pred + of_true)
+    assert scores.adapted_rand_error == pytest.approx(error)
+    assert (scores.voi_split, scores.voi_merge) == metrics.variation_of_information(true, pred)
+    assert scores.score == pytest.approx(math.sqrt((scores.voi_split + scores.voi_merge) * error))
+    assert metrics.cremi_score(true, [7, 7, 7, 7, 8, 8, 8, 8, 9, 0]) == (0, 0, 0, 0)
+
+
+@given(segmentations())
+def test_cremi_score_equals_the_definition(pair):
+    """The steps of the challenge's scripts, on a dense table of true labels by predicted ones."""
+    true, pred = (seg.ravel().astype(int) for seg in pair)
+    if not true.any():
+        assert np.isnan(metrics.cremi_score(*pair)).all()
+        return
+    dense = np.zeros((6, 6))
+    np.add.at(dense, (true, pred), 1)
+    a, b, c = dense[1:], dense[1:, 1:], dense[1:, 0].sum() / true.size
+    sum_true, sum_pred, sum_both = (a.sum(1) ** 2).sum(), (b.sum(0) ** 2).sum() + c, (b**2).sum() + c
+    precision, recall = sum_both / sum_pred, sum_both / sum_true
+    error = 1 - 2 * precision * recall / (precision + recall)
+    p = a / a.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        split = -np.nansum(p * np.log2(p / p.sum(1, keepdims=True)))
+        merge = -np.nansum(p * np.log2(p / p.sum(0, keepdims=True)))
+    expected = (math.sqrt(abs((split + merge) * error)), split, merge, error)
+    # The root of a rounding error of 1e-16 is 1e-8.
+    assert metrics.cremi_score(*pair) == pytest.approx(expected, abs=1e-7)

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import skimage.color
 from matplotlib.colors import to_rgb
 
 import malis
@@ -96,26 +97,54 @@ def test_makes_a_figure(name, cells, tmp_path):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_volumes_need_a_section(name):
+def test_sections_of_volumes(name):
     call = volume_calls()[name]
-    with pytest.raises(ValueError, match="z must say which of the 3 sections"):
-        call()
-    with pytest.raises(ValueError, match="z must be one of the sections 0 to 2"):
-        call(z=3)
-    with pytest.raises(ValueError, match="z must be an integer of at least 0"):
-        call(z=-1)
-    with pytest.raises(TypeError, match="z must be an integer"):
-        call(z=1.5)
-    empty, full = picture_of(call(z=0)), picture_of(call(z=1))
+    with pytest.raises(ValueError, match="section must be one of 0 to 2 along z"):
+        call(section=3)
+    with pytest.raises(ValueError, match="section must be one of 0 to 7 along x"):
+        call(section=8, axis="x")
+    with pytest.raises(ValueError, match="section must be an integer of at least 0"):
+        call(section=-1)
+    with pytest.raises(TypeError, match="section must be an integer"):
+        call(section=1.5)
+    with pytest.raises(ValueError, match="axis must be one of 'z', 'y', 'x'"):
+        call(axis="t")
+    empty, full = picture_of(call(section=0)), picture_of(call(section=1))
     assert empty.shape == full.shape == (6, 8, 3)
     if name != "deciding_edges":
         assert not np.array_equal(empty, full)
+    middle = call()
+    np.testing.assert_array_equal(picture_of(middle), full)
+    assert middle.get_title().endswith(", z = 1 of 3")
+    assert picture_of(call(axis="y")).shape == (3, 8, 3)
+    assert call(axis="y").get_title().endswith(", y = 3 of 6")
+    assert picture_of(call(axis="x", section=2)).shape == (3, 6, 3)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_images_have_no_section(name, cells):
-    with pytest.raises(ValueError, match="z must be left out"):
-        calls(cells)[name](z=0)
+    for options in ({"section": 0}, {"axis": "y"}):
+        with pytest.raises(ValueError, match="section and axis must be left out"):
+            calls(cells)[name](**options)
+
+
+def test_a_cut_shows_what_the_array_holds(rng):
+    seg = rng.integers(1, 1000, (4, 5, 6))
+    for axis, shown in (("z", seg[1]), ("y", seg[:, 1]), ("x", seg[:, :, 1])):
+        np.testing.assert_allclose(picture_of(plot.labels(seg, axis=axis, section=1)), plot.label_colours(shown))
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_scale_bar_and_proportions(name):
+    ax = volume_calls()[name](axis="y", voxel_size=(40, 5, 10), unit="nm")
+    assert ax.get_aspect() == 4
+    (bar,) = [patch for patch in ax.patches if patch.get_gid() == "scale"]
+    assert bar.get_width() == 2  # 20 nm: the largest round length of at most a third of 8 voxels of 10 nm
+    assert [text.get_text() for text in ax.texts] == ["20 nm"]
+    assert not volume_calls()[name]().texts
+    for bad in ((1, 2), (1, 2, 0), (1, 2, -1)):
+        with pytest.raises(ValueError, match="voxel_size must hold 3 sizes above 0"):
+            volume_calls()[name](voxel_size=bad)
 
 
 def test_lines_cannot_be_drawn():
@@ -149,10 +178,29 @@ def test_one_offset_and_many():
     assert legend_of(many) == ["cut: (-1, 0)", "cut: (0, -1)", "cut: (-1, -1)"]
 
 
-@pytest.mark.parametrize("aff", [np.full((2, 3, 3), 1.5), np.full((2, 3, 3), -0.5), np.full((2, 3, 3), 255, np.uint8)])
+@pytest.mark.parametrize("aff", [np.full((2, 3, 3), 1.5), np.full((2, 3, 3), -0.5), np.full((2, 3, 3), 2)])
 def test_affinities_are_between_0_and_1(aff):
     with pytest.raises(ValueError, match=r"aff must hold affinities between 0 and 1.*sigmoid"):
         plot.affinities(aff, NHOOD)
+
+
+def test_affinities_over_an_image():
+    aff, image = np.ones((2, 3, 3)), np.arange(9.0).reshape(3, 3)
+    aff[0, 2, 2] = aff[1, 1, 1] = 0
+    shown = picture_of(plot.affinities(aff, NHOOD, image=image))
+    grey = picture_of(plot.labels(np.zeros((3, 3), int), image=image))
+    np.testing.assert_allclose(shown[2, 2], matplotlib.colors.to_rgb("#0072B2"))
+    np.testing.assert_allclose(shown[1, 1], matplotlib.colors.to_rgb("#D55E00"))
+    rest = np.ones((3, 3), bool)
+    rest[2, 2] = rest[1, 1] = False
+    np.testing.assert_allclose(shown[rest], grey[rest])
+
+
+def test_bytes_are_affinities():
+    coarse = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 15
+    np.testing.assert_allclose(
+        picture_of(plot.affinities(coarse, NHOOD)), picture_of(plot.affinities(coarse / 255, NHOOD)), atol=1e-6
+    )
 
 
 def test_nan_is_refused():
@@ -187,6 +235,25 @@ def test_colours_differ():
     # Labels of 64 bits that float64 cannot tell apart.
     huge = np.uint64(2**63) + np.arange(50, dtype=np.uint64)
     assert distances(huge).min() > 0.03
+
+
+def test_neighbours_never_look_alike(rng):
+    """Every pair of labels that touch, or nearly touch, differs by 25 in CIELAB."""
+    points = rng.integers(0, 200, (150, 2))
+    grid = np.stack(np.meshgrid(np.arange(200), np.arange(200), indexing="ij"), axis=-1)
+    cells = np.argmin(((grid[:, :, None] - points) ** 2).sum(axis=-1), axis=-1)
+    for labels in (cells + 1, 1 + cells * 89, rng.permutation(10**6)[cells] + 1):
+        gaps = labels.copy()
+        gaps[:, 1:][labels[:, 1:] != labels[:, :-1]] = 0  # with background of one pixel between
+        for seg in (labels, gaps):
+            lab = skimage.color.rgb2lab(plot.label_colours(seg))
+            for axis in (0, 1):
+                for gap in (1, 2):
+                    moved = [np.moveaxis(a, axis, 0) for a in (seg, lab)]
+                    before, after = (a[:-gap] for a in moved), (a[gap:] for a in moved)
+                    (one, one_lab), (other, other_lab) = before, after
+                    touch = (one != other) & (one > 0) & (other > 0)
+                    assert np.linalg.norm(one_lab - other_lab, axis=-1)[touch].min(initial=100) > 24.5
 
 
 def test_labels_over_an_image(cells):
@@ -265,7 +332,7 @@ def test_long_edges_are_lines_and_edges_between_sections_are_left_out():
     pos = np.zeros((3, 2, 3, 6), np.int64)
     pos[0, 1, 1, 1], pos[1, 1, 2, 5], pos[2, 1, 1, 3] = 50, 20, 10
     counts = malis.PairCounts(pos, np.zeros_like(pos))
-    ax = plot.deciding_edges(counts, nhood, image=labels, z=1)
+    ax = plot.deciding_edges(counts, nhood, image=labels, section=1)
     lines, dots = ax.collections[:2]
     np.testing.assert_allclose(dots.get_offsets(), [[3, 2], [3, 0.5]])
     assert [path.vertices.tolist() for path in lines.get_paths()] == [[[5, 2], [1, 2]]]
@@ -319,7 +386,10 @@ def test_threshold_of_the_caller():
     for threshold, score in ((0.7, curve.f_score[1]), (0.8, curve.f_score[1]), (0.1, curve.f_score[3])):
         ax = plot.rand_curve(curve, threshold=threshold)
         assert legend_of(ax)[-1] == f"threshold {threshold}: F-score {score:.3f}"
+        assert legend_of(ax)[-2] == "best F-score 1.000 at 0.6"  # why the dot is not on the peak
         assert ax.get_lines()[-1].get_ydata()[0] == score
+    chosen = legend_of(plot.rand_curve(curve, threshold=0.7, chosen_by="object score"))[-1]
+    assert chosen == f"threshold 0.7, best by object score: F-score {curve.f_score[1]:.3f}"
     assert legend_of(plot.rand_curve(curve, threshold=0.95))[-1] == "threshold 0.95, above every affinity"
 
 
@@ -390,8 +460,23 @@ def test_errors_are_decided_in_the_volume():
     true = np.ones((2, 3, 3), int)
     pred = np.full((2, 3, 3), 8)
     pred[0, :2] = 7
-    assert legend_of(plot.errors(true, pred, z=0)) == [f"split: {600 / 9:.1f} %"]
-    assert plot.errors(true, pred, z=1).get_legend() is None
+    assert legend_of(plot.errors(true, pred, section=0)) == [f"split: {600 / 9:.1f} %"]
+    assert plot.errors(true, pred, section=1).get_legend() is None
+
+
+def test_comparison():
+    true = np.kron([[1, 1, 2], [1, 1, 2]], np.ones((4, 4), int))
+    merged, split = np.ones_like(true), true.copy()
+    split[:4][split[:4] == 1] = 3
+    figure = plot.comparison(true, {"a": merged, "b": split}, voxel_size=(4, 4), image=true)
+    (_, a, b), (_, merges, splits) = np.reshape(figure.axes, (2, 3))
+    assert [ax.get_title() for ax in (a, b)] == ["a: 1 object", "b: 3 objects"]
+    assert legend_of(merges) == ["merged: 33.3 %"]
+    assert legend_of(splits) == ["split: 33.3 %"]
+    with pytest.raises(ValueError, match=r"c must have the shape of seg_true, \(8, 12\), got shape \(2, 2\)"):
+        plot.comparison(true, {"c": np.ones((2, 2), int)})
+    with pytest.raises(ValueError, match="at least one segmentation"):
+        plot.comparison(true, {})
 
 
 # ----------------------------------------------------------------------------------------------------------- package
@@ -403,7 +488,7 @@ import malis
 try:
     malis.plot
 except ImportError as error:
-    assert "malis-loss[plot]" in str(error), error
+    assert "pip install matplotlib" in str(error), error
 else:
     raise AssertionError("no ImportError")
 """

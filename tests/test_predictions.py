@@ -87,7 +87,7 @@ def pairs_of(counts):
 
 
 def test_the_network_has_learnt_something(predicted):
-    found = malis.find_threshold(*predicted, NHOOD, size_thresh=SIZE - 1)
+    found = malis.find_threshold(*predicted, NHOOD, min_size=SIZE)
     assert 0.5 < found.score < 1
     assert all(aff.shape == (2, *SHAPE) and aff.dtype == np.float32 for aff in predicted[0])
 
@@ -124,7 +124,7 @@ def test_tree(first):
     expected = np.sort(csgraph.minimum_spanning_tree(graph).data)
     np.testing.assert_array_equal(2 - tree.affinities.astype(np.float64), expected)
     thresholds = [0.1, 0.5, 0.9, 0.99]
-    for threshold, (seg, sizes) in zip(thresholds, malis.segment_tree(tree, thresholds, 0), strict=True):
+    for threshold, (seg, sizes) in zip(thresholds, malis.segment_tree(tree, thresholds, min_size=1), strict=True):
         assert_same_partition(seg, components(aff, threshold))
         np.testing.assert_array_equal(sizes, np.bincount(seg.ravel()))
 
@@ -171,7 +171,7 @@ def test_watersheds(first):
     node1, node2, edges = grid_graph(SHAPE, NHOOD)
     graph = higra.UndirectedGraph(aff[0].size)
     graph.add_edges(node1, node2)
-    basins, _ = malis.watershed_basins(aff, NHOOD, 0)
+    basins, _ = malis.watershed_basins(aff, NHOOD, min_size=1)
     assert_same_partition(basins, higra.labelisation_watershed(graph, -ranks[edges]))
     seeds = malis.affgraph_to_seg(first[0], NHOOD, SIZE, threshold=0.95)[0]
     seg, _ = malis.watershed_from_affgraph(first[0], seeds, NHOOD)
@@ -212,7 +212,7 @@ def test_the_command(predicted, tmp_path, capsys, monkeypatch):
     for i in 0, 1:
         np.save(f"aff{i}.npy", affs[i])
         np.save(f"gt{i}.npy", truths[i])
-    found = malis.find_threshold(affs[:1], truths[:1], NHOOD, size_thresh=SIZE - 1)
+    found = malis.find_threshold(affs[:1], truths[:1], NHOOD, min_size=SIZE)
     assert main(["segment", "aff0.npy", "-o", "seg0.tif", "--threshold", "auto", "--gt", "gt0.npy"]) == 0
     assert main(["segment", "aff1.npy", "-o", "seg1.h5:/cells", "--threshold", repr(found.threshold)]) == 0
     capsys.readouterr()

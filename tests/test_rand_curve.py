@@ -60,15 +60,16 @@ def assert_entry(curve, i, aff, seg, nhood):
     assert curve.precision[i] == ratio(tp, tp + fp)
     assert curve.recall[i] == ratio(tp, true)
     assert curve.f_score[i] == ratio(2 * tp, tp + fp + true)
+    if not np.any(seg):  # nothing is counted: the curve holds the limits, the scores of one segmentation are NaN
+        assert curve.voi_split[i] == curve.voi_merge[i] == 0
+        assert curve.rand_split[i] == curve.rand_merge[i] == 1
+        return
     scores = malis.metrics.rand_scores(seg, labels)
     assert math.isclose(curve.rand_split[i], scores.split, rel_tol=1e-12)
     assert math.isclose(curve.rand_merge[i], scores.merge, rel_tol=1e-12)
     # Components of one voxel are dropped by default, and are segments of one voxel for these scores.
     dropped = malis.metrics.rand_scores(seg, malis.affgraph_to_seg(aff, nhood, threshold=curve.thresholds[i])[0])
     np.testing.assert_allclose(dropped, scores, rtol=1e-12)
-    if not np.any(seg):
-        assert curve.voi_split[i] == curve.voi_merge[i] == 0
-        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # 0 / 0 where there is no pair
         error, *_ = skimage_metrics.adapted_rand_error(seg, labels, ignore_labels=(0,))
@@ -196,6 +197,8 @@ def test_affinity_dtypes(dtype, rng):
     aff = rng.integers(0, 2 if dtype == "bool" else 9, (3, 5, 6, 7))
     nhood = malis.mknhood3d(1)
     expected = malis.rand_curve(aff.astype(np.float64), seg, nhood)
+    if dtype == "u1":  # bytes are 0 to 1
+        expected = malis.rand_curve(aff.astype(np.float32) / np.float32(255), seg, nhood)
     curve = malis.rand_curve(aff.astype(dtype), seg, nhood)
     assert curve.thresholds.dtype == {"f8": np.float64, "i4": np.float64}.get(dtype, np.float32)
     assert_same_curve(curve, expected)
@@ -317,3 +320,20 @@ def test_arguments_are_not_changed(rng):
     malis.rand_curve(aff, seg, nhood)
     for array, copy in zip((aff, seg, nhood), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize(("label", "dtype"), [(-1, np.int64), (255, np.uint8), (-1, np.float32)])
+def test_ignored_voxels_connect_and_count_nowhere(label, dtype, rng):
+    truth = rng.integers(0, 4, (9, 8))
+    masked = np.where(rng.random(truth.shape) < 0.3, label, truth).astype(dtype)
+    aff, nhood = rng.random((2, *truth.shape)), malis.mknhood2d(1)
+    curve = malis.rand_curve(aff, masked, nhood, ignore_label=label)
+    assert curve.foreground == np.count_nonzero((masked != 0) & (masked != label))
+    for i in range(0, len(curve.thresholds), 7):
+        labels, _ = malis.affgraph_to_seg(aff, nhood, min_size=1, threshold=curve.thresholds[i])
+        scores = malis.metrics.rand_scores(masked, labels, ignore_label=label)
+        np.testing.assert_allclose((curve.rand_split[i], curve.rand_merge[i]), scores[1:], rtol=1e-12)
+        entropies = malis.metrics.variation_of_information(masked, labels, ignore_label=label)
+        np.testing.assert_allclose((curve.voi_split[i], curve.voi_merge[i]), entropies, atol=1e-12)
+    with pytest.raises(TypeError, match="ignore_label must be an integer"):
+        malis.rand_curve(aff, truth, nhood, ignore_label=0.5)

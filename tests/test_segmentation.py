@@ -35,6 +35,8 @@ def assert_components(seg, sizes, parts, size_thresh):
 @settings(max_examples=300)
 def test_threshold(problem, threshold, size_thresh):
     seg, sizes = malis.affgraph_to_seg(problem.aff, problem.nhood, size_thresh, threshold=threshold)
+    newer, _ = malis.affgraph_to_seg(problem.aff, problem.nhood, min_size=size_thresh + 1, threshold=threshold)
+    np.testing.assert_array_equal(newer, seg)
     assert seg.dtype == np.int32
     assert seg.shape == problem.seg.shape
     parts = oracle.components(problem.aff >= threshold, problem.nhood)
@@ -240,6 +242,8 @@ def test_watershed(problem_and_seeds):
 def test_watershed_drops_small_basins(problem_and_seeds, size_thresh):
     problem, seeds = problem_and_seeds
     seg, sizes = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, size_thresh)
+    newer, _ = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, min_size=size_thresh + 1)
+    np.testing.assert_array_equal(newer, seg)
     full = oracle.watershed(problem.aff, seeds, problem.nhood)
     expected = np.where(np.bincount(full.ravel())[full] > size_thresh, full, 0)
     np.testing.assert_array_equal(seg, expected)
@@ -310,13 +314,13 @@ def test_larger_watershed(ties, num_threads, dtype, rng):
 
 
 # ----------------------------------------------------------------------------------------------- basins
-@given(problem=problems(), threshold=st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0]), size_thresh=st.integers(0, 4))
+@given(problem=problems(), threshold=st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0]), min_size=st.integers(0, 5))
 @settings(max_examples=300)
-def test_basins(problem, threshold, size_thresh):
-    seg, sizes = malis.watershed_basins(problem.aff, problem.nhood, size_thresh, threshold=threshold)
+def test_basins(problem, threshold, min_size):
+    seg, sizes = malis.watershed_basins(problem.aff, problem.nhood, min_size=min_size, threshold=threshold)
     assert seg.dtype == np.int32
     assert seg.shape == problem.seg.shape
-    assert_components(seg, sizes, oracle.basins(problem.aff, problem.nhood, threshold), size_thresh)
+    assert_components(seg, sizes, oracle.basins(problem.aff, problem.nhood, threshold), max(0, min_size - 1))
 
 
 def test_basins_by_hand():
@@ -366,7 +370,7 @@ def test_basins_without_ties(shape, nhood, num_threads, rng):
     from scipy.sparse.csgraph import connected_components
 
     aff = rng.permutation(len(nhood) * int(np.prod(shape))).astype(np.float64).reshape(len(nhood), *shape)
-    seg, sizes = malis.watershed_basins(aff, nhood, 0, num_threads=num_threads)
+    seg, sizes = malis.watershed_basins(aff, nhood, min_size=1, num_threads=num_threads)
     np.testing.assert_array_equal(sizes, np.bincount(seg.ravel()))
     node1, node2, edges = grid_graph(shape, nhood)
     values = aff.ravel()[edges]
@@ -389,7 +393,7 @@ def test_basins_of_plateaus_against_higra(levels, rng):
     higra = pytest.importorskip("higra")
     shape, nhood = (60, 70), malis.mknhood2d(1)
     aff = rng.integers(0, levels, (2, *shape)).astype(np.float32)
-    seg, sizes = malis.watershed_basins(aff, nhood, 0)
+    seg, sizes = malis.watershed_basins(aff, nhood, min_size=1)
     node1, node2, edges = grid_graph(shape, nhood)
     values = aff.ravel()[edges]
     graph = higra.UndirectedGraph(seg.size)

@@ -48,14 +48,16 @@ def test_maximum_spanning_tree(problem):
     assert tree.shape == problem.seg.shape
 
 
-@given(problem=problems(), thresholds=st.lists(st.sampled_from(THRESHOLDS), max_size=6), size_thresh=st.integers(0, 4))
+@given(problem=problems(), thresholds=st.lists(st.sampled_from(THRESHOLDS), max_size=6), min_size=st.integers(0, 5))
 @settings(max_examples=300)
-def test_segment_tree(problem, thresholds, size_thresh):
+def test_segment_tree(problem, thresholds, min_size):
     tree = malis.maximum_spanning_tree(problem.aff, problem.nhood)
-    results = malis.segment_tree(tree, thresholds, size_thresh)
+    results = malis.segment_tree(tree, thresholds, min_size=min_size)
     assert len(results) == len(thresholds)
     for threshold, (seg, sizes) in zip(thresholds, results, strict=True):
-        expected, expected_sizes = malis.affgraph_to_seg(problem.aff, problem.nhood, size_thresh, threshold=threshold)
+        expected, expected_sizes = malis.affgraph_to_seg(
+            problem.aff, problem.nhood, min_size=min_size, threshold=threshold
+        )
         assert seg.dtype == expected.dtype
         np.testing.assert_array_equal(seg, expected)
         np.testing.assert_array_equal(sizes, expected_sizes)
@@ -137,7 +139,7 @@ def test_larger_volume(num_threads, ties, rng):
     np.testing.assert_array_equal(tree.affinities, aff.ravel()[taken])
     thresholds = rng.permutation(np.linspace(0, 1, 7))
     for threshold, (seg, sizes) in zip(
-        thresholds, malis.segment_tree(tree, thresholds, 3, num_threads=num_threads), strict=True
+        thresholds, malis.segment_tree(tree, thresholds, min_size=4, num_threads=num_threads), strict=True
     ):
         expected, expected_sizes = malis.affgraph_to_seg(aff, nhood, 3, threshold=threshold)
         np.testing.assert_array_equal(seg, expected)
@@ -190,7 +192,7 @@ def test_linkage_of_a_forest():
 def test_one_voxel():
     tree = malis.maximum_spanning_tree([[0.5]], [[-1]])
     assert tree.edges.size == tree.affinities.size == tree.node1.size == 0
-    ((seg, sizes),) = malis.segment_tree(tree, [0.5], 0)
+    ((seg, sizes),) = malis.segment_tree(tree, [0.5], min_size=1)
     assert (seg.tolist(), sizes.tolist()) == ([1], [0, 1])
     assert malis.linkage(tree).shape == (0, 4)
 

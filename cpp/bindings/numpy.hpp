@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "malis/malis.hpp"
+#include "without_gil.hpp"
 
 namespace malis::bindings {
 
@@ -166,11 +168,11 @@ py::array_t<T> as_array(Buffer<T>&& values) {
     return py::array_t<T>(size, data, owner);
 }
 
+// Work is divided into as many parts as there are threads: no more than can run at once.
 inline int threads_or_default(std::optional<int> threads) {
-    if (!threads) return num_threads();
-    if (*threads < 1)
+    if (threads && *threads < 1)
         throw py::value_error("num_threads must be an integer of at least 1, got " + std::to_string(*threads));
-    return *threads;
+    return std::min(threads ? *threads : num_threads(), available_cores());
 }
 
 void register_affinity(py::module_& m);

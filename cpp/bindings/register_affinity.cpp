@@ -13,7 +13,7 @@ py::array affinities_of(const py::array& seg, const py::array_t<std::int64_t>& n
     py::array_t<std::int32_t> aff(shape);
     std::int32_t* data = aff.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const WithoutGil released;
         seg_to_affgraph(make_grid<std::uint64_t>(volume), labels, data, n);
     }
     return static_cast<py::array>(aff);

@@ -17,7 +17,7 @@ py::tuple segment_volume(const py::array& aff, const py::array_t<std::int64_t>& 
         py::array_t<Label> seg(shape);
         Label* data = seg.mutable_data();
         const std::vector<std::int64_t> sizes = visit_affinities(aff, "aff", [&](const auto* affinities) {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             return segment(volume, affinities, data);
         });
         return py::tuple(py::make_tuple(seg, as_array(sizes)));
@@ -39,6 +39,21 @@ py::tuple volume_basins(const py::array& aff, const py::array_t<std::int64_t>& n
     const int n = threads_or_default(threads);
     return segment_volume(aff, nhood, [&](const Volume& volume, const auto* affinities, auto* seg) {
         return watershed_basins(volume, affinities, threshold, size_thresh, seg, n);
+    });
+}
+
+py::array connected_labels(const py::array& seg, const py::array_t<std::int64_t>& nhood, std::optional<int> threads) {
+    const Volume volume = make_volume(seg, 0, nhood);
+    const int n = threads_or_default(threads);
+    return visit_labels(seg, "seg", [&](const auto* labels) {
+        using Label = std::remove_const_t<std::remove_pointer_t<decltype(labels)>>;
+        py::array_t<Label> connected = make_array<Label>(shape_of(seg));
+        Label* data = connected.mutable_data();
+        {
+            const WithoutGil released;
+            connect_labels(volume, labels, data, n);
+        }
+        return static_cast<py::array>(connected);
     });
 }
 
@@ -64,7 +79,7 @@ py::array volume_watershed(const py::array& aff, const py::array& seeds, const p
     const int n = threads_or_default(threads);
     return flood_seeds(seeds, [&](auto* seg) {
         visit_affinities(aff, "aff", [&](const auto* affinities) {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             watershed(volume, affinities, seg, n);
             return true;
         });
@@ -79,7 +94,7 @@ py::array edge_components(std::int64_t nodes, const py::array& node1, const py::
         py::array_t<std::int64_t> seg(static_cast<py::ssize_t>(nodes));
         std::int64_t* data = seg.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             const auto n = static_cast<std::size_t>(nodes), edges = static_cast<std::size_t>(node1.size());
             with_index(std::max(n, edges), 1, [&](auto index) {
                 using Index = decltype(index);
@@ -99,7 +114,7 @@ py::array edge_watershed_of(const py::array& node1, const py::array& node2, cons
     return flood_seeds(seeds, [&](auto* seg) {
         visit_affinities(weights, "weights", [&](const auto* affinities) {
             visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 edge_watershed(first, second, edges, affinities, nodes, seg, n);
             });
             return true;
@@ -114,9 +129,10 @@ void register_segmentation(py::module_& m) {
           py::arg("size_thresh"), py::arg("merge_small"), py::arg("num_threads"));
     m.def("watershed_basins", &volume_basins, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("num_threads"));
-    m.def("watershed", &volume_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
-    m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"),
-          py::arg("connected"));
+    m.def("connect_labels", &connected_labels, py::arg("seg"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
+    m.def("watershed", &volume_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::kw_only(),
+          py::arg("num_threads"));
+    m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"), py::arg("connected"));
     m.def("edge_watershed", &edge_watershed_of, py::arg("node1"), py::arg("node2"), py::arg("weights"),
           py::arg("seeds"), py::kw_only(), py::arg("num_threads"));
 }

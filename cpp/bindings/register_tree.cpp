@@ -12,7 +12,7 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
         return with_label(volume.voxels(), [&](auto node) {
             SpanningTree<T, decltype(node)> tree;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 tree = maximum_spanning_tree<decltype(node)>(volume, affinities, n);
             }
             return py::tuple(py::make_tuple(as_array(std::move(tree.edges)), as_array(std::move(tree.affinities)),
@@ -25,7 +25,8 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
 template <class F>
 auto visit_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1, const py::array& node2,
                 F&& f) {
-    if (affinities.ndim() != 1) throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
+    if (affinities.ndim() != 1)
+        throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
     if (nodes < 1) throw py::value_error("tree.shape must hold at least one voxel, got " + std::to_string(nodes));
     check_shape(node1, "tree.node1", shape_of(affinities));
     check_shape(node2, "tree.node2", shape_of(affinities));
@@ -61,7 +62,7 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
             }
             std::vector<std::vector<std::int64_t>> sizes;
             {
-                const py::gil_scoped_release release;
+                const WithoutGil released;
                 sizes = with_index(tree.nodes, 1, [&](auto index) {
                     return segment_tree<decltype(index)>(tree, at, size_thresh, data, n);
                 });
@@ -79,7 +80,7 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
         py::array_t<double> rows(std::vector<py::ssize_t>{static_cast<py::ssize_t>(tree.nodes) - 1, 4});
         double* data = rows.mutable_data();
         {
-            const py::gil_scoped_release release;
+            const WithoutGil released;
             with_index(tree.nodes, 1, [&](auto index) {
                 linkage<decltype(index)>(tree, highest, data);
                 return 0;
@@ -92,7 +93,8 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
 }  // namespace
 
 void register_tree(py::module_& m) {
-    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
+    m.def("maximum_spanning_tree", &tree_of_grid, py::arg("aff"), py::arg("nhood"), py::kw_only(),
+          py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),

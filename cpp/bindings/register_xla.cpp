@@ -1,5 +1,6 @@
 // The loss as a custom call of XLA on the CPU: JAX calls it from compiled code, without Python and its lock.
 #include "numpy.hpp"
+#include "options.hpp"
 #include "xla_ffi.hpp"
 
 #include <cmath>
@@ -29,6 +30,10 @@ class Attributes {
     // An option that is None in Python is left out.
     std::optional<std::int64_t> optional_integer(std::string_view name) const {
         return has(name) ? std::make_optional(integer(name)) : std::nullopt;
+    }
+
+    Pointwise pointwise() const {
+        return string("pointwise") == "cross_entropy" ? Pointwise::cross_entropy : Pointwise::squared_hinge;
     }
 
     std::string string(std::string_view name) const {
@@ -118,26 +123,16 @@ template <class F>
 void visit_labels(const xla::Buffer& buffer, std::int64_t limit, int threads, F&& f) {
     switch (buffer.dtype) {
         case xla::DataType::pred:
-        case xla::DataType::u8:
-            return f(static_cast<const std::uint8_t*>(buffer.data));
-        case xla::DataType::s8:
-            return f(static_cast<const std::int8_t*>(buffer.data));
-        case xla::DataType::u16:
-            return f(static_cast<const std::uint16_t*>(buffer.data));
-        case xla::DataType::s16:
-            return f(static_cast<const std::int16_t*>(buffer.data));
-        case xla::DataType::u32:
-            return f(static_cast<const std::uint32_t*>(buffer.data));
-        case xla::DataType::s32:
-            return f(static_cast<const std::int32_t*>(buffer.data));
-        case xla::DataType::u64:
-            return f(static_cast<const std::uint64_t*>(buffer.data));
-        case xla::DataType::s64:
-            return f(static_cast<const std::int64_t*>(buffer.data));
-        case xla::DataType::f32:
-            return visit_floats<float>(buffer, limit, threads, f);
-        case xla::DataType::f64:
-            return visit_floats<double>(buffer, limit, threads, f);
+        case xla::DataType::u8: return f(static_cast<const std::uint8_t*>(buffer.data));
+        case xla::DataType::s8: return f(static_cast<const std::int8_t*>(buffer.data));
+        case xla::DataType::u16: return f(static_cast<const std::uint16_t*>(buffer.data));
+        case xla::DataType::s16: return f(static_cast<const std::int16_t*>(buffer.data));
+        case xla::DataType::u32: return f(static_cast<const std::uint32_t*>(buffer.data));
+        case xla::DataType::s32: return f(static_cast<const std::int32_t*>(buffer.data));
+        case xla::DataType::u64: return f(static_cast<const std::uint64_t*>(buffer.data));
+        case xla::DataType::s64: return f(static_cast<const std::int64_t*>(buffer.data));
+        case xla::DataType::f32: return visit_floats<float>(buffer, limit, threads, f);
+        case xla::DataType::f64: return visit_floats<double>(buffer, limit, threads, f);
     }
     throw std::logic_error("seg has a dtype that is not taken");
 }
@@ -155,11 +150,11 @@ void evaluate(const xla::CallFrame& frame) {
     if (ndim < 1 || ndim > 3 || seg.rank < ndim) throw std::logic_error("seg has too few axes");
     Volume volume{{1, 1, 1}, {}};
     for (std::int64_t i = 0; i < ndim; ++i)
-        volume.shape[static_cast<std::size_t>(3 - ndim + i)] =
-            static_cast<std::size_t>(seg.dims[seg.rank - ndim + i]);
+        volume.shape[static_cast<std::size_t>(3 - ndim + i)] = static_cast<std::size_t>(seg.dims[seg.rank - ndim + i]);
     for (std::size_t k = 0; k < length / static_cast<std::size_t>(ndim); ++k) {
         std::int64_t offset[3] = {0, 0, 0};
-        for (std::int64_t i = 0; i < ndim; ++i) offset[3 - ndim + i] = offsets[k * static_cast<std::size_t>(ndim) + static_cast<std::size_t>(i)];
+        for (std::int64_t i = 0; i < ndim; ++i)
+            offset[3 - ndim + i] = offsets[k * static_cast<std::size_t>(ndim) + static_cast<std::size_t>(i)];
         volume.nhood.push_back({offset[0], offset[1], offset[2]});
     }
     // Whatever axes vmap has put in front of the batch belong to the batch.
@@ -168,7 +163,7 @@ void evaluate(const xla::CallFrame& frame) {
         size_of(grad) != size_of(aff) || losses.dtype != aff.dtype || grad.dtype != aff.dtype)
         throw std::logic_error("the shapes of the buffers do not go together");
 
-    PairOptions options;
+    PairOptions options = pair_options_of_loss(attributes);
     std::int64_t next = 2;
     const auto mask = [&](const char* flag, std::size_t size) -> const bool* {
         if (!attributes.flag(flag)) return nullptr;
@@ -179,19 +174,8 @@ void evaluate(const xla::CallFrame& frame) {
     };
     options.edge_mask = mask("edge_mask", size_of(aff));
     options.unlabelled_mask = mask("unlabelled_mask", size_of(seg));
-    options.constrain_positive = attributes.flag("constrain_positive");
-    options.constrain_negative = attributes.flag("constrain_negative");
-    options.ignore_background = attributes.flag("ignore_background");
-    const std::optional<std::int64_t> threads = attributes.optional_integer("num_threads");
-    options.threads = threads_or_default(threads ? std::optional<int>(static_cast<int>(*threads)) : std::nullopt);
-    LossOptions loss;
-    loss.margin = attributes.real("margin");
-    loss.pos_loss_weight = attributes.real("pos_loss_weight");
-    loss.normalize = attributes.flag("normalize");
-    loss.from_logits = attributes.flag("from_logits");
+    LossOptions loss = loss_options(attributes);
     loss.scale = attributes.real("scale");
-    loss.pointwise =
-        attributes.string("pointwise") == "cross_entropy" ? Pointwise::cross_entropy : Pointwise::squared_hinge;
 
     std::vector<double> values(samples);
     const Layout layout = attributes.flag("channels_last") ? Layout::channels_last : Layout::channels_first;
@@ -231,14 +215,9 @@ xla::Error* handle(xla::CallFrame* frame) noexcept {
     try {
         try {
             switch (buffer_at(frame->arguments, 0).dtype) {
-                case xla::DataType::f32:
-                    evaluate<float>(*frame);
-                    return nullptr;
-                case xla::DataType::f64:
-                    evaluate<double>(*frame);
-                    return nullptr;
-                default:
-                    throw std::logic_error("aff has a dtype that is not taken");
+                case xla::DataType::f32: evaluate<float>(*frame); return nullptr;
+                case xla::DataType::f64: evaluate<double>(*frame); return nullptr;
+                default: throw std::logic_error("aff has a dtype that is not taken");
             }
         } catch (const std::invalid_argument& problem) {
             return error(*frame, xla::ErrorCode::invalid_argument, renamed(*frame, problem.what()));
@@ -253,9 +232,7 @@ xla::Error* handle(xla::CallFrame* frame) noexcept {
 }  // namespace
 
 void register_xla(py::module_& m) {
-    m.def("xla_loss_handler", [] {
-        return py::capsule(reinterpret_cast<void*>(&handle), "xla._CUSTOM_CALL_TARGET");
-    });
+    m.def("xla_loss_handler", [] { return py::capsule(reinterpret_cast<void*>(&handle), "xla._CUSTOM_CALL_TARGET"); });
 }
 
 }  // namespace malis::bindings

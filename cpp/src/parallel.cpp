@@ -1,22 +1,106 @@
 #include "malis/support/parallel.hpp"
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "malis/support/cores.hpp"
+#include "malis/support/interrupt.hpp"
 
 namespace malis {
 
+namespace detail {
+
+// Whom a thread asks whether to go on, and when next.
+struct Asked {
+    using Clock = std::chrono::steady_clock;
+
+    std::function<void()> ask;
+    Clock::duration interval;
+    Clock::time_point next = Clock::now() + interval;
+
+    void in_time() {
+        if (Clock::now() < next) return;
+        ask();
+        next = Clock::now() + interval;
+    }
+};
+
+}  // namespace detail
+
 namespace {
-std::atomic<int> thread_count{0};  // 0: as many as the machine offers
+
+std::atomic<int> thread_count{0};  // 0: not set
+
+// How many threads the environment asks for, in the variable of OpenMP, whose users expect it to count for everything;
+// 0 where it does not. Its value may be a list, one number for each level of nested loops.
+int threads_of_environment() {
+    const char* const value = std::getenv("OMP_NUM_THREADS");
+    if (value == nullptr) return 0;
+    char* end = nullptr;
+    const long count = std::strtol(value, &end, 10);
+    if (end == value || count < 1) return 0;
+    while (*end == ' ') ++end;
+    if (*end != '\0' && *end != ',') return 0;
+    return static_cast<int>(std::min(count, 1L << 16));
+}
+
+// The threads of one loop, and the loop within which it runs, if any.
+struct Team {
+    std::atomic<bool> stopped{false};
+    const Team* outer;
+};
+
+// What ends the tasks of a loop that has failed elsewhere.
+struct Stopped : std::runtime_error {
+    Stopped() : std::runtime_error("stopped, as another thread has failed") {}
+};
+
+// What a thread works for.
+struct Work {
+    detail::Asked* asked = nullptr;
+    const Team* team = nullptr;
+};
+thread_local Work work_of_thread;
+
+// glibc allocates the thread-local memory of a library when a thread first uses it, and ends the process where that
+// fails. The first exception of a thread is such a use, and running out of memory is what throws one. So a thread sees
+// to that memory before it takes work: it allocates blocks of every small size and gives them back, which the allocator
+// then keeps for this thread, and uses what is thread-local here and in the C++ runtime.
+bool ready_for_work(const Team& team) noexcept {
+    constexpr std::size_t sizes = 32, step = 16, of_each = 2;
+    void* blocks[sizes * of_each];
+    std::size_t count = 0;
+    while (count < sizes * of_each && (blocks[count] = std::malloc((count / of_each + 1) * step)) != nullptr) ++count;
+    for (std::size_t i = 0; i < count; ++i) std::free(blocks[i]);
+    if (count < sizes * of_each || std::uncaught_exceptions() > 0) return false;
+    work_of_thread.team = &team;
+    return true;
+}
+
+}  // namespace
+
+int available_cores() {
+    const int affinity = detail::cores_of_affinity();
+    if (affinity < 2) return 1;
+    // Limits of control groups are read once: they are set when a container or job starts.
+    static const int granted = detail::cores_of_cgroups();
+    return std::min(affinity, granted);
 }
 
 int num_threads() {
     const int n = thread_count.load(std::memory_order_relaxed);
-    return n > 0 ? n : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    if (n > 0) return n;
+    static const int wanted = threads_of_environment();
+    return wanted > 0 ? std::min(wanted, available_cores()) : available_cores();
 }
 
 void set_num_threads(int n) {
@@ -24,31 +108,87 @@ void set_num_threads(int n) {
     thread_count.store(n, std::memory_order_relaxed);
 }
 
+Interruptible::Interruptible(std::function<void()> ask, std::chrono::steady_clock::duration interval)
+    : asked_(new detail::Asked{std::move(ask), interval}), outer_(std::exchange(work_of_thread.asked, asked_)) {}
+
+Interruptible::~Interruptible() {
+    work_of_thread.asked = outer_;
+    delete asked_;
+}
+
+void poll() {
+    const Work& work = work_of_thread;
+    for (const Team* team = work.team; team != nullptr; team = team->outer)
+        if (team->stopped.load(std::memory_order_relaxed)) throw Stopped();
+    if (work.asked != nullptr) work.asked->in_time();
+}
+
 namespace detail {
 
 void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std::size_t task, std::size_t thread),
                void* f) {
+    Team team{{}, work_of_thread.team};
     std::atomic<std::size_t> next{0};
+    std::mutex mutex;  // of what follows
     std::exception_ptr error;
-    std::mutex error_mutex;
-    const auto work = [&](std::size_t thread) {
+    std::size_t running = 0;
+    std::condition_variable ended;
+
+    // The first error is kept, and ends the others.
+    const auto guarded = [&](auto&& body) {
         try {
-            for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) call(f, task, thread);
+            body();
         } catch (...) {
-            next.store(tasks);
-            const std::lock_guard<std::mutex> lock(error_mutex);
+            const std::lock_guard<std::mutex> lock(mutex);
             if (!error) error = std::current_exception();
+            team.stopped.store(true, std::memory_order_relaxed);
         }
     };
-    std::vector<std::thread> team;
-    team.reserve(workers - 1);
-    try {
-        for (std::size_t thread = 1; thread < workers; ++thread) team.emplace_back(work, thread);
-    } catch (...) {
-        // No more threads to be had: those that started and this one do the work.
+    const auto work = [&](std::size_t thread) {
+        guarded([&] {
+            for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
+                poll();
+                call(f, task, thread);
+            }
+        });
+    };
+
+    const auto count_running = [&](std::size_t change) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        running += change;
+        ended.notify_all();
+    };
+
+    std::vector<std::thread> threads;
+    threads.reserve(workers - 1);
+    for (std::size_t thread = 1; thread < workers; ++thread) {
+        count_running(1);
+        try {
+            threads.emplace_back([&, thread] {
+                if (ready_for_work(team)) work(thread);
+                count_running(static_cast<std::size_t>(-1));
+            });
+        } catch (...) {
+            // No more threads to be had: those that started and this one do the work.
+            count_running(static_cast<std::size_t>(-1));
+            break;
+        }
     }
+    work_of_thread.team = &team;
     work(0);
-    for (auto& thread : team) thread.join();
+    if (work_of_thread.asked != nullptr) {
+        // The others may have long to go: goes on asking.
+        const auto interval =
+            std::max<Asked::Clock::duration>(work_of_thread.asked->interval, std::chrono::milliseconds(1));
+        std::unique_lock<std::mutex> lock(mutex);
+        while (!ended.wait_for(lock, interval, [&] { return running == 0; })) {
+            lock.unlock();
+            guarded([] { work_of_thread.asked->in_time(); });
+            lock.lock();
+        }
+    }
+    for (auto& thread : threads) thread.join();
+    work_of_thread.team = team.outer;
     if (error) std::rethrow_exception(error);
 }
 

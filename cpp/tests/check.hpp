@@ -98,8 +98,8 @@ void record_throws(F&& f, const std::string& part, const char* file, int line, c
 
 }  // namespace malis::test
 
-#define MALIS_TEST(name)                                                           \
-    static void test_##name();                                                     \
+#define MALIS_TEST(name)                                                            \
+    static void test_##name();                                                      \
     static const malis::test::Registration registration_##name(#name, test_##name); \
     static void test_##name()
 

@@ -86,10 +86,20 @@ std::vector<T> make_aff(const Volume& volume, const std::vector<std::int32_t>& s
     std::vector<T> aff(volume.edges());
     std::vector<std::int32_t> truth(volume.edges());
     seg_to_affgraph(make_grid<std::uint64_t>(volume), seg.data(), truth.data(), 1);
-    constexpr T special[] = {T(0),    -T(0),    T(1),  T(0.5), -T(2.5), std::numeric_limits<T>::infinity(),
-                             T(1e30), -T(1e30), T(-1), -std::numeric_limits<T>::infinity(),
-                             std::numeric_limits<T>::denorm_min(), -std::numeric_limits<T>::denorm_min(),
-                             std::numeric_limits<T>::max(), std::numeric_limits<T>::lowest()};
+    constexpr T special[] = {T(0),
+                             -T(0),
+                             T(1),
+                             T(0.5),
+                             -T(2.5),
+                             std::numeric_limits<T>::infinity(),
+                             T(1e30),
+                             -T(1e30),
+                             T(-1),
+                             -std::numeric_limits<T>::infinity(),
+                             std::numeric_limits<T>::denorm_min(),
+                             -std::numeric_limits<T>::denorm_min(),
+                             std::numeric_limits<T>::max(),
+                             std::numeric_limits<T>::lowest()};
     for (std::size_t e = 0; e < aff.size(); ++e) {
         switch (kind) {
             case Aff::uniform: aff[e] = static_cast<T>(random.real()); break;

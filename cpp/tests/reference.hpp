@@ -36,11 +36,11 @@ inline Graph graph_of(const Volume& volume) {
             for (std::int64_t y = 0; y < height; ++y) {
                 for (std::int64_t x = 0; x < width; ++x) {
                     const std::int64_t to_z = z + o.z, to_y = y + o.y, to_x = x + o.x;
-                    const bool inside = to_z >= 0 && to_z < depth && to_y >= 0 && to_y < height && to_x >= 0 &&
-                                        to_x < width;
+                    const bool inside =
+                        to_z >= 0 && to_z < depth && to_y >= 0 && to_y < height && to_x >= 0 && to_x < width;
                     graph.node1.push_back(static_cast<std::uint64_t>((z * height + y) * width + x));
-                    graph.node2.push_back(
-                        inside ? static_cast<std::uint64_t>((to_z * height + to_y) * width + to_x) : Graph::missing);
+                    graph.node2.push_back(inside ? static_cast<std::uint64_t>((to_z * height + to_y) * width + to_x)
+                                                 : Graph::missing);
                 }
             }
         }

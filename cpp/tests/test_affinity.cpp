@@ -16,8 +16,7 @@ template <class Label>
 void check_affgraph(const Volume& volume, const std::vector<std::int32_t>& seg, Label large) {
     const Graph graph = graph_of(volume);
     std::vector<Label> labels(seg.size());
-    for (std::size_t v = 0; v < seg.size(); ++v)
-        labels[v] = seg[v] == 2 ? large : static_cast<Label>(seg[v] % 100);
+    for (std::size_t v = 0; v < seg.size(); ++v) labels[v] = seg[v] == 2 ? large : static_cast<Label>(seg[v] % 100);
     std::vector<std::int32_t> expected(graph.edges());
     for (std::size_t e = 0; e < graph.edges(); ++e) {
         expected[e] = graph.node2[e] != Graph::missing && labels[graph.node1[e]] == labels[graph.node2[e]] &&

@@ -50,12 +50,13 @@ template <class T>
 std::vector<T> random_aff(std::size_t n, int kind, Random& random) {
     std::vector<T> aff(n);
     for (std::size_t e = 0; e < n; ++e) {
-        aff[e] = kind == 0   ? static_cast<T>(random.real())
-                 : kind == 1 ? static_cast<T>(random.below(6))
-                 : kind == 2 ? T(1)
-                 : kind == 3 ? static_cast<T>(e)   // in order already, or the other way round
-                 : kind == 4 ? -static_cast<T>(e)
-                 : random.chance(0.9) ? std::numeric_limits<T>::infinity() : static_cast<T>(random.noise());
+        aff[e] = kind == 0            ? static_cast<T>(random.real())
+                 : kind == 1          ? static_cast<T>(random.below(6))
+                 : kind == 2          ? T(1)
+                 : kind == 3          ? static_cast<T>(e)  // in order already, or the other way round
+                 : kind == 4          ? -static_cast<T>(e)
+                 : random.chance(0.9) ? std::numeric_limits<T>::infinity()
+                                      : static_cast<T>(random.noise());
     }
     return aff;
 }

@@ -59,11 +59,10 @@ void check_channels_last(const Volume& volume, std::size_t samples, Seg kind) {
             std::vector<double> expected(samples), losses(samples);
             std::vector<float> grad(first.size(), -1.0f), grad_last(first.size(), -1.0f), moved(first.size());
             if (masked) options.edge_mask = reinterpret_cast<const bool*>(mask_first.data());
-            malis_loss_batch(volume, samples, first.data(), seg.data(), options, loss, expected.data(),
-                             grad.data());
+            malis_loss_batch(volume, samples, first.data(), seg.data(), options, loss, expected.data(), grad.data());
             if (masked) options.edge_mask = reinterpret_cast<const bool*>(mask_last.data());
-            malis_loss_batch(volume, samples, last.data(), seg.data(), options, loss, losses.data(),
-                             grad_last.data(), Layout::channels_last);
+            malis_loss_batch(volume, samples, last.data(), seg.data(), options, loss, losses.data(), grad_last.data(),
+                             Layout::channels_last);
             CHECK_SAME(losses, expected);
             for (std::size_t i = 0; i < samples; ++i)
                 to_channels_first(grad_last.data() + i * edges, voxels, channels, moved.data() + i * edges, 1);

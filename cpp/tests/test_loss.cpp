@@ -43,9 +43,12 @@ double formula(const Counts& counts, const std::vector<T>& aff, const LossOption
         const double q = sum_neg > 0 ? static_cast<double>(counts.neg[e]) / sum_neg : 0;
         if (p == 0 && q == 0) continue;  // an infinite affinity that decides nothing
         double x = static_cast<double>(aff[e]);
-        if (o.from_logits) x = 1 / (1 + std::exp(-x));
         double f, g;
-        if (o.pointwise == Pointwise::squared_hinge) {
+        if (o.from_logits && o.pointwise == Pointwise::squared_hinge) x = 1 / (1 + std::exp(-x));
+        if (o.from_logits && o.pointwise == Pointwise::cross_entropy) {
+            f = std::log(1 + std::exp(-x));
+            g = std::log(1 + std::exp(x));
+        } else if (o.pointwise == Pointwise::squared_hinge) {
             f = std::pow(std::max(0.0, 1 - o.margin - x), 2);
             g = std::pow(std::max(0.0, x - o.margin), 2);
         } else {
@@ -338,16 +341,50 @@ MALIS_TEST(infinite_affinities) {
     // They are ordered like any number; what they decide, the hinges tell: infinitely right, or no finite loss.
     const Volume volume{{1, 1, 3}, {{0, 0, 1}}};
     const double inf = std::numeric_limits<double>::infinity();
-    const Result<double> result =
-        loss_of<double>(volume, {inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{});
+    const Result<double> result = loss_of<double>(volume, {inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{});
     CHECK_EQUAL(result.loss, 0.0);
     CHECK_SAME(result.grad, (std::vector<double>{0, 0, 0}));
+    CHECK_THROWS(std::invalid_argument, "finite loss and gradient, got -inf at edge 0",
+                 loss_of<double>(volume, {-inf, -inf, 0}, {1, 1, 2}, PairOptions{}, LossOptions{}));
     LossOptions logits;
     logits.from_logits = true;
-    for (const Pointwise pointwise : {Pointwise::squared_hinge, Pointwise::cross_entropy}) {
-        logits.pointwise = pointwise;
-        const Result<double> wrong = loss_of<double>(volume, {-inf, inf, 0}, {1, 1, 2}, PairOptions{}, logits);
-        CHECK(std::isfinite(wrong.loss) && wrong.loss > 0.4);
-        for (const double g : wrong.grad) CHECK(std::isfinite(g));
+    const Result<double> wrong = loss_of<double>(volume, {-inf, inf, 0}, {1, 1, 2}, PairOptions{}, logits);
+    CHECK(close(wrong.loss, 2 * 0.7 * 0.7, 1e-12));
+    CHECK_SAME(wrong.grad, (std::vector<double>{0, 0, 0}));
+    logits.pointwise = Pointwise::cross_entropy;
+    CHECK_THROWS(std::invalid_argument, "finite loss and gradient",
+                 loss_of<double>(volume, {-inf, inf, 0}, {1, 1, 2}, PairOptions{}, logits));
+    const Result<double> sure = loss_of<double>(volume, {-1e4, 1e4, 0}, {1, 1, 2}, PairOptions{}, logits);
+    CHECK(close(sure.loss, 2e4, 1e-12));
+    CHECK_SAME(sure.grad, (std::vector<double>{-1, 1, 0}));
+    logits.from_logits = false;
+    CHECK_THROWS(std::invalid_argument, "aff must hold values from 0 to 1, got 1.5 at flat index 1",
+                 loss_of<double>(volume, {0, 1.5, 0}, {1, 1, 2}, PairOptions{}, logits));
+}
+
+MALIS_TEST(offsets_beyond_any_volume) {
+    // They join nothing, and nothing overflows on the way there.
+    Random random(14);
+    Volume volume{{4, 9, 8}, nearest_neighbours()};
+    const auto seg = make_seg(volume, Seg::split, random);
+    const auto aff = make_aff<double>(volume, seg, Aff::noisy, random);
+    const Result<double> near = loss_of(volume, aff, seg, PairOptions{}, LossOptions{});
+    using Limits = std::numeric_limits<std::int64_t>;
+    for (const std::int64_t far : {std::int64_t{4}, std::int64_t{1} << 32, std::int64_t{1} << 40, Limits::max(),
+                                   Limits::min(), Limits::min() + 1, -(std::int64_t{1} << 40)}) {
+        for (int axis = 0; axis < 3; ++axis) {
+            Volume more = volume;
+            more.nhood.push_back({axis == 0 ? far : 0, axis == 1 ? 3 * (far / 4) : 1, axis == 2 ? far : -1});
+            if (far == 4 && axis != 0) continue;
+            auto values = aff;
+            values.resize(more.edges(), 0.9);
+            const Result<double> result = loss_of(more, values, seg, PairOptions{}, LossOptions{});
+            CHECK_EQUAL(result.loss, near.loss);
+            CHECK(std::memcmp(result.grad.data(), near.grad.data(), near.grad.size() * sizeof(double)) == 0);
+            std::vector<std::int32_t> graph(more.edges());
+            seg_to_affgraph(make_grid<std::uint64_t>(more), seg.data(), graph.data(), 1);
+            CHECK(std::all_of(graph.begin() + static_cast<std::ptrdiff_t>(volume.edges()), graph.end(),
+                              [](std::int32_t a) { return a == 0; }));
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 #include "check.hpp"
 #include "malis/tree/order.hpp"
+#include "malis/tree/sort.hpp"
 #include "problems.hpp"
 
 using namespace malis;
@@ -19,10 +20,26 @@ namespace {
 template <class T>
 void ranks_reverse_the_order() {
     using limits = std::numeric_limits<T>;
-    std::vector<T> values = {-limits::infinity(), limits::lowest(), T(-1e10), T(-1), T(-0.5), -limits::min(),
-                             -limits::min() / 2, -limits::denorm_min(), T(0), limits::denorm_min(), limits::min() / 2,
-                             limits::min(), T(0.1), std::nextafter(T(0.1), T(1)), T(0.3), T(1),
-                             std::nextafter(T(1), T(2)), T(1e10), limits::max(), limits::infinity()};
+    std::vector<T> values = {-limits::infinity(),
+                             limits::lowest(),
+                             T(-1e10),
+                             T(-1),
+                             T(-0.5),
+                             -limits::min(),
+                             -limits::min() / 2,
+                             -limits::denorm_min(),
+                             T(0),
+                             limits::denorm_min(),
+                             limits::min() / 2,
+                             limits::min(),
+                             T(0.1),
+                             std::nextafter(T(0.1), T(1)),
+                             T(0.3),
+                             T(1),
+                             std::nextafter(T(1), T(2)),
+                             T(1e10),
+                             limits::max(),
+                             limits::infinity()};
     for (std::size_t i = 0; i < values.size(); ++i) {
         for (std::size_t j = 0; j < values.size(); ++j)
             CHECK_EQUAL(to_rank(values[i]) < to_rank(values[j]), values[i] > values[j]);
@@ -50,39 +67,47 @@ std::vector<std::pair<const char*, std::function<T(std::size_t i, std::size_t n,
     return {
         {"uniform", [](std::size_t, std::size_t, Random& r) { return static_cast<T>(r.real()); }},
         {"normal", [](std::size_t, std::size_t, Random& r) { return static_cast<T>(r.noise()); }},
-        {"clipped", [](std::size_t, std::size_t, Random& r) { return std::min(T(1), std::max(T(0), static_cast<T>(0.9 + r.noise()))); }},
+        {"clipped", [](std::size_t, std::size_t,
+                       Random& r) { return std::min(T(1), std::max(T(0), static_cast<T>(0.9 + r.noise()))); }},
         {"equal", [](std::size_t, std::size_t, Random&) { return T(0.25); }},
         {"two values", [](std::size_t, std::size_t, Random& r) { return r.chance(0.5) ? T(1) : T(0); }},
         {"few values", [](std::size_t, std::size_t, Random& r) { return static_cast<T>(r.below(7)); }},
         {"signed zeros", [](std::size_t, std::size_t, Random& r) { return r.chance(0.5) ? T(0) : -T(0); }},
         {"increasing", [](std::size_t i, std::size_t n, Random&) { return static_cast<T>(i) / static_cast<T>(n); }},
         {"decreasing", [](std::size_t i, std::size_t n, Random&) { return static_cast<T>(n - i) / static_cast<T>(n); }},
-        {"nearly sorted", [](std::size_t i, std::size_t n, Random& r) {
+        {"nearly sorted",
+         [](std::size_t i, std::size_t n, Random& r) {
              return static_cast<T>(n - i) + (r.chance(0.01) ? static_cast<T>(r.below(n)) : T(0));
          }},
         {"saw", [](std::size_t i, std::size_t, Random&) { return static_cast<T>(i % 257); }},
-        {"one outlier", [](std::size_t i, std::size_t n, Random& r) { return i == n / 3 ? T(1e30) : static_cast<T>(r.real()); }},
-        {"an outlier each way", [](std::size_t i, std::size_t n, Random& r) {
+        {"one outlier",
+         [](std::size_t i, std::size_t n, Random& r) { return i == n / 3 ? T(1e30) : static_cast<T>(r.real()); }},
+        {"an outlier each way",
+         [](std::size_t i, std::size_t n, Random& r) {
              return i == 0 ? limits::lowest() : i == n - 1 ? limits::max() : static_cast<T>(r.real());
          }},
-        {"infinities", [](std::size_t, std::size_t, Random& r) {
-             return r.chance(0.01) ? limits::infinity() : r.chance(0.01) ? -limits::infinity() : static_cast<T>(r.real());
+        {"infinities",
+         [](std::size_t, std::size_t, Random& r) {
+             return r.chance(0.01)   ? limits::infinity()
+                    : r.chance(0.01) ? -limits::infinity()
+                                     : static_cast<T>(r.real());
          }},
-        {"infinities alone", [](std::size_t, std::size_t, Random& r) {
-             return r.chance(0.5) ? limits::infinity() : -limits::infinity();
-         }},
+        {"infinities alone",
+         [](std::size_t, std::size_t, Random& r) { return r.chance(0.5) ? limits::infinity() : -limits::infinity(); }},
         {"exponential", [](std::size_t, std::size_t, Random& r) { return static_cast<T>(std::exp(-60 * r.real())); }},
-        {"nested clusters", [](std::size_t, std::size_t, Random& r) {
+        {"nested clusters",
+         [](std::size_t, std::size_t, Random& r) {
              T x = 0, scale = 1;
              while (r.chance(0.7) && scale > T(1e-30)) scale *= T(1e-4);
              x = scale * static_cast<T>(r.real());
              return x;
          }},
-        {"denormals", [](std::size_t, std::size_t, Random& r) { return limits::denorm_min() * static_cast<T>(r.below(1000)); }},
-        {"neighbouring numbers", [](std::size_t, std::size_t, Random& r) {
-             return T(1) + limits::epsilon() * static_cast<T>(r.below(50));
-         }},
-        {"any bits", [](std::size_t, std::size_t, Random& r) {
+        {"denormals",
+         [](std::size_t, std::size_t, Random& r) { return limits::denorm_min() * static_cast<T>(r.below(1000)); }},
+        {"neighbouring numbers",
+         [](std::size_t, std::size_t, Random& r) { return T(1) + limits::epsilon() * static_cast<T>(r.below(50)); }},
+        {"any bits",
+         [](std::size_t, std::size_t, Random& r) {
              const Rank<T> bits = static_cast<Rank<T>>(r.bits());
              T x;
              std::memcpy(&x, &bits, sizeof x);
@@ -110,7 +135,8 @@ void sorts_like_stable_sort(std::size_t n, bool all) {
         const std::vector<R> unsorted = expected;
         std::stable_sort(expected.begin(), expected.end(), [](const R& x, const R& y) { return x.rank < y.rank; });
         const std::vector<std::size_t> one_part{0, n}, four_parts{0, n / 3, n / 3, n - n / 5, n};
-        for (const auto& [threads, bounds] : {std::pair(1, one_part), {3, one_part}, {1, four_parts}, {3, four_parts}}) {
+        for (const auto& [threads, bounds] :
+             {std::pair(1, one_part), {3, one_part}, {1, four_parts}, {3, four_parts}}) {
             context = std::string(name) + ", " + std::to_string(n) + " records in " +
                       std::to_string(bounds.size() - 1) + " parts, " + std::to_string(threads) + " threads";
             Parts<T, Index> parts(bounds.size() - 1);

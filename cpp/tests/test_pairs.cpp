@@ -29,8 +29,7 @@ Counts counts_of_64_bits(const Volume& volume, const std::vector<T>& aff, const 
                          const PairOptions& options) {
     using Index = std::uint64_t;
     Counts counts{std::vector<std::int64_t>(volume.edges(), -1), std::vector<std::int64_t>(volume.edges(), -1)};
-    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), options.unlabelled_mask,
-                                                       options.ignore_background, options.threads);
+    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), options, options.threads);
     CountSink<T, Index> sink(counts.pos.data(), counts.neg.data(), volume.edges());
     sink.clear(options.threads);
     count_on_grid<T, Index>(make_grid<Index>(volume), aff.data(), labels, options, sink);
@@ -66,7 +65,8 @@ void random_volumes(std::uint64_t seed) {
                 const Graph graph = graph_of(volume);
                 const auto seg = make_seg(volume, seg_kind, random);
                 const auto aff = make_aff<T>(volume, seg, aff_kind, random);
-                const Mask edges = make_mask(volume.edges(), 0.8, random), voxels = make_mask(volume.voxels(), 0.2, random);
+                const Mask edges = make_mask(volume.edges(), 0.8, random),
+                           voxels = make_mask(volume.voxels(), 0.2, random);
                 for (PairOptions options : all_options()) {
                     for (int masks = 0; masks < 4; ++masks) {
                         options.edge_mask = masks & 1 ? edges.get() : nullptr;
@@ -121,8 +121,7 @@ MALIS_TEST(labels_of_any_type) {
     const auto as = [&](auto largest) {
         using Label = decltype(largest);
         std::vector<Label> labels(seg.size());
-        for (std::size_t v = 0; v < seg.size(); ++v)
-            labels[v] = seg[v] == 2 ? largest : static_cast<Label>(seg[v]);
+        for (std::size_t v = 0; v < seg.size(); ++v) labels[v] = seg[v] == 2 ? largest : static_cast<Label>(seg[v]);
         return counts_of(volume, aff, labels, options);
     };
     check_counts(as(std::numeric_limits<std::int8_t>::max()), expected);

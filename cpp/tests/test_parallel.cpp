@@ -1,9 +1,22 @@
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <mutex>
+#include <random>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include "check.hpp"
+#include "malis/support/cores.hpp"
 #include "malis/support/parallel.hpp"
 
 using namespace malis;
@@ -86,6 +99,79 @@ MALIS_TEST(loops_nest) {
                          if (outer == 4 && inner == 20) throw std::runtime_error("inner");
                      });
                  }));
+}
+
+MALIS_TEST(no_more_threads_than_cores_and_work) {
+    const int cores = available_cores();
+    CHECK(cores >= 1);
+    for (const std::size_t tasks : {std::size_t{1}, std::size_t{2}, std::size_t{100000}}) {
+        for (const int threads : {1, 2, 64, 10000, 65536}) {
+            std::mutex mutex;
+            std::set<std::thread::id> ids;
+            std::atomic<std::size_t> highest{0};
+            parallel_for(tasks, threads, [&](std::size_t, std::size_t thread) {
+                const std::lock_guard<std::mutex> lock(mutex);
+                ids.insert(std::this_thread::get_id());
+                highest = std::max(highest.load(), thread);
+            });
+            const auto most = std::min<std::size_t>(tasks, static_cast<std::size_t>(std::min(threads, cores)));
+            CHECK(ids.size() <= most);
+            CHECK(highest < most);
+        }
+    }
+}
+
+#if defined(__linux__)
+MALIS_TEST(cores_of_the_affinity) {
+    const int all = malis::detail::cores_of_affinity();
+    // On a thread of its own, as the affinity is that of a thread.
+    std::thread([all] {
+        cpu_set_t set;
+        CHECK_EQUAL(sched_getaffinity(0, sizeof set, &set), 0);
+        for (int core = CPU_SETSIZE - 1, left = all; left > 1; --core) {
+            if (!CPU_ISSET(core, &set)) continue;
+            CPU_CLR(core, &set);
+            --left;
+        }
+        CHECK_EQUAL(sched_setaffinity(0, sizeof set, &set), 0);
+        CHECK_EQUAL(malis::detail::cores_of_affinity(), 1);
+        CHECK_EQUAL(available_cores(), 1);
+    }).join();
+    CHECK_EQUAL(malis::detail::cores_of_affinity(), all);
+}
+#endif
+
+MALIS_TEST(cores_of_control_groups) {
+    namespace fs = std::filesystem;
+    const fs::path root = fs::temp_directory_path() / ("malis_cgroups_" + std::to_string(std::random_device{}()));
+    const auto write = [&](const std::string& name, const std::string& text) {
+        fs::create_directories((root / name).parent_path());
+        std::ofstream(root / name) << text;
+    };
+    const auto cores = [&](const std::string& groups) {
+        write("self", groups);
+        return malis::detail::cores_of_cgroups(root.string(), (root / "self").string());
+    };
+    constexpr int none = std::numeric_limits<int>::max();
+    write("a/b/cpu.max", "250000 100000\n");
+    write("a/cpu.max", "max 100000\n");
+    write("small/inner/cpu.max", "800000 100000\n");
+    write("small/cpu.max", "50000 100000\n");
+    write("broken/cpu.max", "many\n");
+    write("cpu/old/cpu.cfs_quota_us", "300000\n");
+    write("cpu/old/cpu.cfs_period_us", "100000\n");
+    write("cpu/free/cpu.cfs_quota_us", "-1\n");
+    write("cpu/free/cpu.cfs_period_us", "100000\n");
+    CHECK_EQUAL(cores("0::/a/b\n"), 3);
+    CHECK_EQUAL(cores("0::/a\n"), none);
+    CHECK_EQUAL(cores("0::/small/inner\n"), 1);  // the limit of the group around it
+    CHECK_EQUAL(cores("0::/broken\n"), none);
+    CHECK_EQUAL(cores("0::/nowhere/at/all\n"), none);
+    CHECK_EQUAL(cores("5:cpuset:/x\n3:cpu,cpuacct:/old\n"), 3);
+    CHECK_EQUAL(cores("3:cpuacct,cpu:/free\n0::/a/b\n"), 3);
+    CHECK_EQUAL(cores("nonsense\n\n::\n"), none);
+    CHECK_EQUAL(malis::detail::cores_of_cgroups(root.string(), (root / "missing").string()), none);
+    fs::remove_all(root);
 }
 
 MALIS_TEST(number_of_threads) {

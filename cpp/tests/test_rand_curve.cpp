@@ -77,8 +77,8 @@ Scores scores_of(const std::vector<std::size_t>& component, const std::vector<st
 bool near(double a, double b) { return std::abs(a - b) <= 1e-13; }
 
 template <class T>
-void check_curve(const Volume& volume, const Graph& graph, const std::vector<T>& aff, const std::vector<std::int32_t>& seg,
-                 std::size_t at_most) {
+void check_curve(const Volume& volume, const Graph& graph, const std::vector<T>& aff,
+                 const std::vector<std::int32_t>& seg, std::size_t at_most) {
     const RandCurve<T> curve = rand_curve(volume, aff.data(), seg.data(), 1);
     std::set<T> affinities;
     for (std::size_t e = 0; e < graph.edges(); ++e)
@@ -160,9 +160,9 @@ MALIS_TEST(small_volumes) {
 
 MALIS_TEST(large_volumes) {
     Random random(93);
-    for (const Volume& volume : {Volume{{41, 42, 45}, nearest_neighbours()},
-                                 Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}},
-                                 Volume{{1, 1, 200000}, {{0, 0, -1}, {0, 0, 40000}}}}) {
+    for (const Volume& volume :
+         {Volume{{41, 42, 45}, nearest_neighbours()}, Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}},
+          Volume{{1, 1, 200000}, {{0, 0, -1}, {0, 0, 40000}}}}) {
         for (const Seg kind : {Seg::cells, Seg::random, Seg::distinct}) {
             const auto seg = make_seg(volume, kind, random);
             for (const Aff affinities : {Aff::noisy, Aff::ties}) {
@@ -191,10 +191,10 @@ MALIS_TEST(entropies_do_not_drift) {
 MALIS_TEST(counts_fit_into_63_bits) {
     using Voxels = std::vector<std::uint64_t>;
     const std::uint64_t most = 0xFFFFFFFFu;
-    const detail::Confusion largest(Voxels{7, most});
-    CHECK_EQUAL(largest.true_pairs(), std::int64_t{9223372030412324865});
-    CHECK_EQUAL(largest.foreground(), static_cast<std::int64_t>(most));
-    CHECK_THROWS(std::invalid_argument, "2**32", detail::Confusion(Voxels{7, most, 1}));
+    const detail::CurveTruth largest = detail::truth_of(Voxels{7, most});
+    CHECK_EQUAL(static_cast<std::int64_t>(largest.all.pos), std::int64_t{9223372030412324865});
+    CHECK_EQUAL(largest.foreground, static_cast<std::uint64_t>(most));
+    CHECK_THROWS(std::invalid_argument, "2**32", detail::truth_of(Voxels{7, most, 1}));
 }
 
 MALIS_TEST(nan) {

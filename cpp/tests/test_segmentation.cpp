@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cstdint>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -42,16 +42,15 @@ Segmentation by_size(const std::vector<std::size_t>& component, std::int64_t siz
 
 template <class T, class Index>
 void check_components(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
-    const auto connects = [threshold](T a) { return a >= threshold; };
     std::vector<char> connected(graph.edges());
-    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = connects(aff[e]);
+    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = aff[e] >= threshold;
     const auto component = flood(graph, connected);
     for (const std::int64_t size_thresh : {0, 1, 5}) {
         const Segmentation expected = by_size(component, size_thresh);
         for (const int threads : {1, 3}) {
             std::vector<std::int32_t> seg(volume.voxels(), -9);
-            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), connects, size_thresh,
-                                                    seg.data(), threads);
+            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), AtLeast<T>{threshold},
+                                                    size_thresh, seg.data(), threads);
             CHECK_SAME(seg, expected.seg);
             CHECK_SAME(sizes, expected.sizes);
         }
@@ -59,14 +58,15 @@ void check_components(const Volume& volume, const Graph& graph, const std::vecto
     std::vector<std::int64_t> seg(volume.voxels());
     const Mask mask(new bool[graph.edges()]);
     for (std::size_t e = 0; e < graph.edges(); ++e) mask[e] = connected[e];
-    list_components(EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
-                    mask.get(), seg.data());
+    list_components(EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes}, mask.get(),
+                    seg.data());
     for (auto& s : seg) --s;  // numbers from 1, by first node
     CHECK_SAME(seg, (std::vector<std::int64_t>(component.begin(), component.end())));
 }
 
 template <class T, class Index>
-void check_watershed(const Volume& volume, const Graph& graph, const std::vector<T>& aff, double seeds, Random& random) {
+void check_watershed(const Volume& volume, const Graph& graph, const std::vector<T>& aff, double seeds,
+                     Random& random) {
     std::vector<std::int32_t> seed(volume.voxels(), 0);
     for (auto& s : seed) {
         if (random.chance(seeds)) s = static_cast<std::int32_t>(1 + random.below(1000));
@@ -77,25 +77,23 @@ void check_watershed(const Volume& volume, const Graph& graph, const std::vector
         watershed<T, Index>(make_grid<Index>(volume), aff.data(), volume.voxels(), seg.data(), threads);
         CHECK_SAME(seg, expected);
         seg = seed;
-        watershed<T, Index>(
-            EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
-            aff.data(), volume.voxels(), seg.data(), threads);
+        watershed<T, Index>(EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
+                            aff.data(), volume.voxels(), seg.data(), threads);
         CHECK_SAME(seg, expected);
     }
 }
 
 template <class T, class Index>
 void check_merge_small(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
-    const auto connects = [threshold](T a) { return a >= threshold; };
     std::vector<char> connected(graph.edges());
-    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = connects(aff[e]);
+    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = aff[e] >= threshold;
     const auto component = flood(graph, connected);
     for (const std::int64_t size_thresh : {0, 1, 3, 20, 1000000}) {
         const Segmentation expected = by_size(reference_merge_small(graph, aff, component, size_thresh), size_thresh);
         for (const int threads : {1, 3}) {
             std::vector<std::int32_t> seg(volume.voxels(), -9);
-            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), connects, size_thresh,
-                                                    seg.data(), threads, Small::merge);
+            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), AtLeast<T>{threshold},
+                                                    size_thresh, seg.data(), threads, Small::merge);
             CHECK_SAME(seg, expected.seg);
             CHECK_SAME(sizes, expected.sizes);
         }
@@ -107,8 +105,8 @@ void check_basins(const Volume& volume, const Graph& graph, const std::vector<T>
     const Segmentation expected = by_size(reference_basins(graph, aff, threshold), 1);
     for (const int threads : {1, 3}) {
         std::vector<std::int32_t> seg(volume.voxels(), -9);
-        const auto sizes = watershed_basins<T, Index>(make_grid<Index>(volume), aff.data(), threshold, 1, seg.data(),
-                                                      threads);
+        const auto sizes =
+            watershed_basins<T, Index>(make_grid<Index>(volume), aff.data(), threshold, 1, seg.data(), threads);
         CHECK_SAME(seg, expected.seg);
         CHECK_SAME(sizes, expected.sizes);
     }
@@ -147,11 +145,11 @@ MALIS_TEST(small_volumes) {
 // Enough voxels that they are divided among threads, with offsets that lead far beyond a thread's part.
 MALIS_TEST(large_volumes) {
     Random random(73);
-    for (const Volume& volume :
-         {Volume{{41, 42, 45}, nearest_neighbours()},
-          Volume{{41, 42, 45}, {{1, 0, 0}, {-30, 1, 2}, {0, 1, -1}, {0, 0, 0}, {29, -3, 1}}},
-          Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}}, Volume{{1, 1, 70000}, {{0, 0, -1}, {0, 0, 40000}}},
-          Volume{{1, 70000, 1}, {{0, 1, 0}}}, Volume{{1, 300, 300}, {{0, 0, 0}}}}) {
+    for (const Volume& volume : {Volume{{41, 42, 45}, nearest_neighbours()},
+                                 Volume{{41, 42, 45}, {{1, 0, 0}, {-30, 1, 2}, {0, 1, -1}, {0, 0, 0}, {29, -3, 1}}},
+                                 Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}},
+                                 Volume{{1, 1, 70000}, {{0, 0, -1}, {0, 0, 40000}}}, Volume{{1, 70000, 1}, {{0, 1, 0}}},
+                                 Volume{{1, 300, 300}, {{0, 0, 0}}}}) {
         const Graph graph = graph_of(volume);
         const auto seg = make_seg(volume, Seg::cells, random);
         for (const Aff kind : {Aff::noisy, Aff::ties}) {
@@ -166,14 +164,26 @@ MALIS_TEST(large_volumes) {
     }
 }
 
+MALIS_TEST(parts_of_labels_are_numbered_by_their_first_voxels) {
+    // By hand: label 7 lies in two parts along rows; diagonal steps alone connect others.
+    const std::vector<std::uint8_t> seg{7, 7, 0, 7,  //
+                                        0, 9, 7, 7};
+    std::vector<std::uint8_t> connected(seg.size());
+    for (const int threads : {1, 2}) {
+        connect_labels(Volume{{1, 2, 4}, {{0, -1, 0}, {0, 0, -1}}}, seg.data(), connected.data(), threads);
+        CHECK_SAME(connected, (std::vector<std::uint8_t>{1, 1, 0, 2, 0, 3, 2, 2}));
+        connect_labels(Volume{{1, 2, 4}, {{0, 1, 1}}}, seg.data(), connected.data(), threads);
+        CHECK_SAME(connected, (std::vector<std::uint8_t>{1, 2, 0, 3, 0, 4, 2, 5}));
+    }
+}
+
 MALIS_TEST(a_small_component_takes_its_best_edge) {
     // By hand: voxel 2 hangs at the first two by 0.4 and at the last three by 0.3.
     const Volume volume{{1, 1, 6}, {{0, 0, -1}}};
     const std::vector<float> aff{0.0f, 0.9f, 0.4f, 0.3f, 0.8f, 0.7f};
     std::vector<std::int32_t> seg(6);
     const auto sizes = components<float, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(),
-                                                        [](float a) { return a >= 0.5f; }, 1, seg.data(), 1,
-                                                        Small::merge);
+                                                        AtLeast<float>{0.5f}, 1, seg.data(), 1, Small::merge);
     CHECK_SAME(seg, (std::vector<std::int32_t>{1, 1, 1, 2, 2, 2}));
     CHECK_SAME(sizes, (std::vector<std::int64_t>{0, 3, 3}));
 }
@@ -183,8 +193,8 @@ MALIS_TEST(a_plateau_is_one_basin) {
     const Volume volume{{1, 1, 7}, {{0, 0, -1}}};
     const std::vector<double> aff{0.0, 0.8, 0.8, 0.5, 0.5, 0.6, 0.9};
     std::vector<std::int32_t> seg(7);
-    const auto sizes = watershed_basins<double, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(), 0.0, 1,
-                                                               seg.data(), 1);
+    const auto sizes =
+        watershed_basins<double, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(), 0.0, 1, seg.data(), 1);
     CHECK_SAME(seg, (std::vector<std::int32_t>{1, 1, 1, 1, 2, 2, 2}));
     CHECK_SAME(sizes, (std::vector<std::int64_t>{0, 4, 3}));
 }

@@ -45,8 +45,8 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
     }
 
     const auto tree = maximum_spanning_tree<Node>(volume, aff.data(), 1);
-    const std::vector<T> thresholds{T(0.5), T(0.25), std::numeric_limits<T>::infinity(), T(0.5), T(0.9),
-                                    -std::numeric_limits<T>::infinity(), T(0)};
+    const std::vector<T> thresholds{
+        T(0.5), T(0.25), std::numeric_limits<T>::infinity(), T(0.5), T(0.9), -std::numeric_limits<T>::infinity(), T(0)};
     for (const int threads : {1, 3}) {
         std::vector<std::vector<std::int32_t>> segs(thresholds.size(), std::vector<std::int32_t>(n));
         std::vector<std::int32_t*> to;
@@ -54,8 +54,9 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
         const auto sizes = segment_tree<std::uint32_t>(view_of(tree, n), thresholds, 1, to, threads);
         for (std::size_t i = 0; i < thresholds.size(); ++i) {
             std::vector<std::int32_t> seg(n);
-            CHECK_SAME(sizes[i], components<T>(make_grid<std::uint32_t>(volume), aff.data(),
-                                               [t = thresholds[i]](T a) { return a >= t; }, 1, seg.data(), threads));
+            CHECK_SAME(sizes[i], components<T>(
+                                     make_grid<std::uint32_t>(volume), aff.data(),
+                                     [t = thresholds[i]](T a) { return a >= t; }, 1, seg.data(), threads));
             CHECK_SAME(segs[i], seg);
         }
     }
@@ -79,9 +80,8 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
         clusters[a].clear();
         clusters[b].clear();
         wrong += row[3] != static_cast<double>(joined.size());
-        wrong += row[2] != (i < edges.size()
-                                ? highest - static_cast<double>(aff[static_cast<std::size_t>(edges[i])])
-                                : std::numeric_limits<double>::infinity());
+        wrong += row[2] != (i < edges.size() ? highest - static_cast<double>(aff[static_cast<std::size_t>(edges[i])])
+                                             : std::numeric_limits<double>::infinity());
         wrong += i > 0 && row[2] < row[-2];
         if (i < edges.size()) {
             const auto e = static_cast<std::size_t>(edges[i]);
@@ -138,7 +138,8 @@ MALIS_TEST(what_is_no_tree) {
     const std::vector<std::int32_t> node1{0, 1}, node2{1, 2};
     std::vector<std::int32_t> seg(3);
     const auto segment = [&](const TreeView<float, std::int32_t>& tree) {
-        return segment_tree<std::uint32_t>(tree, std::vector<float>{0.5f}, 0, std::vector<std::int32_t*>{seg.data()}, 1);
+        return segment_tree<std::uint32_t>(tree, std::vector<float>{0.5f}, 0, std::vector<std::int32_t*>{seg.data()},
+                                           1);
     };
     using View = TreeView<float, std::int32_t>;
     CHECK_THROWS(std::invalid_argument, "never increase",

@@ -103,7 +103,8 @@ MALIS_TEST(link_returns_the_root) {
     sets.reset(200000, 3);
     Random random(7);
     for (int i = 0; i < 250000; ++i) {
-        const auto x = static_cast<std::uint32_t>(random.below(200000)), y = static_cast<std::uint32_t>(random.below(200000));
+        const auto x = static_cast<std::uint32_t>(random.below(200000)),
+                   y = static_cast<std::uint32_t>(random.below(200000));
         const std::uint32_t a = sets.find(x), b = sets.find(y);
         if (a == b) continue;
         const std::uint64_t size = std::uint64_t{sets.size(a)} + sets.size(b);

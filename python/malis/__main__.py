@@ -12,8 +12,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from malis.cli import run
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
-        print(f"malis: the command needs {package}: pip install 'malis-loss[cli]'", file=sys.stderr)
+        print(f"malis: the command needs {package}: pip install {package}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("malis: interrupted", file=sys.stderr)
+        return 130
     return run(argv)
 
 

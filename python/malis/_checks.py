@@ -37,9 +37,12 @@ def as_nhood(nhood: npt.ArrayLike, ndim: int | None = None) -> npt.NDArray[np.in
 def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) -> Array:
     """Check floating point numbers: float32 and float64 as they are, float16 as float32, C-contiguous.
 
-    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well.
+    With `integers`, bool and integer arrays (affinity graphs of a ground truth) are taken as well, and bytes (uint8),
+    which is how large predictions are stored, as 0..255 for 0..1.
     """
     aff = np.asarray(array)
+    if aff.dtype == np.uint8 and integers:
+        aff = bytes_as_affinities(aff)
     if aff.dtype.kind in "iub" and integers:
         exact = aff.dtype.kind == "b" or aff.dtype.itemsize <= 2
         aff = aff.astype(np.float32 if exact else np.float64)
@@ -50,6 +53,11 @@ def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) ->
     if aff.dtype.itemsize == 2:
         aff = aff.astype(np.float32)
     return contiguous(aff)
+
+
+def bytes_as_affinities(aff: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return bytes as affinities: 0 is 0 and 255 is 1. The only place where bytes become floats."""
+    return np.divide(aff, np.float32(255), dtype=np.float32)
 
 
 def contiguous(array: Array) -> Array:
@@ -86,6 +94,41 @@ def as_labels(array: npt.ArrayLike, name: str, num_threads: int | None = None, *
     if not for_core and seg.dtype.kind == "i" and seg.min() < 0:
         raise ValueError(f"{name} must hold labels of at least 0, got {seg.min()}")
     return contiguous(seg)
+
+
+def as_label(value: object, name: str) -> int:
+    """Check one label: any integer, also a negative one."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def as_ignore_label(value: object) -> int | None:
+    """Check a label to ignore: any integer of 64 bits, or None."""
+    if value is None:
+        return None
+    label = as_label(value, "ignore_label")
+    if not -(2**63) <= label < 2**63:
+        raise ValueError(f"ignore_label must be an integer from -2**63 to 2**63 - 1, got {value!r}")
+    return label
+
+
+def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+    """Check labels of a truth: voxels that carry `ignore_label` become 0; also returns where they are, None: nowhere.
+
+    `ignore_label` is None or an integer, also a negative one.
+    """
+    if ignore_label is None:
+        return as_labels(array, name), None
+    label = as_label(ignore_label, "ignore_label")
+    seg = np.asarray(array)
+    if seg.dtype.kind not in "iufb":
+        return as_labels(seg, name), None  # which refuses it
+    ignored = np.asarray(seg == label)
+    if not ignored.any():
+        return as_labels(seg, name), None
+    return as_labels(np.where(ignored, seg.dtype.type(0), seg), name), ignored
 
 
 def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
@@ -150,6 +193,14 @@ def as_real(value: object, name: str) -> float:
     return number
 
 
+def as_margin(value: object) -> float:
+    """Check a margin. Beyond a million, nothing of an affinity is left in its float32 sum with the margin."""
+    number = as_real(value, "margin")
+    if abs(number) > 1e6:
+        raise ValueError(f"margin must be within -1e6 and 1e6, got {value!r}")
+    return number
+
+
 def as_threshold(value: object, name: str) -> float:
     """Check a threshold of affinities: a number, which may be infinite."""
     try:
@@ -187,6 +238,18 @@ def as_integer(value: object, name: str, least: int) -> int:
 def as_size(value: object, name: str) -> int:
     """Check a number of voxels; more than any volume has are as good as 2**62."""
     return min(as_integer(value, name, 0), 2**62)
+
+
+def as_size_thresh(min_size: object, size_thresh: object = None) -> int:
+    """Check how small an object may be, by either name; returns the largest number of voxels that is too small.
+
+    `min_size` drops objects of fewer voxels. `size_thresh`, from the older packages, drops those of at most as many.
+    """
+    if size_thresh is not None:
+        if min_size is not None:
+            raise ValueError(f"size_thresh must not be given beside min_size, got {size_thresh!r} and {min_size!r}")
+        return as_size(size_thresh, "size_thresh")
+    return 1 if min_size is None else max(0, as_size(min_size, "min_size") - 1)
 
 
 def as_threads(value: object) -> int | None:

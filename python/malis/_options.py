@@ -26,14 +26,15 @@ class Options(NamedTuple):
     Parameters
     ----------
     margin : float, optional
-        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough.
+        Affinities above ``1 - margin`` (positive) or below ``margin`` (negative) are good enough. -1e6 to 1e6.
     pos_loss_weight : float, optional
         Weight :math:`w` of the positive pairs, 0 to 1.
     normalize : bool, optional
         False: :math:`p` and :math:`q` are the counts themselves.
     pointwise : {"squared_hinge", "cross_entropy"}, optional
         "cross_entropy" replaces the two squares by ``-log(max(a, eps))`` and ``-log(max(1 - a, eps))`` with
-        ``eps = 1e-7``; it has no margin.
+        ``eps = 1e-7``, of affinities from 0 to 1; of logits, by ``log(1 + exp(-z))`` and ``log(1 + exp(z))``, so that
+        one that is wrong keeps its gradient however sure it is. It has no margin.
     from_logits : bool, optional
         The affinities are given as logits: the loss is that of their sigmoid, the gradient that by the logits. The
         counts are the same, as the sigmoid is strictly increasing.
@@ -44,6 +45,13 @@ class Options(NamedTuple):
         False: the negative pass takes all edges by their own affinity.
     ignore_background : bool, optional
         False lets label 0 count as one more object.
+    ignore_label : int, optional
+        Label of voxels of which nothing is known, for example 255 or -1: they are in no pair, and the truth of every
+        edge that touches one is unknown, as with `edge_mask`. Such a voxel may still connect what lies beside it.
+    connect_labels : bool, optional
+        True: every part of a label that nearest neighbours connect is an object of its own, as `malis.connect_labels`
+        makes it; a crop then has more objects, and their parts are to be kept apart. False: parts that no edges within
+        the object connect ask nothing of each other.
     num_threads : int, optional
         Threads to use; by default as set by `malis.set_num_threads`. The result does not depend on it.
     """
@@ -56,6 +64,8 @@ class Options(NamedTuple):
     constrain_positive: bool = True
     constrain_negative: bool = True
     ignore_background: bool = True
+    ignore_label: int | None = None
+    connect_labels: bool = False
     num_threads: int | None = None
 
     @classmethod
@@ -70,7 +80,7 @@ class Options(NamedTuple):
         if not 0 <= weight <= 1:
             raise ValueError(f"pos_loss_weight must be within 0 and 1, got {self.pos_loss_weight!r}")
         return Options(
-            margin=_checks.as_real(self.margin, "margin"),
+            margin=_checks.as_margin(self.margin),
             pos_loss_weight=weight,
             normalize=_checks.as_flag(self.normalize, "normalize"),
             pointwise=_checks.as_choice(self.pointwise, "pointwise", POINTWISE),
@@ -78,6 +88,8 @@ class Options(NamedTuple):
             constrain_positive=_checks.as_flag(self.constrain_positive, "constrain_positive"),
             constrain_negative=_checks.as_flag(self.constrain_negative, "constrain_negative"),
             ignore_background=_checks.as_flag(self.ignore_background, "ignore_background"),
+            ignore_label=_checks.as_ignore_label(self.ignore_label),
+            connect_labels=_checks.as_flag(self.connect_labels, "connect_labels"),
             num_threads=_checks.as_threads(self.num_threads),
         )
 
@@ -96,6 +108,7 @@ class PairOptions(TypedDict, total=False):
     constrain_positive: bool
     constrain_negative: bool
     ignore_background: bool
+    ignore_label: int | None
     num_threads: int | None
 
 
@@ -107,6 +120,7 @@ class LossOptions(PairOptions, total=False):
     normalize: bool
     pointwise: str
     from_logits: bool
+    connect_labels: bool
 
 
 class HoldsOptions:
@@ -125,6 +139,8 @@ class HoldsOptions:
     constrain_positive: bool
     constrain_negative: bool
     ignore_background: bool
+    ignore_label: int | None
+    connect_labels: bool
     num_threads: int | None
 
     def _hold(self, nhood: tuple[tuple[int, ...], ...] | None, options: Options) -> None:

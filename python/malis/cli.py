@@ -1,13 +1,12 @@
-"""The command `malis`: segment, evaluate, curve, demo."""
+"""The command `malis`: segment, evaluate, curve, compare, demo."""
 
 from __future__ import annotations
 
 import enum
 import json
+import math
 import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -15,22 +14,18 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import malis
-from malis import _checks, _io, metrics
+from malis import _checks, _console, _io, metrics
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="From affinities to a segmentation you can trust. Arrays are read from .npy, .npz, .h5:/path, .tif and .zarr.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From affinities to a segmentation you can trust. Arrays are read from .npy, .npz, .h5:/path, .tif and .zarr, "
+    "and from folders of TIFF sections.",
 )
 _INTERRUPTED = 130
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False)
 
 
 # What is known of every threshold, in the order in which it is printed.
@@ -63,6 +58,30 @@ class Score(str, enum.Enum):
     rand_f_score = "rand_f_score"
     adapted_rand_error = "adapted_rand_error"
     variation_of_information = "variation_of_information"
+    cremi_score = "cremi_score"
+    average_precision = "average_precision"
+
+
+class By(str, enum.Enum):
+    """How affinities are segmented where no seeds are given."""
+
+    components = "components"
+    watershed = "watershed"
+
+
+class Ngff(str, enum.Enum):
+    """Versions of OME-Zarr."""
+
+    v05 = "0.5"
+    v04 = "0.4"
+
+
+class Axis(str, enum.Enum):
+    """The axis that a volume is cut along for a picture."""
+
+    z = "z"
+    y = "y"
+    x = "x"
 
 
 Affinities = Annotated[str, typer.Argument(metavar="AFF", help="Affinities, one channel for each offset.")]
@@ -73,11 +92,32 @@ Nhood = Annotated[
 ]
 ChannelAxis = Annotated[
     int | None,
-    typer.Option(help="The axis of the channels.", show_default="as the file says, else the first"),
+    typer.Option(help="The axis of the channels of AFF.", show_default="as the file says, else the first"),
 ]
-Size = Annotated[int, typer.Option(min=0, help="Voxels of the smallest object.")]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LETTERS",
+        help="A letter of tczyx for each axis of the first array, in the order of the file, such as czyx.",
+        show_default="as the file says",
+    ),
+]
+GtAxes = Annotated[
+    str | None,
+    typer.Option(metavar="LETTERS", help="The same for GT, such as zyx.", show_default="as the file says"),
+]
+MinSize = Annotated[int, typer.Option(min=0, metavar="VOXELS", help="Objects of fewer voxels are dropped.")]
+IgnoreLabel = Annotated[
+    int | None, typer.Option(metavar="LABEL", help="Voxels of GT with this label, such as -1, take part in no score.")
+]
+Dice = Annotated[float, typer.Option(min=0, max=1, help="Dice coefficient that a found object exceeds.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone, and JSON if asked for.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was read, and how long each step took.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.", show_default="all")]
+PictureAxis = Annotated[Axis, typer.Option("--axis", help="The axis that a volume is cut along.")]
+Section = Annotated[int | None, typer.Option(help="The section of a volume to draw.", show_default="the middle one")]
 
 
 @app.callback(invoke_without_command=True)
@@ -86,9 +126,15 @@ def _malis(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
-        _out.print(f"malis {malis.__version__}")
+        print(f"malis {malis.__version__}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
+
+
+def _set_up(quiet: bool, verbose: bool, as_json: bool, threads: int | None) -> None:
+    _console.choose(quiet=quiet, verbose=verbose, as_json=as_json)
+    if threads is not None:
+        malis.set_num_threads(threads)
 
 
 @app.command()
@@ -96,35 +142,89 @@ def segment(
     aff: Affinities,
     output: Annotated[str, typer.Option("--output", "-o", metavar="SEG", help="Where to write the labels.")],
     threshold: Annotated[
-        str, typer.Option(metavar="NUMBER|auto", help="Edges of at least so much connect; auto: the best for --gt.")
-    ] = "0.5",
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Edges of at least so much connect; auto: the best for --gt.",
+            show_default="0.5; none for watersheds",
+        ),
+    ] = None,
+    grow: Annotated[
+        float | None,
+        typer.Option(metavar="LOW", help="Let the objects grow along edges of at least LOW, not into each other."),
+    ] = None,
+    by: Annotated[
+        By, typer.Option(help="Connected components, or one basin for each regional maximum.")
+    ] = By.components,
+    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="Labels to start a seeded watershed from.")] = None,
     gt: Annotated[str | None, typer.Option(metavar="GT", help="Labels of the truth, to choose and to score.")] = None,
     score: Annotated[Score, typer.Option(help="What auto optimises.")] = Score.object_score,
-    size: Size = 64,
+    min_size: MinSize = 64,
+    ignore_label: IgnoreLabel = None,
     small: Annotated[Small, typer.Option(help="What becomes of smaller components.")] = Small.drop,
     nhood: Nhood = None,
     channel_axis: ChannelAxis = None,
+    axes: Axes = None,
+    gt_axes: GtAxes = None,
+    ngff: Annotated[
+        Ngff | None, typer.Option(help="The version of OME-Zarr to write.", show_default="that of the store, else 0.5")
+    ] = None,
     force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    threads: Threads = None,
 ) -> None:
-    """Segment affinities into connected components and write the labels."""
-    level = None if threshold == "auto" else _number(threshold)
-    if level is None and gt is None:
+    """Segment affinities and write the labels.
+
+    Connected components by default; with --grow they are seeds that grow along weaker edges; with --seeds every voxel
+    gets the seed that the strongest edges lead to; --by watershed needs no seeds.
+    """
+    _set_up(quiet, verbose, as_json, threads)
+    watershed = by is By.watershed or seeds is not None
+    _check_segmenter(by, seeds, grow, small, threshold)
+    level = None if threshold == "auto" or (threshold is None and watershed) else _number(threshold or "0.5")
+    if threshold == "auto" and gt is None:
         raise ValueError("--threshold auto needs the truth: --gt")
-    _io.check_output(output, force=force, inputs=(aff, *([gt] if gt else [])))
-    with _steps(4) as step:
-        step("reading")
-        affinities, offsets = _read_affinities(aff, nhood, channel_axis)
-        truth = None if gt is None else _io.read_labels(gt)
-        step("choosing the threshold" if level is None else "checking")
-        if truth is not None:
-            _checks.check_volume(affinities, _checks.as_labels(truth, "GT"), "GT", offsets)
-        if level is None:
+    inputs = [place for place in (aff, gt, seeds) if place is not None]
+    version = None if ngff is None else ngff.value
+    _io.check_output(output, force=force, inputs=tuple(inputs), ngff=version)
+    with _console.steps(len(inputs) + 3) as step:
+        step("reading affinities")
+        affinities, offsets, grid = _read_affinities(aff, nhood, channel_axis, axes, step.tick)
+        truth = start = None
+        if gt is not None:
+            step("reading the truth")
+            truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
+            _check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
+        if seeds is not None:
+            step("reading seeds")
+            start = _read_labels(seeds, "SEEDS", None, step.tick)
+            _check_shapes(aff, affinities.shape[1:], seeds, start.shape, "another file")
+        step("choosing the threshold" if threshold == "auto" else "checking")
+        _check_values(affinities, aff, {"--threshold": level, "--grow": grow})
+        values = _checks.as_affinities(affinities, "AFF", integers=True)
+        del affinities
+        if threshold == "auto":
             assert truth is not None
             level = malis.find_threshold(
-                [affinities], [truth], offsets, score=score.value, size_thresh=max(0, size - 1)
+                [values], [truth], offsets, score=score.value, min_size=min_size, ignore_label=ignore_label
             ).threshold
         step("segmenting")
-        seg, sizes = malis.affgraph_to_seg(affinities, offsets, max(0, size - 1), threshold=level, small=small.value)
+        if start is not None:
+            seg, _ = malis.watershed_from_affgraph(values, start, offsets, min_size=min_size)
+            seg = _reached(values, offsets, start, level, seg)
+        elif by is By.watershed:
+            seg, _ = malis.watershed_basins(
+                values, offsets, min_size=min_size, threshold=-math.inf if level is None else level
+            )
+        else:
+            seg, _ = malis.affgraph_to_seg(values, offsets, min_size=min_size, threshold=level, small=small.value)
+            if grow is not None:
+                grown, _ = malis.watershed_from_affgraph(values, seg, offsets, min_size=0)
+                seg = _reached(values, offsets, seg, grow, grown)
+        del values
+        objects = int(np.count_nonzero(np.bincount(seg.ravel())[1:]))
         step("writing")
         provenance = {
             "version": malis.__version__,
@@ -134,39 +234,90 @@ def segment(
             "threshold": level,
             "options": {
                 "threshold": threshold,
+                "grow": grow,
+                "by": by.value,
+                "seeds": seeds,
                 "score": score.value,
-                "size": size,
+                "min_size": min_size,
+                "ignore_label": ignore_label,
                 "small": small.value,
                 "nhood": offsets.tolist(),
                 "channel_axis": channel_axis,
+                "axes": axes,
             },
         }
-        _io.write_labels(output, seg, provenance, force=force)
-    _out.print(f"{output}: {len(sizes) - 1} objects, threshold {level:.6g}")
-    if truth is not None:
-        _print_scores(_scores(seg, truth, size, 0.7), as_json=False)
+        _io.write_labels(output, seg, provenance, force=force, grid=grid, ngff=version, tick=step.tick)
+    scores = None if truth is None else _scores(seg, truth, min_size, 0.7, ignore_label)
+    _console.say(f"{output}: {objects} objects" + ("" if level is None else f", threshold {level:.6g}"))
+    _print_scores(scores, {"output": output, "objects": objects, "threshold": level})
+
+
+def _check_segmenter(by: By, seeds: str | None, grow: float | None, small: Small, threshold: str | None) -> None:
+    """Raise where options do not go together."""
+    if seeds is not None and by is By.watershed:
+        raise ValueError("--seeds starts a seeded watershed, --by watershed one without seeds: give one of them")
+    if (seeds is not None or by is By.watershed) and threshold == "auto":
+        raise ValueError("--threshold auto chooses for connected components: leave out --seeds and --by watershed")
+    if (seeds is not None or by is By.watershed) and small is Small.merge:
+        raise ValueError("--small merge joins connected components: leave out --seeds and --by watershed")
+    if grow is not None and (seeds is not None or by is By.watershed):
+        raise ValueError("--grow lets connected components grow: leave out --seeds and --by watershed")
+    if grow is not None and small is Small.merge:
+        raise ValueError("--grow starts from components that are large enough: leave out --small merge")
+    if grow is not None and threshold not in (None, "auto") and grow > _number(str(threshold)):
+        raise ValueError(f"--grow must be at most the threshold {threshold}, got {grow}")
+
+
+def _reached(
+    affinities: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    seeds: npt.NDArray[Any],
+    low: float | None,
+    seg: npt.NDArray[Any],
+) -> npt.NDArray[Any]:
+    """Keep of a watershed what edges of at least `low` connect to its seeds.
+
+    Stronger edges come first, so that no weaker one decides which seed a voxel gets that a stronger one reaches.
+    """
+    if low is None:
+        return seg
+    reach, sizes = malis.affgraph_to_seg(affinities, offsets, min_size=0, threshold=low)
+    reached = np.zeros(len(sizes), bool)
+    reached[reach[seeds > 0]] = True
+    seg[~reached[reach]] = 0
+    return seg
 
 
 @app.command()
 def evaluate(
     seg: Annotated[str, typer.Argument(metavar="SEG", help="Labels to score; 0 is background.")],
     gt: Truth,
-    size: Size = 64,
-    dice: Annotated[float, typer.Option(min=0, max=1, help="Dice coefficient that a found object exceeds.")] = 0.7,
+    min_size: MinSize = 64,
+    dice: Dice = 0.7,
+    ignore_label: IgnoreLabel = None,
+    axes: Axes = None,
+    gt_axes: GtAxes = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    threads: Threads = None,
 ) -> None:
     """Score labels against the truth.
 
     Unlabelled voxels of SEG are segments of one voxel for the Rand scores, as in
     SNEMI3D, and a single segment for the adapted Rand error and the variation
-    of information, as in scikit-image.
+    of information, as in scikit-image. Scores of nothing are undefined.
     """
-    with _steps(2) as step:
-        step("reading")
-        pred, truth = _io.read_labels(seg), _io.read_labels(gt)
+    _set_up(quiet, verbose, as_json, threads)
+    with _console.steps(3) as step:
+        step("reading SEG")
+        pred = _read_labels(seg, "SEG", axes, step.tick)
+        step("reading GT")
+        truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
+        _check_shapes(seg, pred.shape, gt, truth.shape, "--axes or --gt-axes")
         step("scoring")
-        scores = _scores(pred, truth, size, dice)
-    _print_scores(scores, as_json)
+        scores = _scores(pred, truth, min_size, dice, ignore_label)
+    _print_scores(scores)
 
 
 @app.command()
@@ -177,34 +328,103 @@ def curve(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="NPZ", help="Write every threshold with its scores.")
     ] = None,
+    ignore_label: IgnoreLabel = None,
     nhood: Nhood = None,
     channel_axis: ChannelAxis = None,
-    as_json: AsJson = False,
+    axes: Axes = None,
+    gt_axes: GtAxes = None,
     force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    threads: Threads = None,
 ) -> None:
     """Score the segmentation at every threshold and print the best one by the F-score of pairs."""
+    _set_up(quiet, verbose, as_json, threads)
     _check_file(plot, ("png", "pdf", "svg"), force)
     _check_file(output, ("npz",), force)
-    with _steps(3) as step:
-        step("reading")
-        affinities, offsets = _read_affinities(aff, nhood, channel_axis)
-        truth = _io.read_labels(gt)
+    with _console.steps(4) as step:
+        step("reading affinities")
+        affinities, offsets, _ = _read_affinities(aff, nhood, channel_axis, axes, step.tick)
+        step("reading the truth")
+        truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
+        _check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
+        _check_values(affinities, aff, {})
         step("scoring every threshold")
-        result = malis.rand_curve(affinities, truth, offsets)
+        result = malis.rand_curve(affinities, truth, offsets, ignore_label=ignore_label)
         if len(result.thresholds) == 0:
             raise ValueError(f"{aff} has no edge between two voxels")
+        if result.foreground == 0:
+            raise ValueError(f"{gt} has no object, so that there is nothing to score")
         step("writing")
         if output is not None:
             arrays: dict[str, Any] = {name: getattr(result, name) for name in _CURVE}
             with _io.replacing(output, force=force) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
         if plot is not None:
-            axes = _pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
-            malis.plot.rand_curve(result, axes)
-            _save(axes.figure, plot, force)
+            axis = _pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
+            malis.plot.rand_curve(result, axis)
+            _save(axis.figure, plot, force)
     at = int(np.argmax(result.f_score))
     best = {name: getattr(result, name)[at].item() for name in _CURVE}
-    _print_scores({"threshold": best.pop("thresholds"), **best}, as_json)
+    _print_scores({"threshold": best.pop("thresholds"), **best})
+
+
+@app.command()
+def compare(
+    places: Annotated[
+        list[str],
+        typer.Argument(metavar="SEG... GT", help="Labels of one or more segmentations, and last those of the truth."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The picture.")] = Path(
+        "malis_compare.png"
+    ),
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Grey values to draw over.")] = None,
+    axis: PictureAxis = Axis.z,
+    section: Section = None,
+    min_size: MinSize = 64,
+    dice: Dice = 0.7,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    threads: Threads = None,
+) -> None:
+    """Draw segmentations side by side, with where they split and merge objects of the truth, and print their scores."""
+    _set_up(quiet, verbose, as_json, threads)
+    if len(places) < 2:
+        raise ValueError(f"compare takes at least one segmentation and the truth, got {' '.join(places)} alone")
+    _check_file(output, ("png", "pdf", "svg"), force)
+    *segs, gt = places
+    with _console.steps(3) as step:
+        step("reading")
+        truth = _io.read_labels(gt, tick=step.tick)
+        target = _checks.as_labels(truth.array, f"GT ({gt})")
+        grey = None
+        if image is not None:
+            grey = _io.read_image(image).array
+            _check_shapes(image, grey.shape, gt, target.shape, "another file")
+        preds = []
+        for place in segs:
+            preds.append(_read_labels(place, "SEG", None, step.tick))
+            _check_shapes(place, preds[-1].shape, gt, target.shape, "another file")
+        step("scoring")
+        scores = {place: _scores(pred, target, min_size, dice) for place, pred in zip(segs, preds, strict=True)}
+        step("drawing")
+        plt = _pyplot()
+        malis.plot.comparison(
+            target,
+            dict(zip(segs, preds, strict=True)),
+            image=grey,
+            axis=axis.value,
+            section=section,
+            voxel_size=truth.grid.scale,
+            unit=truth.grid.short_unit,
+        )
+        _save(plt.gcf(), output, force)
+    _console.show_table(scores)
+    _console.say(f"picture: {output}")
+    _console.show_json({"picture": str(output), "scores": scores})
 
 
 @app.command()
@@ -214,13 +434,18 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other cells.")] = 0,
     force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    threads: Threads = None,
 ) -> None:
     """Draw cells and noisy affinities, choose the threshold, segment, score, and save a picture; a few seconds."""
+    _set_up(quiet, verbose, as_json, threads)
     _check_file(output, ("png", "pdf", "svg"), force)
     from malis.synthetic import synthetic_affinities, synthetic_image
 
-    nhood, size = malis.mknhood2d(1), 64
-    with _steps(5) as step:
+    nhood, min_size = malis.mknhood2d(1), 64
+    with _console.steps(5) as step:
         step("drawing cells")
         drawn = [synthetic_image(2 * seed + i) for i in range(2)]
         (_, other), (image, truth) = drawn
@@ -228,53 +453,52 @@ def demo(
         step("scoring every threshold")
         result = malis.rand_curve(affs[0], other, nhood)
         step("choosing the threshold")
-        found = malis.find_threshold(affs[:1], [other], nhood, size_thresh=size - 1)
+        found = malis.find_threshold(affs[:1], [other], nhood, min_size=min_size)
         step("segmenting")
-        seg, _ = malis.affgraph_to_seg(affs[1], nhood, size - 1, threshold=found.threshold)
+        seg, _ = malis.affgraph_to_seg(affs[1], nhood, min_size=min_size, threshold=found.threshold)
         step("drawing")
         figure, axes = _pyplot().subplots(2, 3, figsize=(12, 8.9), layout="constrained")
         malis.plot.labels(truth, axes[0, 0], image=image[0]).set_title("image and truth", fontsize="medium")
         malis.plot.affinities(affs[1], nhood, axes[0, 1])
         malis.plot.deciding_edges(malis.pairs(affs[1], truth, nhood), nhood, axes[0, 2], image=image[0])
-        malis.plot.rand_curve(result, axes[1, 0], threshold=found.threshold)
+        malis.plot.rand_curve(result, axes[1, 0], threshold=found.threshold, chosen_by="object score")
         malis.plot.labels(seg, axes[1, 1])
         malis.plot.errors(truth, seg, axes[1, 2])
         _save(figure, output, force)
-    _out.print(f"threshold {found.threshold:.3f}: object score {found.score:.3f} on the image it was chosen on")
-    _print_scores(_scores(seg, truth, size, 0.7), as_json=False)
-    _out.print(f"picture: {output}")
+    _console.say(f"threshold {found.threshold:.3f}: object score {found.score:.3f} on the image it was chosen on")
+    _print_scores(
+        _scores(seg, truth, min_size, 0.7),
+        {"threshold": found.threshold, "score_where_chosen": found.score, "picture": str(output)},
+    )
+    _console.say(f"picture: {output}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. Bad input gives 2 and one line."""
     # An interrupted run takes its temporary files along: SIGTERM ends it as Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before, threads = signal.signal(signal.SIGTERM, _interrupt), malis.get_num_threads()
     try:
         status = app(args=None if argv is None else list(argv), prog_name="malis", standalone_mode=False)
         if status == _INTERRUPTED:  # what newer versions of Typer make of Ctrl-C, older ones raise Abort
             raise KeyboardInterrupt
         return 0
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", _INTERRUPTED)
+        return _console.fail("interrupted", _INTERRUPTED)
     except MemoryError as error:
-        return _fail(f"not enough memory: {error}", 2)
+        return _console.fail(f"not enough memory: {error}", 2)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        return _fail(str(error), 2)
+        return _console.fail(str(error), 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # an error of the command line, as Typer and Click raise it
             raise
-        return _fail(error.format_message(), 2)
+        return _console.fail(error.format_message(), 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+        malis.set_num_threads(threads)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"malis: {' '.join(message.split())}", file=sys.stderr)
-    return status
 
 
 def _number(text: str) -> float:
@@ -284,43 +508,126 @@ def _number(text: str) -> float:
         raise ValueError(f"--threshold must be a number or auto, got {text!r}") from None
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading, with messages that name the file
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 def _read_affinities(
-    text: str, nhood: str | None, channel_axis: int | None
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Read affinities and the offsets of their channels, and check that they go together."""
-    affinities = _checks.as_affinities(_io.read_affinities(text, channel_axis), "AFF", integers=True)
+    text: str, nhood: str | None, channel_axis: int | None, axes: str | None, tick: Callable[[float], None]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], _io.Grid]:
+    """Read affinities, the offsets of their channels, and the voxel size; check that they go together."""
+    affinities, grid = _io.read_affinities(text, channel_axis, axes, tick)
+    if affinities.dtype.kind not in "fiub":
+        raise TypeError(f"AFF must have dtype uint8 or float, got {_checks.describe(affinities)} in {text}")
+    if affinities.size == 0:
+        raise ValueError(f"AFF must not be empty, got {_checks.describe(affinities)} in {text}")
+    _console.detail(_description(text, affinities, grid, axes))
     ndim = affinities.ndim - 1
+    where = f"got {_checks.describe(affinities)} in {text}: --channel-axis says which axis the channels are"
     if nhood is None:
         if not 1 <= ndim <= 3 or len(affinities) != ndim:
             raise ValueError(
-                f"AFF must have one channel for each of 1 to 3 spatial axes, or --nhood must give its offsets; "
-                f"got {_checks.describe(affinities)}"
+                f"AFF must have one channel for each of 1 to 3 spatial axes, or --nhood must give its offsets; {where}"
             )
-        return affinities, _checks.as_nhood(-np.eye(ndim, dtype=np.int64))
+        return affinities, _checks.as_nhood(-np.eye(ndim, dtype=np.int64)), grid
     try:
         offsets = _checks.as_nhood(json.loads(nhood))
     except (json.JSONDecodeError, ValueError, TypeError) as error:
         raise ValueError(f"--nhood must be a list of offsets such as [[-1,0],[0,-1]], got {nhood!r}: {error}") from None
-    _checks.check_channels(affinities, offsets)
-    return affinities, offsets
+    if ndim != offsets.shape[1] or len(affinities) != len(offsets):
+        raise ValueError(
+            f"AFF must have one channel for each of the {len(offsets)} offsets of --nhood and {offsets.shape[1]} "
+            f"spatial axes, {where}"
+        )
+    return affinities, offsets, grid
 
 
-def _scores(seg: npt.NDArray[Any], truth: npt.NDArray[Any], size: int, dice: float) -> dict[str, float]:
-    table = metrics.contingency_table(truth, seg)
-    scores: dict[str, float] = metrics.evaluate(min_size=size, dice_threshold=dice, table=table)._asdict()
-    scores["adapted_rand_error"] = metrics.adapted_rand_error(table=table)
-    voi = metrics.variation_of_information(table=table)
-    return {**scores, "voi_split": voi.split, "voi_merge": voi.merge}
+def _read_labels(
+    text: str, name: str, axes: str | None, tick: Callable[[float], None], ignore_label: int | None = None
+) -> npt.NDArray[Any]:
+    """Read labels and check them; what is to be ignored keeps its label, which may be negative."""
+    volume = _io.read_labels(text, axes, tick)
+    _console.detail(_description(text, volume.array, volume.grid, axes))
+    labels, ignored = _checks.as_truth(volume.array, f"{name} ({text})", ignore_label)
+    return labels if ignored is None else volume.array
 
 
-def _print_scores(scores: dict[str, float], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(scores))
-        return
-    table = Table("score", "value", box=None, pad_edge=False, show_header=False)
-    for name, value in scores.items():
-        table.add_row(name.replace("_", " "), str(value) if isinstance(value, int) else f"{value:.4f}")
-    _out.print(table)
+def _description(text: str, array: npt.NDArray[Any], grid: _io.Grid, axes: str | None) -> str:
+    size = "" if grid.scale is None else f", voxels of {' x '.join(f'{s:g}' for s in grid.scale)} {grid.short_unit}"
+    return f"{text}: shape {array.shape}, {array.dtype}{size}{'' if axes is None else f', axes {axes}'}"
+
+
+def _check_shapes(text: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...], remedy: str) -> None:
+    if shape != other_shape:
+        raise ValueError(
+            f"{text} and {other} must have one spatial shape, got {shape} and {other_shape}: {remedy} may tell which "
+            "axis is which"
+            if "axes" in remedy
+            else f"{text} and {other} must have one spatial shape, got {shape} and {other_shape}"
+        )
+
+
+def _check_values(affinities: npt.NDArray[Any], text: str, thresholds: dict[str, float | None]) -> None:
+    """Raise for NaN, saying where; warn of thresholds that no affinity, or every one, reaches."""
+    lowest, highest = float(affinities.min()), float(affinities.max())
+    if math.isnan(lowest):
+        for k, channel in enumerate(affinities):
+            missing = np.isnan(channel)
+            if missing.any():
+                at = [int(i) for i in np.unravel_index(int(missing.argmax()), channel.shape)]
+                raise ValueError(f"{text} must hold numbers, got NaN in channel {k} at voxel {at}")
+    scaled = affinities.dtype == np.uint8
+    if scaled:
+        lowest, highest = lowest / 255, highest / 255
+    _console.detail(f"{text}: affinities from {lowest:.4g} to {highest:.4g}")
+    for name, value in thresholds.items():
+        if value is not None and not lowest < value <= highest:
+            every = "connects every edge" if value <= lowest else "connects no edge"
+            _console.warn(
+                f"{name} {value:g} {every}: the affinities of {text} lie between {lowest:.4g} and {highest:.4g}"
+                + (", bytes of 0 to 255 read as 0 to 1" if scaled else "")
+            )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scores and pictures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _scores(
+    seg: npt.NDArray[Any], truth: npt.NDArray[Any], min_size: int, dice: float, ignore_label: int | None = None
+) -> dict[str, float]:
+    """Count objects and compute all scores; warn of those that are undefined."""
+    table = metrics.contingency_table(truth, seg, ignore_label=ignore_label)
+    matches = metrics.match_objects(table=table, min_size=min_size)
+    scores: dict[str, float] = {
+        "true_objects": matches.n_true,
+        "predicted_objects": matches.n_predicted,
+        "found_objects": int(np.count_nonzero(matches.found(dice))),
+        "too_small_true_objects": matches.n_true_small,
+        "too_small_predicted_objects": matches.n_predicted_small,
+        **metrics.evaluate(min_size=min_size, dice_threshold=dice, table=table)._asdict(),
+        "average_precision": metrics.average_precision(min_size=min_size, table=table).mean,
+        "adapted_rand_error": metrics.adapted_rand_error(table=table),
+    }
+    cremi = metrics.cremi_score(table=table)
+    scores.update(voi_split=cremi.voi_split, voi_merge=cremi.voi_merge, cremi_score=cremi.score)
+    if matches.n_true == matches.n_predicted == 0:
+        _console.warn(
+            f"no object of at least {min_size} voxels on either side: the scores of objects are undefined "
+            f"({matches.n_true_small} true and {matches.n_predicted_small} predicted ones are smaller)"
+        )
+    if math.isnan(cremi.score):
+        _console.warn("the truth has no object: the scores of pairs and voxels are undefined")
+    return scores
+
+
+def _print_scores(scores: dict[str, float] | None, beside: dict[str, Any] | None = None) -> None:
+    """Print scores as a table, or, with what else there is to say, as JSON."""
+    if scores is not None:
+        _console.show_table({"value": scores})
+    _console.show_json({**(beside or {}), **(scores or {})})
 
 
 def _check_file(path: Path | None, suffixes: tuple[str, ...], force: bool) -> None:
@@ -328,6 +635,7 @@ def _check_file(path: Path | None, suffixes: tuple[str, ...], force: bool) -> No
         return
     if path.suffix.lower().lstrip(".") not in suffixes:
         raise ValueError(f"{path} must end in {' or '.join('.' + suffix for suffix in suffixes)}")
+    _io.check_link(path, force=force)
     _io.check_file(path, force=force)
 
 
@@ -346,25 +654,3 @@ def _save(figure: Any, path: Path, force: bool) -> None:
     with _io.replacing(path, force=force) as temporary:
         figure.savefig(temporary, dpi=100)
     _pyplot().close(figure)
-
-
-@contextmanager
-def _steps(total: int) -> Iterator[Any]:
-    """Show a bar that advances from step to step; only where somebody watches."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        done = 0
-
-        def step(description: str) -> None:
-            nonlocal done
-            progress.update(task, description=description, completed=done)
-            done += 1
-
-        yield step

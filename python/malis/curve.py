@@ -152,12 +152,17 @@ def _ratio(part: _Scores, whole: _Scores | float) -> _Scores:
 
 
 def rand_curve(
-    aff: npt.ArrayLike, seg: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threads: int | None = None
+    aff: npt.ArrayLike,
+    seg: npt.ArrayLike,
+    nhood: npt.ArrayLike,
+    *,
+    ignore_label: int | None = None,
+    num_threads: int | None = None,
 ) -> RandCurve:
     """Score the segmentation at every threshold, exactly and in one pass, and find the best one.
 
     Entry ``i`` describes the connected components of the edges with ``aff >= thresholds[i]``, in which every voxel is
-    in a component: one that no edge connects is a component of its own (``affgraph_to_seg`` with ``size_thresh=0``).
+    in a component: one that no edge connects is a component of its own (``affgraph_to_seg`` with ``min_size=1``).
     Compared are unordered pairs of two different foreground voxels of the truth: a pair is *positive* when both lie in
     one component, and *true* when they belong to one object [1]_. With ``tp`` and ``fp`` positive pairs that are true
     and false, ``p`` pairs that are true, and ``n`` foreground voxels::
@@ -183,6 +188,9 @@ def rand_curve(
         pair.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, count in no pair. As background they connect what they lie
+        between.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -231,7 +239,7 @@ def rand_curve(
     0.6
     """
     offsets = _checks.as_nhood(nhood)
-    labels = _checks.as_labels(seg, "seg")
+    labels, _ = _checks.as_truth(seg, "seg", ignore_label)
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_volume(affinities, labels, "seg", offsets)
     curve = _core.rand_curve(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))

@@ -166,7 +166,9 @@ def malis_loss(
     Raises
     ------
     ValueError
-        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range.
+        For shapes that do not go together, empty arrays, NaN, negative or fractional labels, options out of range;
+        for affinities beyond 0 and 1 where their cross entropy is asked for, and for infinite ones that decide pairs
+        wrongly: the loss and its gradient are finite.
     TypeError
         For dtypes and options of another type.
 
@@ -231,8 +233,10 @@ def batch_loss(
     channels faster than any of the frameworks. `scale` multiplies the gradient, not the losses.
     """
     checked = Options.of(options)
-    affinities = _checks.as_affinities(aff, "aff")
-    labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
+    affinities, labels = (
+        _checks.as_affinities(aff, "aff"),
+        _checks.as_labels(seg, "seg", checked.num_threads, for_core=True),
+    )
     edges = _checks.as_mask(edge_mask, "edge_mask", affinities.shape)
     unlabelled = _checks.as_mask(unlabelled_mask, "unlabelled_mask", labels.shape)
     offsets = _checks.as_nhood(nhood)
@@ -282,6 +286,10 @@ def _as_node_lists(node1: npt.ArrayLike, node2: npt.ArrayLike) -> tuple[_checks.
 
 def _check_ends(nodes: _checks.Array, name: str, count: int) -> None:
     """Check that nodes are below `count`, or mark a missing end."""
+    # As signed numbers a missing end is -1 in any dtype. Two reductions are enough to say that nothing is wrong.
+    signed = nodes.view(f"i{nodes.dtype.itemsize}")
+    if signed.min() >= -1 and signed.max() < count:
+        return
     missing: Any = np.iinfo(nodes.dtype).max if nodes.dtype.kind == "u" else -1
     wrong = (nodes != missing) & ((nodes >= count) | (nodes < 0))
     if np.any(wrong):
@@ -344,7 +352,7 @@ def edge_pairs(
     checked = of_pairs(options)
     first, second = _as_node_lists(node1, node2)
     shape = np.asarray(node1).shape
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", for_core=True)
     if np.asarray(weights).shape != shape:
         raise ValueError(f"weights must have the shape of node1, {shape}, got {_checks.describe(np.asarray(weights))}")
     mask = _checks.as_mask(edge_mask, "edge_mask", shape)

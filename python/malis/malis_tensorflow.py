@@ -334,4 +334,8 @@ def _evaluate(
 def _reduced(losses: Any, reduction: str) -> Any:
     if reduction == "none":
         return losses
-    return tf.reduce_mean(losses) if reduction == "mean" else tf.reduce_sum(losses)
+    total = tf.reduce_sum(losses)
+    if reduction == "sum":
+        return total
+    # The mean over no samples, which a replica may get for the last batch, is 0 and not NaN.
+    return tf.math.divide_no_nan(total, tf.cast(tf.size(losses), total.dtype))

@@ -13,8 +13,9 @@ from malis import _checks, _core
 def affgraph_to_seg(
     aff: npt.ArrayLike,
     nhood: npt.ArrayLike,
-    size_thresh: int = 1,
+    size_thresh: int | None = None,
     *,
+    min_size: int | None = None,
     threshold: float | None = None,
     small: Literal["drop", "merge"] = "drop",
     num_threads: int | None = None,
@@ -28,7 +29,9 @@ def affgraph_to_seg(
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     size_thresh : int, optional
-        Components of at most so many voxels are small.
+        Components of at most so many voxels are small; the name and meaning of the older packages.
+    min_size : int, optional
+        In place of `size_thresh`: components of fewer voxels are small. By default 2, which is ``size_thresh=1``.
     threshold : float, optional
         Edges with ``aff >= threshold`` connect. By default those with ``abs(aff) > 1e-5`` do, which suits affinity
         graphs of zeros and ones.
@@ -84,7 +87,7 @@ def affgraph_to_seg(
         affinities,
         offsets,
         threshold=None if threshold is None else _checks.as_threshold(threshold, "threshold"),
-        size_thresh=_checks.as_size(size_thresh, "size_thresh"),
+        size_thresh=_checks.as_size_thresh(min_size, size_thresh),
         merge_small=_checks.as_choice(small, "small", ("drop", "merge")) == "merge",
         num_threads=_checks.as_threads(num_threads),
     )
@@ -94,8 +97,8 @@ def affgraph_to_seg(
 def watershed_basins(
     aff: npt.ArrayLike,
     nhood: npt.ArrayLike,
-    size_thresh: int = 1,
     *,
+    min_size: int = 2,
     threshold: float = -np.inf,
     num_threads: int | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -113,8 +116,8 @@ def watershed_basins(
         Affinities; bool and integers are taken as well.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
-    size_thresh : int, optional
-        Basins of at most so many voxels become background.
+    min_size : int, optional
+        Basins of fewer voxels become background.
     threshold : float, optional
         Edges of a lower affinity do not exist: voxels that no stronger edge reaches are background. For the upper
         threshold of [2]_, above which all edges connect, pass ``np.minimum(aff, high)``.
@@ -157,7 +160,7 @@ def watershed_basins(
         affinities,
         offsets,
         threshold=_checks.as_threshold(threshold, "threshold"),
-        size_thresh=_checks.as_size(size_thresh, "size_thresh"),
+        size_thresh=_checks.as_size_thresh(min_size),
         num_threads=_checks.as_threads(num_threads),
     )
 
@@ -170,8 +173,9 @@ def watershed_from_affgraph(
     aff: npt.ArrayLike,
     seeds: npt.ArrayLike,
     nhood: npt.ArrayLike,
-    size_thresh: int = 1,
+    size_thresh: int | None = None,
     *,
+    min_size: int | None = None,
     num_threads: int | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Segment an affinity graph by the seeded maximin watershed.
@@ -188,7 +192,9 @@ def watershed_from_affgraph(
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     size_thresh : int, optional
-        Labels of at most so many voxels become background.
+        Labels of at most so many voxels become background; the name and meaning of the older packages.
+    min_size : int, optional
+        In place of `size_thresh`: labels of fewer voxels become background. By default 2, which is ``size_thresh=1``.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -224,7 +230,7 @@ def watershed_from_affgraph(
     labels = _checks.as_labels(seeds, "seeds")
     affinities = _checks.as_affinities(aff, "aff", integers=True)
     _checks.check_volume(affinities, labels, "seeds", offsets)
-    smallest = _checks.as_integer(size_thresh, "size_thresh", 0)
+    largest_small = _checks.as_size_thresh(min_size, size_thresh)
     if labels.max() > _LARGEST_SEED:
         raise ValueError(
             f"seeds must hold labels of at most 2**27, got {labels.max()}: number them anew, for example with "
@@ -232,7 +238,7 @@ def watershed_from_affgraph(
         )
     seg = _core.watershed(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     sizes = np.bincount(seg.ravel().astype(np.int64, copy=False), minlength=int(labels.max()) + 1)
-    small = sizes <= smallest
+    small = sizes <= largest_small
     small[0] = False
     if np.any(small & (sizes > 0)):
         seg[small[seg]] = 0

@@ -116,7 +116,7 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32]
     image = picture.astype(np.float32)[np.newaxis]
     image = (image - image.mean()) / image.std()
     # What the distortion cut in two are two objects: pairs of pixels that no path joins teach nothing.
-    parts, _ = affgraph_to_seg(seg_to_affgraph(labels, nhood), nhood, size_thresh=0)
+    parts, _ = affgraph_to_seg(seg_to_affgraph(labels, nhood), nhood, min_size=1)
     _, parts = np.unique(np.where(labels > 0, parts, 0), return_inverse=True)
     return image, parts.reshape(labels.shape).astype(np.int32)
 
@@ -186,4 +186,4 @@ def _import_scipy() -> tuple[Any, Any]:
     try:
         return importlib.import_module("scipy.ndimage"), importlib.import_module("scipy.spatial")
     except ImportError as error:
-        raise ImportError("malis.synthetic needs SciPy: pip install 'malis-loss[synthetic]'") from error
+        raise ImportError("malis.synthetic needs SciPy: pip install scipy") from error

@@ -11,7 +11,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        1 to 65536. Results do not depend on it.
+        1 to 65536. Results do not depend on it. More threads than cores are never started, nor more than have work.
 
     Raises
     ------
@@ -34,7 +34,8 @@ def get_num_threads() -> int:
     Returns
     -------
     int
-        As many as the machine offers, or what `set_num_threads` was given.
+        What `set_num_threads` was given; before that as many as there are cores that the process may use, by its CPU
+        affinity and the CPU limit of its container, but no more than the environment variable OMP_NUM_THREADS says.
 
     Examples
     --------

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, metrics
+from malis._growing import GrowingComponents, GrowingCounts
 from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
 
-Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
+# Of the truth, labels or skeletons, and the predicted labels.
+Score = Callable[[Any, npt.NDArray[Any]], float]
 
-# Of every score by name: how to compute it, and whether larger is better.
-_SCORES: dict[str, tuple[Score, bool]] = {
-    "object_score": (metrics.object_score, True),
-    "object_recall": (metrics.object_recall, True),
-    "rand_f_score": (lambda true, pred: metrics.rand_scores(true, pred).f_score, True),
-    "adapted_rand_error": (metrics.adapted_rand_error, False),
-    "variation_of_information": (lambda true, pred: sum(metrics.variation_of_information(true, pred)), False),
+_TableScore = Callable[[metrics.ContingencyTable, int], float]
+
+# Of every score by name: how to compute it from a table and the least number of voxels of an object, and whether larger
+# is better.
+_SCORES: dict[str, tuple[_TableScore, bool]] = {
+    "object_score": (lambda table, min_size: metrics.object_score(table=table, min_size=min_size), True),
+    "object_recall": (lambda table, min_size: metrics.object_recall(table=table, min_size=min_size), True),
+    "rand_f_score": (lambda table, _: metrics.rand_scores(table=table).f_score, True),
+    "adapted_rand_error": (lambda table, _: metrics.adapted_rand_error(table=table), False),
+    "variation_of_information": (lambda table, _: sum(metrics.variation_of_information(table=table)), False),
+    "cremi_score": (lambda table, _: metrics.cremi_score(table=table).score, False),
+    "average_precision": (lambda table, size: metrics.average_precision(table=table, min_size=size).mean, True),
 }
+# The scores of true skeletons; larger is better.
+_SKELETON_SCORES = ("erl", "nerl")
 _CANDIDATES = 100
 _FEWEST = 10
 # Voxels of the segmentations that are in memory at a time.
@@ -33,21 +43,22 @@ class BestThreshold(NamedTuple):
     threshold: float
     """The best threshold."""
     score: float
-    """Its mean score over the images."""
+    """Its mean score over the images in which it is defined."""
     thresholds: npt.NDArray[np.float64]
     """The thresholds tried, decreasing, shape ``(n,)``."""
     scores: npt.NDArray[np.float64]
-    """The score of every threshold and every image, shape ``(n, images)``."""
+    """The score of every threshold and every image, shape ``(n, images)``; NaN where it is not defined."""
 
 
 def find_threshold(
     preds: Sequence[npt.ArrayLike],
-    gts: Sequence[npt.ArrayLike],
+    gts: Sequence[npt.ArrayLike | metrics.Skeletons],
     nhood: npt.ArrayLike,
     *,
     score: str | Score = "object_score",
     thresholds: Sequence[float] | npt.NDArray[Any] | None = None,
-    size_thresh: int = 1,
+    min_size: int = 64,
+    ignore_label: int | None = None,
     num_threads: int | None = None,
 ) -> BestThreshold:
     """Find the threshold of the affinities that gives the best mean score over several images.
@@ -60,19 +71,24 @@ def find_threshold(
     preds : sequence of array_like, each of shape (K, *shape)
         Affinities, one array per image; shapes may differ from image to image.
     gts : sequence of array_like of int, each of shape `shape`
-        Labels of the truth, one array per image; 0 is background.
+        Labels of the truth, one array per image; 0 is background. Or `metrics.Skeletons`, one for each image.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     score : str or callable, optional
-        What to optimise: ``"object_score"``, ``"object_recall"`` (both with their default `min_size` and
-        `dice_threshold`), ``"rand_f_score"``, ``"adapted_rand_error"`` or ``"variation_of_information"`` (split plus
-        merge); the last two are errors and are minimised. Or a function of the true and the predicted labels, of which
-        larger values are better.
+        What to optimise: ``"object_score"``, ``"object_recall"`` (both with `min_size` and their default
+        `dice_threshold`), ``"average_precision"`` (its mean over the overlaps, with `min_size`), ``"rand_f_score"``,
+        ``"adapted_rand_error"``, ``"variation_of_information"`` (split plus merge) or ``"cremi_score"``; the last three
+        are errors and are minimised. For skeletons ``"nerl"`` or ``"erl"``, with a `merge_threshold` of 0. Or a
+        function of the truth and the predicted labels, of which larger values are better.
     thresholds : array_like of float, optional
         The thresholds to try; edges with affinities of at least the threshold connect. By default up to 100 that the
         predictions suggest, between the highest and the lowest affinity at which large components join.
-    size_thresh : int, optional
-        Components of at most so many voxels become background.
+    min_size : int, default 64
+        Objects of fewer voxels are dropped: components become background, and the scores of objects leave out both true
+        and predicted ones. Segment with the same `min_size` afterwards.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score. A function of the caller gets the
+        truth as it is.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -80,13 +96,14 @@ def find_threshold(
     -------
     BestThreshold
         ``threshold, score, thresholds, scores``. Where several thresholds are equally good it is the middle one, of two
-        the higher one.
+        the higher one. Images in which the score is not defined at a threshold, such as the object score without an
+        object on either side, take no part in its mean.
 
     Raises
     ------
     ValueError
         For lists that are empty or of different lengths, arrays that do not go together, thresholds that are no finite
-        numbers, scores that are not finite, an unknown `score`.
+        numbers, scores of the caller that are not finite, an unknown `score`, or a score that no threshold defines.
     TypeError
         For dtypes and options of another type.
 
@@ -98,7 +115,7 @@ def find_threshold(
     --------
     >>> import malis
     >>> preds, gts = [[[0, 0.9, 0.6, 0.2, 0.8]]], [[1, 1, 1, 2, 2]]
-    >>> found = malis.find_threshold(preds, gts, [[-1]], score="rand_f_score", thresholds=[0.1, 0.5, 0.7])
+    >>> found = malis.find_threshold(preds, gts, [[-1]], score="rand_f_score", thresholds=[0.1, 0.5, 0.7], min_size=1)
     >>> found.threshold, found.score
     (0.5, 1.0)
     """
@@ -110,53 +127,132 @@ def find_threshold(
         raise ValueError(
             f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
         )
-    if callable(score):
-        function, sign = score, 1.0
-    else:
-        function, larger_is_better = _SCORES[_checks.as_choice(score, "score", tuple(_SCORES))]
-        sign = 1.0 if larger_is_better else -1.0
-    smallest = _checks.as_size(size_thresh, "size_thresh")
+    chosen_score = None if callable(score) else _checks.as_choice(score, "score", (*_SCORES, *_SKELETON_SCORES))
+    smallest = _checks.as_size(min_size, "min_size")
     offsets = _checks.as_nhood(nhood)
-    truths = [_checks.as_labels(gt, f"gts[{i}]") for i, gt in enumerate(gts)]
-    trees = []
-    for i, (pred, truth) in enumerate(zip(preds, truths, strict=True)):
+    trees, n_objects = [], []
+    for i, (pred, gt) in enumerate(zip(preds, gts, strict=True)):
         affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
-        _checks.check_volume(affinities, truth, f"gts[{i}]", offsets)
+        n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
         trees.append(maximum_spanning_tree(affinities, offsets, num_threads=num_threads))
-    levels = _candidates(trees, truths) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
+    levels = _candidates(trees, n_objects) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
     levels = np.unique(levels)[::-1]
 
     scores = np.empty((len(levels), len(trees)))
-    for column, (tree, truth) in enumerate(zip(trees, truths, strict=True)):
-        step = max(1, _VOXELS_AT_ONCE // truth.size)
-        for first in range(0, len(levels), step):
-            for row, (seg, _) in enumerate(
-                segment_tree(tree, levels[first : first + step], smallest, num_threads=num_threads), start=first
-            ):
-                scores[row, column] = _checks.as_real(function(truth, seg), "score")
-    mean = scores.mean(axis=1)
+    for column, (tree, gt) in enumerate(zip(trees, gts, strict=True)):
+        if callable(score):
+            truth = gt if isinstance(gt, metrics.Skeletons) else np.asarray(gt)
+            for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
+                scores[row, column] = _checks.as_real(score(truth, seg), "score")
+        elif isinstance(gt, metrics.Skeletons):
+            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest, num_threads)):
+                scores[row, column] = getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
+        else:
+            of_table, _ = _SCORES[score]
+            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
+                scores[row, column] = of_table(table, smallest)
+    defined = ~np.isnan(scores)
+    if not defined.any():
+        raise ValueError(
+            f"score must be defined at some threshold: {chosen_score} counts nothing in gts and predictions, at "
+            f"min_size={smallest}"
+        )
+    images = np.maximum(1, defined.sum(axis=1))
+    mean = np.where(defined.any(axis=1), np.where(defined, scores, 0.0).sum(axis=1) / images, np.nan)
+    sign = 1.0 if chosen_score not in _SCORES or _SCORES[chosen_score][1] else -1.0
+    value = np.where(np.isnan(mean), -np.inf, sign * mean)
     # Sums of the same numbers differ by rounding alone.
-    best = np.flatnonzero(sign * mean >= (sign * mean).max() - 1e-12)
+    best = np.flatnonzero(value >= value.max() - 1e-12)
     chosen = best[(len(best) - 1) // 2]
     return BestThreshold(float(levels[chosen]), float(mean[chosen]), levels, scores)
 
 
-def _candidates(trees: list[SpanningTree], truths: list[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+def _segmentations(
+    tree: SpanningTree, levels: npt.NDArray[np.float64], min_size: int, num_threads: int | None
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the segmentation at every threshold, a few of them in memory at a time."""
+    step = max(1, _VOXELS_AT_ONCE // math.prod(tree.shape))
+    for first in range(0, len(levels), step):
+        for seg, _ in segment_tree(tree, levels[first : first + step], min_size=min_size, num_threads=num_threads):
+            yield seg
+
+
+def _check_truth(
+    gt: npt.ArrayLike | metrics.Skeletons,
+    name: str,
+    score: str | None,
+    affinities: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    ignore_label: int | None,
+) -> int:
+    """Check that a truth goes together with affinities and score, and return how many objects it has."""
+    if isinstance(gt, metrics.Skeletons):
+        if score in _SCORES:
+            raise ValueError(f"score must be 'erl' or 'nerl' where gts holds skeletons, got {score!r}")
+        _checks.check_channels(affinities, offsets)
+        if gt.nodes.shape[1] != offsets.shape[1]:
+            raise ValueError(
+                f"{name} must have nodes of {offsets.shape[1]} coordinates as nhood has, got {gt.nodes.shape[1]}"
+            )
+        voxels = np.rint(gt.nodes)
+        if not ((voxels >= 0) & (voxels < affinities.shape[1:])).all():
+            raise ValueError(f"{name} must have nodes inside of the predicted volume of shape {affinities.shape[1:]}")
+        return len(np.unique(gt.ids))
+    if score in _SKELETON_SCORES:
+        raise TypeError(f"{name} must be Skeletons for score={score!r}, got {type(gt).__name__}")
+    labels, _ = _checks.as_truth(gt, name, ignore_label)
+    _checks.check_volume(affinities, labels, name, offsets)
+    return int(np.count_nonzero(np.unique(labels)))
+
+
+def _tables(
+    tree: SpanningTree,
+    levels: npt.NDArray[np.float64],
+    gt: npt.ArrayLike,
+    ignore_label: int | None,
+    min_size: int,
+    num_threads: int | None,
+) -> Iterator[metrics.ContingencyTable]:
+    """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down."""
+    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    counts = GrowingCounts(components, gt, ignore_label)
+    yield counts.table()
+    for level in levels[1:]:
+        counts.join(*components.lower(level))
+        yield counts.table()
+
+
+def _node_segments(
+    tree: SpanningTree,
+    levels: npt.NDArray[np.float64],
+    skeletons: metrics.Skeletons,
+    min_size: int,
+    num_threads: int | None,
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the predicted label of every node of skeletons at every threshold, from the highest threshold down."""
+    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    nodes = metrics.skeleton_segments(skeletons, components.at_highest)
+    yield components.labels(nodes)
+    for level in levels[1:]:
+        components.lower(level)
+        yield components.labels(nodes)
+
+
+def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[np.float64]:
     """Return the affinities at which large components join, the parts of objects and objects with each other.
 
     Most edges of a tree join single voxels to objects. Those that matter are the ones whose smaller component is the
     largest, about two for every true object.
     """
     joins = []
-    for tree, truth in zip(trees, truths, strict=True):
+    for tree, objects in zip(trees, n_objects, strict=True):
         edges = len(tree.affinities)
         # The sizes of components depend on the order of the edges alone, and affinities may be infinite.
         ranked = tree._replace(affinities=-np.arange(edges, dtype=np.float64))
         rows = linkage(ranked, highest=0.0)[:edges]
-        sizes = np.concatenate([np.ones(truth.size), rows[:, 3]])
+        sizes = np.concatenate([np.ones(math.prod(tree.shape)), rows[:, 3]])
         smaller = sizes[rows[:, :2].astype(np.int64)].min(axis=1)
         smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
-        objects = np.count_nonzero(np.unique(truth))
         joins.append(tree.affinities[np.argsort(-smaller, kind="stable")[: 2 * objects + _FEWEST]])
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
     distinct = distinct[np.isfinite(distinct)]

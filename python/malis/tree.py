@@ -87,8 +87,8 @@ def maximum_spanning_tree(aff: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threa
 def segment_tree(
     tree: SpanningTree,
     thresholds: Sequence[float] | npt.NDArray[Any],
-    size_thresh: int = 1,
     *,
+    min_size: int = 2,
     num_threads: int | None = None,
 ) -> list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
     """Segment an affinity graph at many thresholds, from its spanning tree.
@@ -99,16 +99,16 @@ def segment_tree(
         What `maximum_spanning_tree` returned.
     thresholds : sequence of float
         Edges with affinities of at least the threshold connect; in any order.
-    size_thresh : int, optional
-        Components of at most so many voxels become background.
+    min_size : int, optional
+        Components of fewer voxels become background.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
     Returns
     -------
     list of (seg, sizes)
-        For every threshold what ``affgraph_to_seg(aff, nhood, size_thresh, threshold=threshold)`` returns: labels and
-        their numbers of voxels.
+        For every threshold what ``affgraph_to_seg(aff, nhood, min_size=min_size, threshold=threshold)`` returns: labels
+        and their numbers of voxels.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def segment_tree(
     return _core.segment_tree(
         *parts,
         [_checks.as_threshold(level, "thresholds") for level in levels.tolist()],
-        size_thresh=_checks.as_size(size_thresh, "size_thresh"),
+        size_thresh=_checks.as_size_thresh(min_size),
         num_threads=_checks.as_threads(num_threads),
     )
 

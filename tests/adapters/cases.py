@@ -56,11 +56,28 @@ BAD_ARRAYS = {
     "voxel_mask-channels": ((SEG, OUT, None, OUT > 0), ValueError, r"unlabelled_mask must have shape \(2, 4, 5\) or"),
 }
 
+# Values that have no finite loss: affinities, options, error, message.
+LARGE = OUT.copy()
+LARGE[1, 0, 2, 3] = 1.5
+WRONG = np.full_like(OUT, -np.inf)
+BAD_VALUES = {
+    "entropy-above-1": (LARGE, {"pointwise": "cross_entropy"}, ValueError, r"{out} must hold values from 0 to 1, got"),
+    "entropy-below-0": (-LARGE, {"pointwise": "cross_entropy"}, ValueError, r"{out} must hold values from 0 to 1, got"),
+    "hinge-infinite": (WRONG, {}, ValueError, r"{out} must hold affinities of a finite loss and gradient, got -inf"),
+    "entropy-infinite": (
+        WRONG,
+        {"pointwise": "cross_entropy", "from_logits": True},
+        ValueError,
+        r"{out} must hold affinities of a finite loss and gradient, got -inf",
+    ),
+}
+
 # Refused by functions when they are called and by classes when they are made: options, error, message.
 BAD_OPTIONS = {
     "nhood-flat": ({"nhood": [-1, 0]}, ValueError, r"nhood must have shape \(K, ndim\)"),
     "nhood-fractions": ({"nhood": [[-1, 0.5], [0, 1]]}, TypeError, r"nhood must hold integer offsets"),
     "margin-text": ({"margin": "wide"}, TypeError, r"margin must be a real number, got 'wide'"),
+    "margin-huge": ({"margin": -1e300}, ValueError, r"margin must be within -1e6 and 1e6, got -1e\+300"),
     "margin-nan": ({"margin": float("nan")}, ValueError, r"margin must be a finite number, got nan"),
     "pos_loss_weight": ({"pos_loss_weight": 1.5}, ValueError, r"pos_loss_weight must be within 0 and 1, got 1.5"),
     "normalize": ({"normalize": "yes"}, TypeError, r"normalize must be True or False, got 'yes'"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import malis
-from cases import BAD_ARRAYS, BAD_OPTIONS, OPTIONS, OUT, SEG
+from cases import BAD_ARRAYS, BAD_OPTIONS, BAD_VALUES, OPTIONS, OUT, SEG
 from faces import Adapter
 from frameworks import NEAREST, case, masks
 
@@ -107,6 +107,15 @@ def test_any_number_of_threads(adapter: Adapter, ndim):
     for other in others:
         assert np.array_equal(other.losses, one.losses)
         assert np.array_equal(other.grad, one.grad)
+
+
+def test_a_wrong_logit_keeps_its_gradient(adapter: Adapter):
+    # Within object 1, and between objects 1 and 2; as sure as can be, and wrong.
+    seg, aff = np.array([[[1, 1, 2]]]), np.zeros((1, 2, 1, 3), np.float32)
+    aff[0, 1, 0] = [0, -1e4, 1e4]
+    result = adapter.evaluate(2, seg, aff, pointwise="cross_entropy", from_logits=True)
+    np.testing.assert_allclose(result.losses, [2e4], rtol=1e-6)
+    np.testing.assert_allclose(result.grad[0, 1, 0], [0, -1, 1], rtol=1e-6)
 
 
 # Among them what a sum and a mean hand down, for which adapters need no product, and what is so for some samples.
@@ -225,6 +234,13 @@ def test_bad_arrays(adapter: Adapter, bad):
     with pytest.raises(error, match=message) as caught:
         adapter.call(2, seg, adapter.layout(output), adapter.layout(edge_mask), unlabelled_mask)
     assert str(caught.value).startswith(message.split(" ")[0])
+
+
+@pytest.mark.parametrize("bad", BAD_VALUES)
+def test_values_without_a_finite_loss(adapter: Adapter, bad):
+    output, options, error, message = BAD_VALUES[bad]
+    with pytest.raises(error, match=message.replace("{out}", adapter.names[1])):
+        adapter.call(2, SEG, adapter.layout(output), **options)
 
 
 @pytest.mark.parametrize("bad", BAD_OPTIONS)

@@ -104,6 +104,7 @@ def test_no_samples(reduction):
     labels, output = tensors(2)
     losses, grad = function(labels[:0], output[:0])
     assert losses.shape == ((0,) if reduction == "none" else ())
+    assert not losses.numpy().any()  # 0, where the mean of nothing would be NaN
     assert grad.shape == output[:0].shape
     losses, grad = function(labels, output)
     assert grad.numpy().any()

@@ -193,6 +193,29 @@ def test_autocast(dtype: torch.dtype) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- devices
+PLACES = ["cpu", "meta"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+@pytest.mark.parametrize("masks_on", PLACES)
+@pytest.mark.parametrize("labels_on", PLACES)
+@pytest.mark.parametrize("output_on", PLACES)
+def test_mixtures_of_devices(output_on: str, labels_on: str, masks_on: str) -> None:
+    """Every mixture works, or raises where some of the tensors have no values."""
+    seg, output = case(2)
+    edges = torch.ones(output.shape, dtype=torch.bool)
+    there = output.to(output_on).requires_grad_()
+    arguments = seg.to(labels_on), there, edges.to(masks_on)
+    if len({place == "meta" for place in (output_on, labels_on, masks_on)}) == 2:
+        with pytest.raises(ValueError, match=r'must both hold values, or both lie on the device "meta", got .*meta'):
+            malis_loss2d(*arguments)
+        return
+    loss = malis_loss2d(*arguments)
+    loss.backward()
+    assert loss.device.type == there.grad.device.type == output_on
+    if output_on != "meta":
+        assert loss.item() == pytest.approx(malis_loss2d(seg, output, edges).item(), rel=1e-6)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @ndims
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

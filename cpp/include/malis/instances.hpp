@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "malis/graph/edge_list.hpp"
@@ -12,51 +13,90 @@
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/pairs.hpp"
 #include "malis/segmentation/components.hpp"
+#include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/segmentation/watershed.hpp"
+#include "malis/support/integers.hpp"
 
 #define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         CountSink<T, Index>&);                                                       \
+                                         CountSink<T, Index>&, bool, bool);                                           \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         LossSink<T, Index>&);                                                        \
+                                         LossSink<T, Index>&, bool, bool);                                            \
     prefix template double count_on_graph(const EdgeList<Index>&, const T*, const Labels<Index>&, const PairOptions&, \
                                           bool, bool, CountSink<T, Index>&);
 
-#define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                                 \
-    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);              \
-    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, NotZero<T>, int);              \
-    prefix template void detail::merge_small(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int);         \
-    prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                                \
-    prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);                  \
-    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);              \
-    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&, int);          \
-    prefix template SpanningTree<T, Index> detail::spanning_tree(const Grid<Index>&, const T*, std::size_t, int);
+#define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                         \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);      \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, NotZero<T>, int);      \
+    prefix template void detail::merge_small(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int); \
+    prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                        \
+    prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);          \
+    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);      \
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,        \
+                                                    std::optional<BlockShape>, int);                           \
+    prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
 
 // For one type of affinities and one of indices.
-#define MALIS_INSTANCES(prefix, T, Index)    \
-    MALIS_COUNT_INSTANCES(prefix, T, Index)  \
+#define MALIS_INSTANCES(prefix, T, Index)   \
+    MALIS_COUNT_INSTANCES(prefix, T, Index) \
     MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)
 
 // For one type of indices.
-#define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                    \
-    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*,   \
-                                                                int);                                               \
+#define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                  \
+    prefix template void connect_labels(const Grid<Index>&, Labels<Index>&, int);                                 \
+    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*, \
+                                                                int);                                             \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
 
+// For labels of one type.
+#define MALIS_LABEL_INSTANCES(prefix, Label) \
+    prefix template void connect_labels(const Volume&, const Label*, Label*, int);
+
+#define MALIS_ALL_LABEL_INSTANCES(prefix)        \
+    MALIS_LABEL_INSTANCES(prefix, std::uint8_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::int8_t)   \
+    MALIS_LABEL_INSTANCES(prefix, std::uint16_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int16_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::uint32_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int32_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::uint64_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int64_t)
+
+// For nodes and labels that a tree and its segmentations are made of.
+#define MALIS_TREE_INSTANCES(prefix, T, Index, Node, Label)                                     \
+    prefix template std::vector<std::vector<std::int64_t>> segment_tree<Index, T, Node, Label>( \
+        const TreeView<T, Node>&, const std::vector<T>&, std::int64_t, const std::vector<Label*>&, int);
+
+// What malis.hpp offers for labels or nodes of one type.
+#define MALIS_PUBLIC_INSTANCES_OF(prefix, T, Label)                                                                    \
+    prefix template std::vector<std::int64_t> components(const Volume&, const T*, std::optional<double>, std::int64_t, \
+                                                         Label*, int, Small);                                          \
+    prefix template std::vector<std::int64_t> watershed_basins(const Volume&, const T*, double, std::int64_t, Label*,  \
+                                                               int);                                                   \
+    prefix template SpanningTree<T, Label> maximum_spanning_tree<Label, T>(const Volume&, const T*, int);              \
+    prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
+    prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
+    MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                                \
+    MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int32_t)                                                \
+    MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int64_t)
+
 // What malis.hpp offers, which chooses the type of indices.
-#define MALIS_PUBLIC_INSTANCES(prefix, T)                                                                            \
-    prefix template void count_pairs(const Volume&, const T*, LabelArray, const PairOptions&, std::int64_t*,         \
-                                     std::int64_t*);                                                                 \
-    prefix template double malis_loss(const Volume&, const T*, LabelArray, const PairOptions&, const LossOptions&,   \
-                                      T*, Layout);                                                                   \
-    prefix template void malis_loss_batch(const Volume&, std::size_t, const T*, LabelArray, const PairOptions&,      \
-                                          const LossOptions&, double*, T*, Layout);                                  \
-    prefix template RandCurve<T> rand_curve(const Volume&, const T*, LabelArray, int);                               \
-    prefix template void detail::count_on_list(const EdgeList<std::uint32_t>&, const T*, LabelArray,                 \
-                                               const PairOptions&, std::int64_t*, std::int64_t*);                    \
-    prefix template void detail::count_on_list(const EdgeList<std::uint64_t>&, const T*, LabelArray,                 \
+#define MALIS_PUBLIC_INSTANCES(prefix, T)                                                                              \
+    MALIS_PUBLIC_INSTANCES_OF(prefix, T, std::int32_t)                                                                 \
+    MALIS_PUBLIC_INSTANCES_OF(prefix, T, std::int64_t)                                                                 \
+    prefix template Integers to_integers(const T*, std::size_t, std::int32_t*, int);                                   \
+    prefix template void count_pairs(const Volume&, const T*, LabelArray, const PairOptions&, std::int64_t*,           \
+                                     std::int64_t*);                                                                   \
+    prefix template double malis_loss(const Volume&, const T*, LabelArray, const PairOptions&, const LossOptions&, T*, \
+                                      Layout);                                                                         \
+    prefix template void malis_loss_batch(const Volume&, std::size_t, const T*, LabelArray, const PairOptions&,        \
+                                          const LossOptions&, double*, T*, Layout);                                    \
+    prefix template RandCurve<T> rand_curve(const Volume&, const T*, LabelArray, int);                                 \
+    prefix template void detail::count_on_list(const EdgeList<std::uint32_t>&, const T*, LabelArray,                   \
+                                               const PairOptions&, std::int64_t*, std::int64_t*);                      \
+    prefix template void detail::count_on_list(const EdgeList<std::uint64_t>&, const T*, LabelArray,                   \
                                                const PairOptions&, std::int64_t*, std::int64_t*);
 
 namespace malis {

@@ -13,6 +13,7 @@
 #include <limits>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -22,11 +23,13 @@
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
+#include "malis/graph/recognise_grid.hpp"
 #include "malis/instances.hpp"
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/pairs.hpp"
 #include "malis/segmentation/components.hpp"
+#include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/segmentation/watershed.hpp"
@@ -58,30 +61,91 @@ Grid<Index> make_grid(const Volume& volume) {
             static_cast<Index>(volume.shape[2]), volume.nhood};
 }
 
-// Throws std::invalid_argument that names the argument where a value is NaN.
-template <class T>
-void check_nan(const T* values, std::size_t n, const char* name, int threads) {
+// Throws std::invalid_argument that names the argument where a value is NaN or, if they are given, outside of bounds.
+template <class T, bool bounded>
+void check_values(const T* values, std::size_t n, const char* name, int threads, T low, T high) {
+    const auto wrong = [low, high](T value) {
+        // One comparison of two is enough for the other purpose: comparisons with NaN are false.
+        return bounded ? !(value >= low) | !(value <= high) : value != value;
+    };
     std::mutex mutex;
     std::size_t first = n;
+    T worst = 0;
     parallel_ranges(n, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t block = begin; block < end;) {
             const std::size_t stop = std::min(end, block + 4096);
-            bool nan = false;
-            for (std::size_t i = block; i < stop; ++i) nan |= values[i] != values[i];
-            if (nan) {
-                std::size_t i = block;
-                while (values[i] == values[i]) ++i;
+            bool any = false;
+            for (std::size_t i = block; i < stop; ++i) any |= wrong(values[i]);
+            for (std::size_t i = block; any && i < stop; ++i) {
+                const T value = values[i];
+                if (!wrong(value)) continue;
                 const std::lock_guard<std::mutex> lock(mutex);
-                first = std::min(first, i);
+                if (i < first) {
+                    first = i;
+                    worst = value;
+                }
                 return;
             }
             block = stop;
         }
     });
-    if (first < n) {
-        throw std::invalid_argument(std::string(name) + " must not contain NaN, got NaN at flat index " +
-                                    std::to_string(first));
+    if (first == n) return;
+    const std::string at = " at flat index " + std::to_string(first);
+    if (worst != worst) throw std::invalid_argument(std::string(name) + " must not contain NaN, got NaN" + at);
+    std::ostringstream message;
+    message.precision(std::numeric_limits<T>::max_digits10);
+    message << name << " must hold values from " << low << " to " << high << ", got " << worst << at;
+    throw std::invalid_argument(message.str());
+}
+
+template <class T>
+void check_nan(const T* values, std::size_t n, const char* name, int threads) {
+    check_values<T, false>(values, n, name, threads, 0, 0);
+}
+
+// What a loss can be computed from: the cross entropy of an affinity has a logarithm of it and of what it lacks of 1.
+template <class T>
+void check_loss_values(const T* aff, std::size_t n, const LossOptions& loss, int threads) {
+    if (loss.pointwise == Pointwise::cross_entropy && !loss.from_logits) {
+        check_values<T, true>(aff, n, "aff", threads, 0, 1);
+    } else {
+        check_nan(aff, n, "aff", threads);
     }
+}
+
+namespace detail {
+
+// The labels that the passes work on.
+template <class Index>
+Labels<Index> labels_of_volume(const Volume& volume, LabelArray seg, const PairOptions& options) {
+    auto labels = compact_labels<Index>(seg, volume.voxels(), options, options.threads);
+    if (options.connect_labels) {
+        const Volume nearest{volume.shape, {{-1, 0, 0}, {0, -1, 0}, {0, 0, -1}}};
+        connect_labels(make_grid<Index>(nearest), labels, options.threads);
+    }
+    return labels;
+}
+
+}  // namespace detail
+
+// connected[v]: the number, from 1 in the order of their first voxels, of the part of its label that v belongs to; parts
+// are what edges between equal labels connect. Background stays 0. Throws std::invalid_argument for negative labels and
+// where Label cannot hold the number of parts.
+template <class Label>
+void connect_labels(const Volume& volume, const Label* seg, Label* connected, int threads) {
+    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
+        connect_labels(make_grid<Index>(volume), labels, threads);
+        if (static_cast<std::uint64_t>(labels.count) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
+            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " +
+                                        std::to_string(labels.count) + " connected parts");
+        }
+        parallel_ranges(volume.voxels(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t v = begin; v < end; ++v) connected[v] = static_cast<Label>(labels.of[v]);
+        });
+        return 0;
+    });
 }
 
 // pos[e], neg[e]: the positive and negative pairs that edge e decides.
@@ -91,8 +155,7 @@ void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairO
     check_nan(aff, volume.edges(), "aff", options.threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
-                                                  options.ignore_background, options.threads);
+        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         CountSink<T, Index> sink(pos, neg, volume.edges());
         sink.clear(options.threads);
         count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
@@ -105,11 +168,10 @@ void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairO
 template <class T>
 double malis_loss(const Volume& volume, const T* aff, LabelArray seg, const PairOptions& options,
                   const LossOptions& loss, T* grad, Layout layout = Layout::channels_first) {
-    check_nan(aff, volume.edges(), "aff", options.threads);
+    check_loss_values(aff, volume.edges(), loss, options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
-                                                  options.ignore_background, options.threads);
+        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         LossSink<T, Index> sink(grad, volume.voxels(), volume.nhood.size(), loss, layout, options.threads);
         sink.clear(options.threads);
         const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
@@ -159,11 +221,20 @@ template <class T, class Index>
 void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg, const PairOptions& options,
                    std::int64_t* pos, std::int64_t* neg) {
     check_nan(weights, list.edges, "weights", options.threads);
-    const auto labels =
-        compact_labels<Index>(seg, list.nodes, options.unlabelled_mask, options.ignore_background, options.threads);
+    const auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
     CountSink<T, Index> sink(pos, neg, list.edges);
     sink.clear(options.threads);
-    count_on_graph<T, Index>(list, weights, labels, options, pos != nullptr, neg != nullptr, sink);
+    const auto grid = list.wide1 != nullptr
+                          ? recognise_grid(list.wide1, list.wide2, list.edges, list.nodes, options.threads)
+                          : recognise_grid(list.narrow1, list.narrow2, list.edges, list.nodes, options.threads);
+    const bool want_positive = pos != nullptr, want_negative = neg != nullptr;
+    if (grid) {
+        count_on_grid<T, Index>({static_cast<Index>(grid->shape[0]), static_cast<Index>(grid->shape[1]),
+                                 static_cast<Index>(grid->shape[2]), grid->nhood},
+                                weights, labels, options, sink, want_positive, want_negative);
+        return;
+    }
+    count_on_graph<T, Index>(list, weights, labels, options, want_positive, want_negative, sink);
 }
 
 }  // namespace detail
@@ -186,8 +257,9 @@ RandCurve<T> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int 
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = compact_labels<Index>(seg, volume.voxels(), nullptr, true, threads);
-        return detail::rand_curve<T, Index>(make_grid<Index>(volume), aff, labels, threads);
+        const auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
+        const Grid<Index> grid = make_grid<Index>(volume);
+        return detail::rand_curve<T, Index>(grid, aff, labels, blocks_that_pay(grid), threads);
     });
 }
 
@@ -197,9 +269,7 @@ SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, 
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        auto tree = detail::spanning_tree<T, Index>(make_grid<Index>(volume), aff, volume.voxels(), threads);
-        return SpanningTree<T, Node>{std::move(tree.edges), std::move(tree.affinities),
-                                     detail::as_nodes<Node>(tree.node1), detail::as_nodes<Node>(tree.node2)};
+        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, threads);
     });
 }
 
@@ -212,8 +282,9 @@ std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::op
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         const auto grid = make_grid<decltype(index)>(volume);
         // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-        return threshold ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
-                         : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
+        return threshold
+                   ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
+                   : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
     });
 }
 
@@ -256,6 +327,7 @@ void edge_watershed(const Node* node1, const Node* node2, std::size_t edges, con
 #if !defined(MALIS_INSTANTIATE)
 MALIS_PUBLIC_INSTANCES(extern, float)
 MALIS_PUBLIC_INSTANCES(extern, double)
+MALIS_ALL_LABEL_INSTANCES(extern)
 #endif
 
 }  // namespace malis

@@ -225,6 +225,20 @@ def as_seen(tensor: object, name: str) -> _settings.Tensor:
     return _settings.Tensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), "torch.")
 
 
+def _check_devices(name: str, output: Tensor, others: Sequence[tuple[str, Tensor | None]]) -> None:
+    """Check that all tensors have values or none has.
+
+    On whatever device values lie, they are read there. The device "meta" has none: PyTorch would take the operator for
+    one without values as soon as one tensor lies there, and return memory that nothing was written to.
+    """
+    for other_name, other in others:
+        if other is not None and (other.device.type == "meta") != (output.device.type == "meta"):
+            raise ValueError(
+                f'{other_name} and {name} must both hold values, or both lie on the device "meta", got {other.device} '
+                f"and {output.device}"
+            )
+
+
 def _warn_of_range(output: Tensor, settings: Settings) -> None:
     output = output.detach()
     try:
@@ -252,6 +266,8 @@ def losses_of_samples(
         None if edge_mask is None else as_seen(edge_mask, "edge_mask"),
         None if unlabelled_mask is None else as_seen(unlabelled_mask, "unlabelled_mask"),
     )
+    others = ((settings.names.labels, labels), ("edge_mask", edge_mask), ("unlabelled_mask", unlabelled_mask))
+    _check_devices(settings.names.output, output, others)
     labels = labels.detach()
     if checked.labels_have_channel:
         labels = labels.squeeze(settings.channel_axis())

@@ -30,7 +30,7 @@ class VoxelError(enum.IntEnum):
     """Both: split off, and merged with something else."""
 
 
-def error_map(seg_true: ArrayLike, seg_pred: ArrayLike) -> NDArray[np.uint8]:
+def error_map(seg_true: ArrayLike, seg_pred: ArrayLike, *, ignore_label: int | None = None) -> NDArray[np.uint8]:
     """Say for every voxel what is wrong with it: missed, spurious, split off, merged.
 
     Every true object has a predicted object that covers most of it, and every predicted object a true object that it
@@ -42,6 +42,8 @@ def error_map(seg_true: ArrayLike, seg_pred: ArrayLike) -> NDArray[np.uint8]:
     ----------
     seg_true, seg_pred : array_like of int
         As in :func:`contingency_table`; 0 is background.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, carry no error and take part in none.
 
     Returns
     -------
@@ -59,8 +61,8 @@ def error_map(seg_true: ArrayLike, seg_pred: ArrayLike) -> NDArray[np.uint8]:
     >>> [VoxelError(e).name for e in errors]
     ['NONE', 'NONE', 'SPLIT', 'NONE', 'MISSED', 'SPURIOUS', 'MERGED']
     """
-    true_labels, pred_labels, code = label_codes(seg_true, seg_pred)
-    table = table_of_codes(true_labels, pred_labels, code)
+    codes = label_codes(seg_true, seg_pred, ignore_label)
+    table = table_of_codes(codes)
     in_true, in_pred = table.true_labels[table.true_index] != 0, table.pred_labels[table.pred_index] != 0
     both = np.flatnonzero(in_true & in_pred)
     true_index, pred_index, counts = (a[both] for a in (table.true_index, table.pred_index, table.counts))
@@ -73,5 +75,9 @@ def error_map(seg_true: ArrayLike, seg_pred: ArrayLike) -> NDArray[np.uint8]:
     error[split] = VoxelError.SPLIT
     error[merged] = VoxelError.MERGED
     error[split & merged] = VoxelError.SPLIT_AND_MERGED
-    entry = np.searchsorted(table.true_index * len(pred_labels) + table.pred_index, code)
-    return error[entry].reshape(np.shape(seg_true))
+    entry = np.searchsorted(table.true_index * len(table.pred_labels) + table.pred_index, codes.code)
+    if codes.counted is None:
+        return error[entry].reshape(codes.shape)
+    errors = np.full(codes.shape, VoxelError.NONE, np.uint8)
+    errors[codes.counted] = error[entry]
+    return errors

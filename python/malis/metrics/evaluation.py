@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Scores(NamedTuple):
-    """What :func:`evaluate` returns; every score is between 0 and 1, and 1 is best."""
+    """What :func:`evaluate` returns: every score is between 0 and 1, and 1 is best; NaN where nothing is counted."""
 
     object_score: float
     object_recall: float
@@ -28,6 +28,7 @@ def evaluate(
     *,
     min_size: int = 64,
     dice_threshold: float = 0.7,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> Scores:
     """Return the object score, the object recall and the Rand scores, from one contingency table.
@@ -38,6 +39,8 @@ def evaluate(
         As in :func:`contingency_table`; 0 is background.
     min_size, dice_threshold
         As in :func:`object_score`.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
@@ -57,7 +60,7 @@ def evaluate(
     1.0
     """
     check_options(min_size, dice_threshold)
-    table = table_of(seg_true, seg_pred, table)
+    table = table_of(seg_true, seg_pred, ignore_label, table)
     matches = match_objects(table=table, min_size=min_size)
     return Scores(
         score_of_matches(matches, dice_threshold),

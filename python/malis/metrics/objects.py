@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,15 @@ class ObjectMatches(NamedTuple):
     """Whether the object has a match that is the match of no other true object."""
     n_predicted: int
     """Number of predicted objects of at least ``min_size`` voxels."""
+    n_true_small: int
+    """Number of true objects that were left out: they have fewer than ``min_size`` voxels."""
+    n_predicted_small: int
+    """Number of predicted objects that were left out: they have fewer than ``min_size`` voxels."""
+
+    @property
+    def n_true(self) -> int:
+        """Number of true objects of at least ``min_size`` voxels."""
+        return len(self.true_labels)
 
     def found(self, dice_threshold: float = 0.7) -> NDArray[np.bool_]:
         """Return which true objects are found: a match of their own and a Dice above the threshold."""
@@ -48,6 +58,7 @@ def match_objects(
     seg_pred: ArrayLike | None = None,
     *,
     min_size: int = 64,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> ObjectMatches:
     """Match every true object with the predicted object that covers most of it.
@@ -61,13 +72,15 @@ def match_objects(
         As in :func:`contingency_table`; 0 is background.
     min_size : int, default 64
         Smallest number of voxels of an object.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
     ObjectMatches
-        One entry per true object, and the number of predicted objects.
+        One entry per true object, the number of predicted objects, and how many were left out on either side.
 
     Raises
     ------
@@ -81,7 +94,7 @@ def match_objects(
     ([7, 9], [0.857, 0.667])
     """
     _checks.as_integer(min_size, "min_size", 0)
-    return _match_objects(table_of(seg_true, seg_pred, table), min_size)
+    return _match_objects(table_of(seg_true, seg_pred, ignore_label, table), min_size)
 
 
 def object_score(
@@ -90,6 +103,7 @@ def object_score(
     *,
     min_size: int = 64,
     dice_threshold: float = 0.7,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> float:
     """Return the number of found objects over the mean number of true and of predicted objects.
@@ -111,13 +125,15 @@ def object_score(
         Smallest number of voxels of an object.
     dice_threshold : float, default 0.7
         The Dice coefficient to exceed, between 0 and 1.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
     float
-        Between 0 and 1; 1 if there are neither true nor predicted objects.
+        Between 0 and 1; NaN if there are neither true nor predicted objects of at least ``min_size`` voxels.
 
     Raises
     ------
@@ -136,7 +152,9 @@ def object_score(
     0.5
     """
     check_options(min_size, dice_threshold)
-    return score_of_matches(match_objects(seg_true, seg_pred, min_size=min_size, table=table), dice_threshold)
+    return score_of_matches(
+        match_objects(seg_true, seg_pred, min_size=min_size, ignore_label=ignore_label, table=table), dice_threshold
+    )
 
 
 def object_recall(
@@ -145,6 +163,7 @@ def object_recall(
     *,
     min_size: int = 64,
     dice_threshold: float = 0.7,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> float:
     """Return the number of found objects over the number of true objects.
@@ -160,13 +179,15 @@ def object_recall(
         Smallest number of voxels of an object.
     dice_threshold : float, default 0.7
         The Dice coefficient to exceed, between 0 and 1.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
     float
-        Between 0 and 1; 1 if there are no true objects.
+        Between 0 and 1; where there are no true objects 0 if there are predicted ones, else NaN.
 
     Raises
     ------
@@ -179,7 +200,9 @@ def object_recall(
     0.5
     """
     check_options(min_size, dice_threshold)
-    return recall_of_matches(match_objects(seg_true, seg_pred, min_size=min_size, table=table), dice_threshold)
+    return recall_of_matches(
+        match_objects(seg_true, seg_pred, min_size=min_size, ignore_label=ignore_label, table=table), dice_threshold
+    )
 
 
 def object_score_curve(
@@ -188,6 +211,7 @@ def object_score_curve(
     dice_thresholds: ArrayLike | None = None,
     *,
     min_size: int = 64,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> ObjectScoreCurve:
     """Return the object score and the object recall at many Dice thresholds, from one contingency table.
@@ -203,6 +227,8 @@ def object_score_curve(
         The Dice coefficients to exceed, each between 0 and 1; by default 0.5, 0.55, ..., 0.95.
     min_size : int, default 64
         Smallest number of voxels of an object.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
@@ -228,7 +254,7 @@ def object_score_curve(
     levels = _checks.as_reals(dice_thresholds, "dice_thresholds")
     if not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"dice_thresholds must lie between 0 and 1, got {levels.tolist()}")
-    matches = match_objects(seg_true, seg_pred, min_size=min_size, table=table)
+    matches = match_objects(seg_true, seg_pred, min_size=min_size, ignore_label=ignore_label, table=table)
     return ObjectScoreCurve(
         levels,
         np.array([score_of_matches(matches, level) for level in levels.tolist()]),
@@ -240,6 +266,7 @@ def _match_objects(table: ContingencyTable, min_size: int) -> ObjectMatches:
     true_sizes, pred_sizes = table.true_sizes, table.pred_sizes
     true_objects = (table.true_labels != 0) & (true_sizes >= min_size)
     pred_objects = (table.pred_labels != 0) & (pred_sizes >= min_size)
+    n_predicted = int(np.count_nonzero(pred_objects))
 
     overlaps = np.flatnonzero(true_objects[table.true_index] & pred_objects[table.pred_index])
     true_index, pred_index, count = (a[overlaps] for a in (table.true_index, table.pred_index, table.counts))
@@ -259,20 +286,23 @@ def _match_objects(table: ContingencyTable, min_size: int) -> ObjectMatches:
         pred_labels=np.where(has_match, table.pred_labels[match], 0).astype(table.pred_labels.dtype),
         dice=dice,
         unique=has_match & (n_matches[match] == 1),
-        n_predicted=int(np.count_nonzero(pred_objects)),
+        n_predicted=n_predicted,
+        n_true_small=int(np.count_nonzero(table.true_labels)) - int(np.count_nonzero(true_objects)),
+        n_predicted_small=int(np.count_nonzero(table.pred_labels)) - n_predicted,
     )
 
 
 def score_of_matches(matches: ObjectMatches, dice_threshold: float) -> float:
     """Return found objects over the mean number of true and predicted objects."""
-    n_objects = len(matches.true_labels) + matches.n_predicted
-    return 2.0 * float(matches.found(dice_threshold).sum()) / n_objects if n_objects else 1.0
+    n_objects = matches.n_true + matches.n_predicted
+    return 2.0 * float(matches.found(dice_threshold).sum()) / n_objects if n_objects else math.nan
 
 
 def recall_of_matches(matches: ObjectMatches, dice_threshold: float) -> float:
     """Return found objects over true objects."""
-    n_true = len(matches.true_labels)
-    return float(matches.found(dice_threshold).sum()) / n_true if n_true else 1.0
+    if matches.n_true == 0:
+        return 0.0 if matches.n_predicted else math.nan
+    return float(matches.found(dice_threshold).sum()) / matches.n_true
 
 
 def check_options(min_size: int, dice_threshold: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ def rand_scores(
     seg_pred: ArrayLike | None = None,
     *,
     background_is_segment: bool = False,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> RandScores:
     """Return the Rand F-score with its split and merge parts, as defined by the SNEMI3D and ISBI challenges.
@@ -58,13 +60,15 @@ def rand_scores(
         As in :func:`contingency_table`; 0 is background.
     background_is_segment : bool, default False
         Whether the predicted background is one segment rather than one per voxel.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
     RandScores
-        ``f_score``, ``split`` and ``merge``, above 0 and at most 1; all 1 if the truth has no foreground.
+        ``f_score``, ``split`` and ``merge``, above 0 and at most 1; all NaN if the truth has no foreground.
 
     Raises
     ------
@@ -81,13 +85,14 @@ def rand_scores(
     >>> rand_scores([1, 1, 2, 2], [1, 1, 1, 1])
     RandScores(f_score=0.6666666666666666, split=1.0, merge=0.5)
     """
-    return _rand_scores(table_of(seg_true, seg_pred, table), background_is_segment)
+    return _rand_scores(table_of(seg_true, seg_pred, ignore_label, table), background_is_segment)
 
 
 def adapted_rand_error(
     seg_true: ArrayLike | None = None,
     seg_pred: ArrayLike | None = None,
     *,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> float:
     """Return the adapted Rand error of scikit-image: 1 minus the F-score of pairs of different voxels.
@@ -105,13 +110,15 @@ def adapted_rand_error(
     ----------
     seg_true, seg_pred : array_like of int
         As in :func:`contingency_table`; 0 is background.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
     Returns
     -------
     float
-        Between 0 (perfect) and 1; 0 if no two voxels share a segment on either side.
+        Between 0 (perfect) and 1; NaN if no two voxels of the true foreground share a segment on either side.
 
     Raises
     ------
@@ -128,10 +135,10 @@ def adapted_rand_error(
     >>> adapted_rand_error([1, 1, 2, 2], [3, 3, 4, 4])
     0.0
     """
-    table = true_foreground(table_of(seg_true, seg_pred, table))
+    table = true_foreground(table_of(seg_true, seg_pred, ignore_label, table))
     in_truth, in_prediction = _ordered_pairs(table.true_sizes), _ordered_pairs(table.pred_sizes)
     if in_truth + in_prediction == 0:
-        return 0.0  # no pair on either side: the ratio is 0 / 0
+        return math.nan
     # Beyond 2**53 the three sums are rounded, which may lift the ratio above 1.
     return max(0.0, 1.0 - 2.0 * _ordered_pairs(table.counts) / (in_truth + in_prediction))
 
@@ -140,6 +147,7 @@ def variation_of_information(
     seg_true: ArrayLike | None = None,
     seg_pred: ArrayLike | None = None,
     *,
+    ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> VariationOfInformation:
     """Return the two parts of the variation of information, in bits [1]_.
@@ -156,6 +164,8 @@ def variation_of_information(
     ----------
     seg_true, seg_pred : array_like of int
         As in :func:`contingency_table`; 0 is background.
+    ignore_label : int, optional
+        Voxels of this true label, which may be negative, take part in no score.
     table : ContingencyTable, optional
         In place of the two segmentations: what :func:`contingency_table` returned for them.
 
@@ -163,7 +173,7 @@ def variation_of_information(
     -------
     VariationOfInformation
         ``split``, H(prediction | truth), and ``merge``, H(truth | prediction); their sum is the variation of
-        information. Both 0 if the truth has no foreground.
+        information. Both NaN if the truth has no foreground.
 
     Raises
     ------
@@ -180,10 +190,10 @@ def variation_of_information(
     >>> variation_of_information([1, 1, 2, 2], [1, 1, 1, 1])
     VariationOfInformation(split=0.0, merge=1.0)
     """
-    table = true_foreground(table_of(seg_true, seg_pred, table))
+    table = true_foreground(table_of(seg_true, seg_pred, ignore_label, table))
     n_voxels = table.counts.sum()
     if n_voxels == 0:
-        return VariationOfInformation(0.0, 0.0)
+        return VariationOfInformation(math.nan, math.nan)
     share = table.counts / n_voxels
     # Every term is at least 0, and exactly 0 where the two segments are the same.
     split = share * np.log2(table.true_sizes[table.true_index] / table.counts)
@@ -201,7 +211,7 @@ def _rand_scores(table: ContingencyTable, background_is_segment: bool) -> RandSc
     table = true_foreground(table)
     n_voxels = float(table.counts.sum())
     if n_voxels == 0:
-        return RandScores(1.0, 1.0, 1.0)
+        return RandScores(math.nan, math.nan, math.nan)
     joint = (table.counts / n_voxels) ** 2
     pred = (table.pred_sizes / n_voxels) ** 2
     true = float(((table.true_sizes / n_voxels) ** 2).sum())

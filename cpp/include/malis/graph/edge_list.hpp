@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "malis/support/interrupt.hpp"
+#include "malis/support/read_once.hpp"
 #include "malis/support/split.hpp"
 
 namespace malis {
@@ -23,7 +25,7 @@ struct EdgeList {
     void each(std::size_t from, std::size_t to, F&& f) const {
         const auto over = [&](const auto* node1, const auto* node2) {
             for (std::size_t e = from; e < to; ++e) {
-                const auto a = node1[e], b = node2[e];
+                const auto a = read_once(node1 + e), b = read_once(node2 + e);
                 if ((a < nodes) & (b < nodes) & (a != b))
                     f(static_cast<Index>(e), static_cast<Index>(a), static_cast<Index>(b));
             }
@@ -74,6 +76,7 @@ class EdgeListScan {
         constexpr std::size_t block = 4096;
         for (std::size_t e = from; e < to;) {
             const std::size_t stop = std::min(to, e + block);
+            poll();
             collect.reserve(stop - e);
             list_.each(e, stop, [&](Index edge, Index a, Index b) { visit_.edge(edge, a, b, collect); });
             e = stop;

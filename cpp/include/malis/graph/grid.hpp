@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 #include <vector>
 
+#include "malis/support/interrupt.hpp"
 #include "malis/support/split.hpp"
 
 namespace malis {
@@ -27,7 +29,7 @@ class Grid {
     struct Step {
         Offset offset;
         Index distance;
-        bool decides;  // false for the zero offset: it joins a voxel to itself
+        bool decides;  // false for the zero offset, which joins a voxel to itself, and for one that leaves the volume
     };
     // Part of a row from which an offset stays in the volume: x in [begin, end), empty where it never does.
     struct Range {
@@ -37,11 +39,13 @@ class Grid {
     Grid(Index depth, Index height, Index width, const std::vector<Offset>& offsets)
         : depth(depth), height(height), width(width), rows(depth * height), voxels(depth * height * width) {
         steps.reserve(offsets.size());
-        for (const Offset& o : offsets) {
-            steps.push_back({o, static_cast<Index>((o.z * static_cast<std::int64_t>(height) + o.y) *
-                                                       static_cast<std::int64_t>(width) +
-                                                   o.x),
-                             o.z != 0 || o.y != 0 || o.x != 0});
+        for (const Offset& offset : offsets) {
+            // As far as the side of the volume is as good as farther, and does not overflow what follows.
+            const Offset o{within(offset.z, depth), within(offset.y, height), within(offset.x, width)};
+            const bool stays = shorter(o.z, depth) && shorter(o.y, height) && shorter(o.x, width);
+            const std::int64_t distance =
+                stays ? (o.z * static_cast<std::int64_t>(height) + o.y) * static_cast<std::int64_t>(width) + o.x : 0;
+            steps.push_back({o, static_cast<Index>(distance), stays && (o.z != 0 || o.y != 0 || o.x != 0)});
         }
     }
 
@@ -69,7 +73,7 @@ class Grid {
         const auto joins = [&](std::int64_t z, std::int64_t y, std::int64_t x) {
             for (const Step& step : steps) {
                 const Offset& o = step.offset;
-                if (o.z * o.z == z && o.y * o.y == y && o.x * o.x == x) return true;
+                if (step.decides && std::abs(o.z) == z && std::abs(o.y) == y && std::abs(o.x) == x) return true;
             }
             return false;
         };
@@ -82,6 +86,10 @@ class Grid {
     std::vector<Step> steps;
 
   private:
+    static std::int64_t within(std::int64_t offset, Index size) {
+        const std::int64_t s = static_cast<std::int64_t>(size);
+        return std::max(-s, std::min(s, offset));
+    }
     static bool shorter(std::int64_t offset, Index size) {
         const std::int64_t s = static_cast<std::int64_t>(size);
         return offset < s && -offset < s;
@@ -93,7 +101,7 @@ class Grid {
 };
 
 // How many rows of a volume are sampled, for thresholds: more where rows are short, so that there are at least a thousand
-// edges of every offset.
+// edges of every offset. A third or three times as many change the instructions of a loss by less than 0.5 %.
 constexpr std::size_t sampled_rows = 12, sampled_row_voxels = 1024;
 
 // The edges of a volume in the order of their index, as a Source (source.hpp); visit.row() says which take part.
@@ -109,8 +117,10 @@ class GridScan {
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
         const std::size_t k = chunk / pieces_, piece = chunk % pieces_;
-        const Index end = part_begin(grid_.rows, pieces_, piece + 1);
-        for (Index row = part_begin(grid_.rows, pieces_, piece); row < end; ++row) scan_row(k, row, collect);
+        const Index begin = part_begin(grid_.rows, pieces_, piece), end = part_begin(grid_.rows, pieces_, piece + 1);
+        in_steps(begin, end, steps_per_poll / grid_.width + 1, [&](Index first, Index last) {
+            for (Index row = first; row < last; ++row) scan_row(k, row, collect);
+        });
     }
 
     template <class Collect>

@@ -18,6 +18,7 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 
@@ -120,8 +121,10 @@ class BackgroundFlow {
         });
         // All at once: where two slabs lead to each other, others may lead there as well.
         Buffer<Index> leaving;
-        for (const auto& of_slab : voxels)
+        for (const auto& of_slab : voxels) {
+            poll();
             for (const Index v : of_slab) leaving.push_back(v);
+        }
         Index patches = next.load();
         follow(leaving, 0, grid_.voxels, lead, [&] { return patches++; });
         return patches;
@@ -156,11 +159,13 @@ class BackgroundFlow {
 
     // Writes to background voxels which neighbour they lead to, and lists them.
     void lead_on(Index first, Index last, Index lead, Buffer<Index>& voxels) {
+        const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid_.width + 1;
         Ways<Index> ways;
         Buffer<Index> distance(grid_.width);
         std::size_t count = 0;
         for (Index r = first; r < last;) {
             const Index row = objects_.runs[r].v - objects_.runs[r].x;
+            if (row / grid_.width % rows_per_poll == 0) poll();
             ways_of_row(row / grid_.width / grid_.height, objects_.runs[r].y, ways);
             for (; r < last && objects_.runs[r].v - row < grid_.width; ++r) {
                 const Run<Index>& run = objects_.runs[r];
@@ -179,27 +184,33 @@ class BackgroundFlow {
     // length: a few rounds do, and every round takes the voxels in the order of memory.
     template <class NewPatch>
     void follow(Buffer<Index>& voxels, Index from, Index to, Index lead, NewPatch&& new_patch) {
+        // Enough for any path, as jumps double in length. What still leads on then goes round in a circle, which a strict
+        // order does not have: affinities have changed since some of them were read.
+        constexpr int enough_rounds = 64;
         Index* node = regions_.of.data();
         Buffer<Index> leaving;
-        while (!voxels.empty()) {
+        for (int round = 0; !voxels.empty(); ++round) {
             std::size_t left = 0;
-            for (const Index v : voxels) {
-                if (node[v] < lead) continue;  // the other end of a new patch
-                const Index target = node[v] - lead;
-                if (target < from || target >= to) {
-                    leaving.push_back(v);
-                    continue;
+            in_steps(voxels.size(), [&](std::size_t begin, std::size_t end) {
+                for (std::size_t i = begin; i < end; ++i) {
+                    const Index v = voxels[i];
+                    if (node[v] < lead) continue;  // the other end of a new patch
+                    const Index target = node[v] - lead;
+                    if (target < from || target >= to) {
+                        leaving.push_back(v);
+                        continue;
+                    }
+                    const Index beyond = node[target];
+                    // In a strict order the only cycles are two voxels that lead to each other, or one without any edge.
+                    if (beyond == lead + v || (beyond >= lead && round >= enough_rounds)) {
+                        node[v] = node[target] = new_patch();
+                        continue;
+                    }
+                    node[v] = beyond;
+                    voxels[left] = v;
+                    left += beyond >= lead;
                 }
-                const Index beyond = node[target];
-                // In a strict order the only cycles are two voxels that lead to each other, or one without any edge.
-                if (beyond == lead + v) {
-                    node[v] = node[target] = new_patch();
-                    continue;
-                }
-                node[v] = beyond;
-                voxels[left] = v;
-                left += beyond >= lead;
-            }
+            });
             voxels.resize(left);
         }
         std::swap(voxels, leaving);

@@ -3,8 +3,11 @@
 //     loss = 2 * ( w * sum p * f(aff)  +  (1 - w) * sum q * g(aff) ),   p = pos / pos.sum(),  q = neg / neg.sum()
 //
 // with f(x) = max(0, 1 - m - x)^2 and g(x) = max(0, x - m)^2, or the cross entropies -log(max(x, eps)) and
-// -log(max(1 - x, eps)). The counts are constants of the derivative. Only the edges of the spanning tree have counts,
-// so the gradient is zero but for these.
+// -log(max(1 - x, eps)). The cross entropies of a logit z are log(1 + exp(-z)) and log(1 + exp(z)), without a bound: a
+// logit that is wrong keeps its gradient however sure it is. The counts are constants of the derivative. Only the edges
+// of the spanning tree have counts, so the gradient is zero but for these.
+//
+// Loss and gradient are finite: an affinity that would make them infinite is an error.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +16,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -42,9 +47,12 @@ class LossSink {
     // With the channels last the slopes are listed until finish() is called: they take less memory than an array in the
     // order of edges would, and the memory of the gradient may hold the affinities for as long.
     LossSink(T* grad, std::size_t voxels, std::size_t channels, const LossOptions& options, Layout layout, int threads)
-        : grad_(grad), voxels_(voxels), channels_(channels), options_(options),
+        : grad_(grad),
+          voxels_(voxels),
+          channels_(channels),
+          options_(options),
           positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
-          negative_slopes_(1) {}
+          negative_slopes_(positive_slopes_.size()) {}
 
     CountArrays arrays() const { return {}; }
 
@@ -82,33 +90,15 @@ class LossSink {
     void expect_negative(double pairs) { negative_ = weight(1 - options_.pos_loss_weight, pairs); }
 
     double positive(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
-        double x = from_rank<T>(rank), value, slope, inner = 1;
-        if (options_.from_logits) x = sigmoid(x, inner);
-        if (options_.pointwise == Pointwise::squared_hinge) {
-            const double hinge = std::max(0.0, 1 - options_.margin - x);
-            value = hinge * hinge;
-            slope = -2 * hinge;
-        } else {
-            value = -std::log(std::max(x, eps));
-            slope = x > eps ? -1 / x : 0;
-        }
         Slopes* const list = listed() ? &positive_slopes_[thread] : nullptr;
-        return add(edge, positive_ * static_cast<double>(pairs), value, slope * inner, list);
+        const T affinity = from_rank<T>(rank);
+        return add(affinity, edge, positive_ * static_cast<double>(pairs), of_positive(affinity), list);
     }
 
-    double negative(Rank<T> rank, Index edge, std::uint64_t pairs) {
-        double x = from_rank<T>(rank), value, slope, inner = 1;
-        if (options_.from_logits) x = sigmoid(x, inner);
-        if (options_.pointwise == Pointwise::squared_hinge) {
-            const double hinge = std::max(0.0, x - options_.margin);
-            value = hinge * hinge;
-            slope = 2 * hinge;
-        } else {
-            value = -std::log(std::max(1 - x, eps));
-            slope = 1 - x > eps ? 1 / (1 - x) : 0;
-        }
-        return add(edge, negative_ * static_cast<double>(pairs), value, slope * inner,
-                   listed() ? negative_slopes_.data() : nullptr);
+    double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
+        Slopes* const list = listed() ? &negative_slopes_[thread] : nullptr;
+        const T affinity = from_rank<T>(rank);
+        return add(affinity, edge, negative_ * static_cast<double>(pairs), of_negative(affinity), list);
     }
 
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
@@ -181,22 +171,53 @@ class LossSink {
         return beyond(static_cast<double>(at), x) ? at : std::nextafter(at, none);
     }
 
-    static double sigmoid(double logit, double& derivative) {
-        const double s = 1 / (1 + std::exp(-logit));
-        derivative = s * (1 - s);
-        return s;
+    // What an affinity or logit adds to the loss for each pair, and the derivative of that.
+    struct Term {
+        double value, slope;
+    };
+
+    Term of_positive(double x) const {
+        if (options_.pointwise == Pointwise::cross_entropy) {
+            if (options_.from_logits) return {softplus(-x), -sigmoid(-x)};
+            return {-std::log(std::max(x, eps)), x > eps ? -1 / x : 0};
+        }
+        const double s = options_.from_logits ? sigmoid(x) : x;
+        const double hinge = std::max(0.0, 1 - options_.margin - s);
+        return {hinge * hinge, -2 * hinge * inner(s)};
     }
 
-    double add(Index edge, double weight, double value, double slope, Slopes* list) {
-        if (slope != 0) {
-            const T part = static_cast<T>(options_.scale * weight * slope);
-            if (list == nullptr) {
-                grad_[edge] += part;
-            } else {
-                list->of.push_back({edge, part});
-            }
+    Term of_negative(double x) const {
+        if (options_.pointwise == Pointwise::cross_entropy) {
+            if (options_.from_logits) return {softplus(x), sigmoid(x)};
+            return {-std::log(std::max(1 - x, eps)), 1 - x > eps ? 1 / (1 - x) : 0};
         }
-        return weight * value;
+        const double s = options_.from_logits ? sigmoid(x) : x;
+        const double hinge = std::max(0.0, s - options_.margin);
+        return {hinge * hinge, 2 * hinge * inner(s)};
+    }
+
+    // The derivative of the affinity s by what was given.
+    double inner(double s) const { return options_.from_logits ? s * (1 - s) : 1; }
+
+    static double sigmoid(double logit) { return 1 / (1 + std::exp(-logit)); }
+    static double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+
+    double add(T affinity, Index edge, double weight, Term term, Slopes* list) {
+        if (weight == 0) return 0;
+        const double value = weight * term.value;
+        if (term.slope == 0) return value;
+        if (!(value <= std::numeric_limits<double>::max()) ||
+            !(std::abs(weight * term.slope) <= std::numeric_limits<T>::max())) {
+            throw std::invalid_argument("aff must hold affinities of a finite loss and gradient, got " +
+                                        std::to_string(affinity) + " at edge " + std::to_string(edge));
+        }
+        const T part = static_cast<T>(options_.scale * weight * term.slope);
+        if (list == nullptr) {
+            grad_[edge] += part;
+        } else {
+            list->of.push_back({edge, part});
+        }
+        return value;
     }
 
     T* grad_;
@@ -204,7 +225,7 @@ class LossSink {
     LossOptions options_;
     double positive_ = 0, negative_ = 0;
     std::vector<Slopes> positive_slopes_;  // of each thread; none with the channels first
-    std::vector<Slopes> negative_slopes_;  // one list, as the pass has one thread that decides
+    std::vector<Slopes> negative_slopes_;  // likewise
 };
 
 }  // namespace malis

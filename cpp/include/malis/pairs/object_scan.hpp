@@ -9,6 +9,7 @@
 #include "malis/graph/select.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/union_find.hpp"
@@ -24,16 +25,22 @@ template <class T, class Index>
 class ObjectScan {
   public:
     ObjectScan(const Grid<Index>& grid, const T* aff, const Buffer<Stretch<Index>>& stretches, int threads)
-        : grid_(grid), aff_(aff), aff_end_(aff + grid.edges()), stretches_(stretches),
+        : grid_(grid),
+          aff_(aff),
+          aff_end_(aff + grid.edges()),
+          stretches_(stretches),
           chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
 
     std::size_t chunks() const { return chunks_; }
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        const Stretch<Index>* end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
-        for (const Stretch<Index>* s = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk); s != end; ++s)
-            collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+        const Stretch<Index>* const begin = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk);
+        const Stretch<Index>* const end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
+        in_steps(begin, end, stretches_per_poll, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
+            for (const Stretch<Index>* s = first; s != last; ++s)
+                collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+        });
     }
 
     // Joins the ends of all edges of at least `threshold` for UnionFind::contract.
@@ -46,15 +53,19 @@ class ObjectScan {
             bool fresh = true;
             each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
                 const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
-                for (const Stretch<Index>* s = first; s != last; ++s) {
-                    const bool inside =
-                        s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
-                    if (!inside) continue;
-                    if (fresh && along_rows) chain(*s, threshold, parent);
-                    else join(*s, threshold, parent);
-                }
+                in_steps(first, last, stretches_per_poll, [&](const Stretch<Index>* from, const Stretch<Index>* to) {
+                    for (const Stretch<Index>* s = from; s != to; ++s) {
+                        const bool inside =
+                            s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
+                        if (!inside) continue;
+                        if (fresh && along_rows) chain(*s, threshold, parent);
+                        else join(*s, threshold, parent);
+                    }
+                });
                 fresh = false;
-                for (Index i = begin; i < end; ++i) parent[i] = parent[parent[i]];
+                in_steps(begin, end, steps_per_poll, [&](Index from, Index to) {
+                    for (Index i = from; i < to; ++i) parent[i] = parent[parent[i]];
+                });
             });
         });
         if (slabs == 1) return;
@@ -63,11 +74,14 @@ class ObjectScan {
             while (node >= slab_node(slab + 1)) ++slab;
             return slab;
         };
-        for (const Stretch<Index>& s : stretches_) {
-            const std::size_t slab = slab_of(s.a);
-            if (slab_of(s.b) != slab || slab_of(s.a + s.count - 1) != slab || slab_of(s.b + s.count - 1) != slab)
-                join(s, threshold, parent);
-        }
+        in_steps(stretches_.begin(), stretches_.end(), stretches_per_poll, [&](const auto* from, const auto* to) {
+            for (const Stretch<Index>* s = from; s != to; ++s) {
+                const std::size_t slab = slab_of(s->a);
+                if (slab_of(s->b) != slab || slab_of(s->a + s->count - 1) != slab ||
+                    slab_of(s->b + s->count - 1) != slab)
+                    join(*s, threshold, parent);
+            }
+        });
     }
 
     template <class Collect>
@@ -85,6 +99,9 @@ class ObjectScan {
     }
 
   private:
+    // Most are of less than some hundred edges.
+    static constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
+
     // Stretches of one offset after the other, the last one first: usually it leads along rows, which are joined
     // fastest, and then the others meet few different sets.
     template <class F>

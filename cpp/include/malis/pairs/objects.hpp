@@ -25,6 +25,7 @@
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 
@@ -52,8 +53,10 @@ namespace detail {
 // The runs of a slab of rows, in the order of the volume: f(label, voxel, y, x, length).
 template <class Index, class F>
 void each_run(const Grid<Index>& grid, const Labels<Index>& labels, Index first_row, Index last_row, F&& f) {
+    const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid.width + 1;
     Index y = first_row % grid.height;
     for (Index row = first_row; row < last_row; ++row) {
+        if (row % rows_per_poll == 0) poll();
         const Index first = row * grid.width;
         const Index* label = labels.of.data() + first;
         Index begin = 0;
@@ -137,11 +140,12 @@ struct Stretch {
 
 // All edges within label l, in the order of their index.
 template <class Index>
-void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Index l, Buffer<Stretch<Index>>& stretches) {
+void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Index l,
+                    Buffer<Stretch<Index>>& stretches) {
     using R = Run<Index>;
     const R* const begin = objects.runs.data() + objects.first_run[l];
     const R* const end = objects.runs.data() + objects.first_run[l + 1];
-    const std::size_t runs = static_cast<std::size_t>(end - begin);
+    const std::size_t runs = static_cast<std::size_t>(end - begin), runs_per_poll = steps_per_poll / 16;
     std::size_t size = 0;
     for (std::size_t k = 0; k < grid.steps.size(); ++k) {
         const auto& step = grid.steps[k];
@@ -153,7 +157,12 @@ void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Inde
         Stretch<Index>* to = stretches.data() + size;
         const Index channel = static_cast<Index>(k) * grid.voxels, dy = static_cast<Index>(step.offset.y);
         const R* target = begin;  // moves on with the run
+        const R* next_poll = begin + std::min(runs, runs_per_poll);
         for (const R* run = begin; run != end; ++run) {
+            if (run == next_poll) {
+                poll();
+                next_poll += std::min(static_cast<std::size_t>(end - run), runs_per_poll);
+            }
             const Index from = std::max(run->x, x.begin), stop = std::min(run->x + run->length, x.end);
             if (from >= stop || static_cast<Index>(run->y + dy) >= grid.height) continue;
             const Index skipped = from - run->x, v = run->v + skipped;

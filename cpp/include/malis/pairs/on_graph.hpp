@@ -11,10 +11,12 @@
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/pairs/all_pairs.hpp"
 #include "malis/pairs/count_merge.hpp"
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
@@ -32,12 +34,13 @@ template <class T, class Index, Pass pass>
 struct PassVisit {
     const T* aff;
     const Index* label;
-    Index unlabelled;
+    Index unlabelled, ignored;  // as in Labels
     const bool* edge_mask;
 
     bool unknown(Index edge, Index a, Index b) const {
         return (edge_mask != nullptr && !edge_mask[edge]) ||
-               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled);
+               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled) ||
+               (ignored != 0 && (label[a] == ignored || label[b] == ignored));
     }
 
     bool takes_part(Index edge, Index a, Index b) const {
@@ -62,12 +65,12 @@ struct PassVisit {
 
 template <Pass pass, class T, class Index>
 GridScan<T, Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
-                                                   int threads) {
+                                                      int threads) {
     return {grid, visit, threads};
 }
 template <Pass pass, class T, class Index>
 EdgeListScan<T, Index, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index>& list,
-                                                             const PassVisit<T, Index, pass>& visit, int threads) {
+                                                          const PassVisit<T, Index, pass>& visit, int threads) {
     return {list, visit, threads};
 }
 
@@ -86,25 +89,10 @@ template <class T, class Index, class Graph>
 void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels, const bool* edge_mask,
                       UnionFind<Index>& sets) {
     Contraction<T, Index> unite{sets};
-    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, edge_mask};
+    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, labels.ignored,
+                                                       edge_mask};
     const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
     for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
-}
-
-// How many pairs of each kind there are in all, joined or not.
-template <class Index>
-PairCount all_pairs(const Labels<Index>& labels) {
-    std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
-    for (std::size_t i = 0; i < labels.of.size(); ++i) ++voxels[labels.of[i]];
-    std::uint64_t foreground = 0;
-    PairCount pairs{0, 0};
-    for (std::size_t l = 1; l < voxels.size(); ++l) {
-        foreground += voxels[l];
-        pairs.neg -= pairs_of(voxels[l]);
-        if (l != labels.unlabelled) pairs.pos += pairs_of(voxels[l]);
-    }
-    pairs.neg += pairs_of(foreground);
-    return pairs;
 }
 
 // One pass over the nodes of any graph, with label histograms. Returns what was not written to arrays.
@@ -118,12 +106,14 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     sets.reset(nodes, threads);
     if constexpr (pass == Pass::negative) contract_objects(graph, aff, labels, options.edge_mask, sets);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
-    for (std::size_t i = 0; i < nodes; ++i) {
-        // What is contracted carries one label, so its root stands for all of it.
-        const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-        if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
-    }
-    PairCount left = all_pairs(labels);
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            // What is contracted carries one label, so its root stands for all of it.
+            const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
+            if (root) histograms.set(static_cast<Index>(i), labels.in_pairs(i), sets.size(static_cast<Index>(i)));
+        }
+    });
+    PairCount left = all_pairs(label_sizes(labels, threads), labels.unlabelled);
     const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
     if (!want_positive) {
         left.pos = 0;
@@ -136,11 +126,10 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     Buffer<Decision<T, Index>> decisions;
     if (listed) decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
-    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
-    kruskal<T, Index>(
-        scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
-        count_merge(sets, histograms, decisions, arrays, left,
-                    [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
+    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, labels.ignored, options.edge_mask};
+    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
+                      count_merge(sets, histograms, decisions, arrays, left,
+                                  [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));
     return decisions;
 }
 
@@ -154,19 +143,17 @@ double count_on_graph(const Graph& graph, const T* aff, const Labels<Index>& lab
     double loss = 0;
     if (want_positive && options.constrain_positive) {
         loss += detail::emit_positive<T, Index>(
-            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false, sink.arrays()),
-            sink);
+            detail::decide<Pass::positive, T, Index>(graph, aff, labels, options, true, false, sink.arrays()), sink);
         want_positive = false;
     }
     if (want_negative && options.constrain_negative) {
         loss += detail::emit_negative<T, Index>(
-            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true, sink.arrays()),
-            sink);
+            detail::decide<Pass::negative, T, Index>(graph, aff, labels, options, false, true, sink.arrays()), sink);
         want_negative = false;
     }
     if (want_positive || want_negative) {
         const auto decisions = detail::decide<Pass::unconstrained, T, Index>(graph, aff, labels, options, want_positive,
-                                                                              want_negative, sink.arrays());
+                                                                             want_negative, sink.arrays());
         if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
         if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
     }

@@ -18,6 +18,7 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/prefetch.hpp"
 #include "malis/tree/kruskal.hpp"
@@ -45,8 +46,9 @@ constexpr std::size_t large_object = std::size_t{1} << 18;
 // beside its work. The division must not depend on the number of threads, so that neither do sums of floating point numbers.
 constexpr std::size_t voxels_of_task = std::size_t{1} << 14;
 
-// Joining without an order pays where it leaves at most every fourth voxel a set of its own. Where it left more, the next
-// objects are sorted at once: those beside each other are usually predicted equally well or badly.
+// Joining without an order pays where it leaves at most one set for every four voxels. Were it one for every sixteen, the
+// loss would take 145 instructions per edge in place of 119 (benchmarks/instructions.py). Where it left more sets than this,
+// the next objects are sorted at once: those beside each other are usually predicted equally well or badly.
 constexpr std::size_t voxels_per_joined_set = 4;
 constexpr int skipped_after_failure = 7;
 
@@ -155,7 +157,8 @@ class PositivePass {
     // Finds the edges of the next object, and asks for their affinities, which are read sixteen at a time, while the
     // object at hand is solved: rows are too short for the hardware to see a pattern in them.
     void prepare(Index l, Buffer<Stretch<Index>>& stretches) const {
-        constexpr std::size_t most_prefetched = std::size_t{1} << 12;  // two lines each: as many as a second cache holds
+        constexpr std::size_t most_prefetched = std::size_t{1}
+                                                << 12;  // two lines each: as many as a second cache holds
         find_stretches(grid_, objects_, l, stretches);
         if (stretches.size() > most_prefetched) return;
         for (const Stretch<Index>& s : stretches) {
@@ -180,8 +183,10 @@ class PositivePass {
             return sets.sets() > 1;
         };
         if (join_strong_edges(source, n, threads, work)) {
-            for (Index i = 0; i < n; ++i)
-                if (sets.find(i) == i) result.pairs += pairs_of(sets.size(i));
+            in_steps(n, [&](Index begin, Index end) {
+                for (Index i = begin; i < end; ++i)
+                    if (sets.find(i) == i) result.pairs += pairs_of(sets.size(i));
+            });
             if (cutoff_ > -infinity && sets.sets() > 1)
                 kruskal_below<T, Index>(cutoff_, source, sets, work.scratch, threads, merge);
         } else {
@@ -216,9 +221,13 @@ class PositivePass {
         split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
         split.region.resize(at + n);
         Index next = 0;
-        for (Index i = 0; i < n; ++i)
-            if (root[i] == i) work.number[i] = next++;
-        for (Index i = 0; i < n; ++i) split.region[at + i] = work.number[root[i]];
+        in_steps(n, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i)
+                if (root[i] == i) work.number[i] = next++;
+        });
+        in_steps(n, [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) split.region[at + i] = work.number[root[i]];
+        });
     }
 
     const Grid<Index>& grid_;

@@ -10,6 +10,7 @@
 #include "malis/graph/labels.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 
 namespace malis::detail {
@@ -60,10 +61,12 @@ Regions<Index> number_regions(const Grid<Index>& grid, const Labels<Index>& labe
     }
     numbered.of.reset(grid.voxels);
     Index* const of = numbered.of.data();
+    constexpr Index runs_per_poll = static_cast<Index>(steps_per_poll / 64);
     for (const auto& split : found.split) {
         for (const SplitObject<Index>& object : split.objects) {
             const Index base = first[object.label];
             for (Index r = objects.first_run[object.label]; r < objects.first_run[object.label + 1]; ++r) {
+                if (r % runs_per_poll == 0) poll();
                 const Run<Index>& run = objects.runs[r];
                 const Index* region = split.region.data() + object.at + run.first;
                 for (Index i = 0; i < run.length; ++i) {

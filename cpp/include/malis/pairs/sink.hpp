@@ -22,8 +22,10 @@
 //     double correct_positive(double expected, double found, int threads)
 //         Only where the positive pass found other pairs than were expected, as objects are not connected. Returns the
 //         factor for the sum of what positive() returned.
-//     void expect_negative(double pairs);  double negative(Rank<T> rank, Index edge, std::uint64_t pairs)
-//         The same for negative pairs, after the positive ones, from one thread, and exact.
+//     void expect_negative(double pairs)
+//     double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread)
+//         The same for negative pairs, and exact. They follow all positive ones, but for unconstrained counts on blocks
+//         (on_blocks.hpp), where both come at once, and an edge may decide some of each.
 //     void finish(int threads)
 //         LossSink alone: by whoever made the sink, when all passes are done; only then is its output complete.
 #pragma once
@@ -34,6 +36,7 @@
 #include <limits>
 
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/tree/label_histogram.hpp"
 #include "malis/tree/order.hpp"
@@ -69,7 +72,7 @@ class CountSink {
         pos_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
-    double negative(Rank<T>, Index edge, std::uint64_t pairs) {
+    double negative(Rank<T>, Index edge, std::uint64_t pairs, std::size_t = 0) {
         neg_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
@@ -93,7 +96,9 @@ struct Decision {
 template <class T, class Index>
 std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
     std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.neg;
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.neg;
+    });
     return total;
 }
 
@@ -101,12 +106,16 @@ std::uint64_t negative_pairs(const Buffer<Decision<T, Index>>& decisions) {
 template <class T, class Index, class Sink>
 double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink& sink) {
     std::uint64_t total = 0;
-    for (const auto& d : decisions) total += d.pairs.pos;
+    in_steps(decisions.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.pos;
+    });
     sink.expect_positive(static_cast<double>(total));
     double loss = 0;
-    for (const auto& d : decisions) {
-        if (d.pairs.pos > 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos);
-    }
+    in_steps(decisions.begin(), decisions.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+        for (const auto* d = begin; d != end; ++d) {
+            if (d->pairs.pos > 0) loss += sink.positive(d->rank, d->edge, d->pairs.pos);
+        }
+    });
     return loss;
 }
 
@@ -114,9 +123,11 @@ template <class T, class Index, class Sink>
 double emit_negative(const Buffer<Decision<T, Index>>& decisions, std::uint64_t total, Sink& sink) {
     sink.expect_negative(static_cast<double>(total));
     double loss = 0;
-    for (const auto& d : decisions) {
-        if (d.pairs.neg > 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg);
-    }
+    in_steps(decisions.begin(), decisions.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+        for (const auto* d = begin; d != end; ++d) {
+            if (d->pairs.neg > 0) loss += sink.negative(d->rank, d->edge, d->pairs.neg);
+        }
+    });
     return loss;
 }
 

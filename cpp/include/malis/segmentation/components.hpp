@@ -9,8 +9,11 @@
 
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
+#include "malis/graph/select.hpp"
 #include "malis/segmentation/every_edge.hpp"
+#include "malis/segmentation/join.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/kruskal.hpp"
@@ -25,15 +28,17 @@ namespace detail {
 template <class Index>
 std::vector<std::int64_t> sweep_parents(Index* parent, std::size_t n) {
     std::vector<std::int64_t> size;
-    for (std::size_t v = 0; v < n; ++v) {  // a root is met before the other voxels of its component
-        if (parent[v] == static_cast<Index>(v)) {
-            parent[v] = static_cast<Index>(size.size());
-            size.push_back(1);
-        } else {
-            parent[v] = parent[parent[v]];
-            ++size[parent[v]];
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {  // a root is met before the other voxels of its component
+            if (parent[v] == static_cast<Index>(v)) {
+                parent[v] = static_cast<Index>(size.size());
+                size.push_back(1);
+            } else {
+                parent[v] = parent[parent[v]];
+                ++size[parent[v]];
+            }
         }
-    }
+    });
     return size;
 }
 
@@ -47,11 +52,13 @@ std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::i
     const std::vector<std::int64_t> size = detail::sweep_parents(parent, n);
     std::vector<Index> order;
     std::int64_t background = 0;
-    for (std::size_t c = 0; c < size.size(); ++c) {
-        if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
-        else background += size[c];
-    }
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return size[a] > size[b]; });
+    in_steps(size.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t c = begin; c < end; ++c) {
+            if (size[c] > size_thresh) order.push_back(static_cast<Index>(c));
+            else background += size[c];
+        }
+    });
+    std::stable_sort(order.begin(), order.end(), polling([&](Index a, Index b) { return size[a] > size[b]; }));
     std::vector<Label> number(size.size(), 0);
     std::vector<std::int64_t> sizes{background};
     sizes.reserve(order.size() + 1);
@@ -65,63 +72,35 @@ std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::i
     return sizes;
 }
 
+// Which edges connect: those of at least a threshold, or, as in the older packages, those whose affinity is not about 0.
+// `bits(aff, aff_end, count)` says so of up to 64 edges; affinities may be read as far as `aff_end`.
+template <class T>
+struct AtLeast {
+    T threshold;
+    std::uint64_t bits(const T* aff, const T* aff_end, std::size_t count) const {
+        return detail::select_passing<detail::Strength::strong>(aff, aff_end, threshold, count);
+    }
+};
+template <class T>
+struct NotZero {
+    static constexpr T about_zero = T(1e-5);  // as in the older packages
+    std::uint64_t bits(const T* aff, const T*, std::size_t count) const {
+        std::uint64_t bits = 0;
+        for (std::size_t i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>(std::fabs(aff[i]) > about_zero) << i;
+        return bits;
+    }
+};
+
 namespace detail {
 
-// The parents of all voxels once the edges that `connects(aff)` accepts have joined them.
+// The parents of all voxels once the edges that connect have joined them.
 template <class T, class Index, class Connects>
 Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects connects, int threads) {
-    Buffer<Index> parents(grid.voxels);
-    Index* parent = parents.data();
-    // Slabs of rows first, each with the edges that stay in it; then the edges between slabs.
-    const std::size_t slabs = std::min<std::size_t>(grid.rows, slabs_for(grid.voxels, threads));
-    const auto slab_row = [&](std::size_t s) { return part_begin(grid.rows, slabs, s); };
-    const auto join_row = [&](std::size_t k, Index row) {
-        const auto& step = grid.steps[k];
-        const Index z = row / grid.height;
-        const auto x = grid.range(step, z, row - z * grid.height);
-        if (x.begin >= x.end) return;
-        const Index v = row * grid.width + x.begin;
-        const T* a = aff + static_cast<std::size_t>(k) * grid.voxels + v;
-        for (Index i = 0; i < x.end - x.begin; ++i) {
-            if (connects(a[i])) detail::join_lowest(parent, static_cast<Index>(v + i),
-                                                    static_cast<Index>(v + i + step.distance));
-        }
+    const T* const aff_end = aff + static_cast<std::size_t>(grid.edges());
+    const auto select = [&](Index edge, Index, Index, Index count) {
+        return connects.bits(aff + edge, aff_end, count);
     };
-    const auto other_row = [&](std::size_t k, Index row) {
-        return static_cast<std::int64_t>(row) + grid.steps[k].offset.z * static_cast<std::int64_t>(grid.height) +
-               grid.steps[k].offset.y;
-    };
-    parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
-        const Index begin = slab_row(slab), end = slab_row(slab + 1);
-        for (Index row = begin; row < end; ++row) {
-            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) parent[v] = v;
-            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-                // An offset forward meets rows that have no parents yet: these wait.
-                const std::int64_t other = other_row(k, row);
-                if (grid.steps[k].decides && other >= static_cast<std::int64_t>(begin) &&
-                    other <= static_cast<std::int64_t>(row))
-                    join_row(k, row);
-            }
-        }
-        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-            if (!grid.steps[k].decides) continue;
-            for (Index row = begin; row < end; ++row) {
-                const std::int64_t other = other_row(k, row);
-                if (other > static_cast<std::int64_t>(row) && other < static_cast<std::int64_t>(end)) join_row(k, row);
-            }
-        }
-    });
-    for (std::size_t slab = 0; slabs > 1 && slab < slabs; ++slab) {
-        const std::int64_t begin = slab_row(slab), end = slab_row(slab + 1);
-        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-            if (!grid.steps[k].decides) continue;
-            for (std::int64_t row = begin; row < end; ++row) {
-                const std::int64_t other = other_row(k, static_cast<Index>(row));
-                if (other < begin || other >= end) join_row(k, static_cast<Index>(row));
-            }
-        }
-    }
-    return parents;
+    return join_voxels(grid, select, threads);
 }
 
 }  // namespace detail
@@ -132,13 +111,20 @@ template <class Index, class Label>
 void list_components(const EdgeList<Index>& list, const bool* connected, Label* seg) {
     Buffer<Index> parents(list.nodes);
     Index* parent = parents.data();
-    for (std::size_t i = 0; i < list.nodes; ++i) parent[i] = static_cast<Index>(i);
-    list.each(0, list.edges, [&](Index edge, Index a, Index b) {
-        if (connected[edge]) detail::join_lowest(parent, a, b);
+    in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) parent[i] = static_cast<Index>(i);
+    });
+    in_steps(list.edges, [&](std::size_t begin, std::size_t end) {
+        list.each(begin, end, [&](Index edge, Index a, Index b) {
+            if (connected[edge]) detail::join_lowest(parent, a, b);
+        });
     });
     Label next = 0;
-    for (std::size_t i = 0; i < list.nodes; ++i)
-        seg[i] = parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+    in_steps(list.nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i)
+            seg[i] =
+                parent[i] == static_cast<Index>(i) ? ++next : seg[detail::lowest_root(parent, static_cast<Index>(i))];
+    });
 }
 
 namespace detail {
@@ -151,7 +137,9 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
     UnionFind<Index> segments, sets;
     segments.reset(grid.voxels, threads);
     sets.reset(grid.voxels, threads);
-    for (std::size_t v = 0; v < grid.voxels; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    in_steps(static_cast<std::size_t>(grid.voxels), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) segments.unite(static_cast<Index>(v), parents[v]);
+    });
     // Edges between two large components join nothing, now or later. In `sets` all of them are one, so that Kruskal's
     // algorithm drops these edges as cycles.
     constexpr Index none = static_cast<Index>(-1);
@@ -161,11 +149,13 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
         if (large == none) large = node;
         else sets.unite(large, node);
     };
-    for (std::size_t v = 0; v < grid.voxels; ++v) {
-        const Index node = static_cast<Index>(v);
-        if (is_large(segments.find(node))) add_large(node);
-        else sets.unite(node, parents[v]);
-    }
+    in_steps(static_cast<std::size_t>(grid.voxels), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            const Index node = static_cast<Index>(v);
+            if (is_large(segments.find(node))) add_large(node);
+            else sets.unite(node, parents[v]);
+        }
+    });
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
     kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
@@ -182,24 +172,13 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
 
 }  // namespace detail
 
-// Which edges connect: those of at least a threshold, or, as in the older packages, those whose affinity is not about 0.
-template <class T>
-struct AtLeast {
-    T threshold;
-    bool operator()(T affinity) const { return affinity >= threshold; }
-};
-template <class T>
-struct NotZero {
-    bool operator()(T affinity) const { return std::fabs(affinity) > T(1e-5); }
-};
-
 // What becomes of components of at most size_thresh voxels.
 enum class Small { drop, merge };
 
-// Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
+// Connected components of the edges that connect. seg holds 1.. by decreasing size afterwards.
 template <class T, class Index, class Label, class Connects>
-std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects,
-                                     std::int64_t size_thresh, Label* seg, int threads, Small small = Small::drop) {
+std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects, std::int64_t size_thresh,
+                                     Label* seg, int threads, Small small = Small::drop) {
     Buffer<Index> parents = detail::join_components(grid, aff, connects, threads);
     if (small == Small::merge) detail::merge_small<T, Index>(grid, aff, parents, size_thresh, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);

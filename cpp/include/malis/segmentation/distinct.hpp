@@ -14,6 +14,7 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/order.hpp"
@@ -48,7 +49,9 @@ void radix_sort(Buffer<R>& keys, Buffer<R>& scratch, int threads) {
         const auto value = [shift](R key) { return static_cast<std::size_t>(key >> shift) & (values - 1); };
         parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
             place[p].fill(0);
-            for (std::size_t i = piece(p); i < piece(p + 1); ++i) ++place[p][value(keys[i])];
+            in_steps(piece(p), piece(p + 1), steps_per_poll, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t i = begin; i < end; ++i) ++place[p][value(keys[i])];
+            });
         });
         std::size_t next = 0;
         for (std::size_t v = 0; v < values; ++v) {
@@ -59,7 +62,9 @@ void radix_sort(Buffer<R>& keys, Buffer<R>& scratch, int threads) {
             }
         }
         parallel_for(pieces, threads, [&](std::size_t p, std::size_t) {
-            for (std::size_t i = piece(p); i < piece(p + 1); ++i) scratch[place[p][value(keys[i])]++] = keys[i];
+            in_steps(piece(p), piece(p + 1), steps_per_poll, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t i = begin; i < end; ++i) scratch[place[p][value(keys[i])]++] = keys[i];
+            });
         });
         std::swap(keys, scratch);
         varying = static_cast<R>(varying & ~(static_cast<R>(values - 1) << shift));
@@ -114,7 +119,13 @@ Buffer<Rank<T>> distinct_ranks(const Grid<Index>& grid, const T* aff, int thread
         source.scan(chunk, fill);
     });
     radix_sort(ranks, scratch, threads);
-    ranks.resize(static_cast<std::size_t>(std::unique(ranks.begin(), ranks.end()) - ranks.begin()));
+    std::size_t distinct = 0;
+    in_steps(ranks.size(), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            if (distinct == 0 || ranks[i] != ranks[distinct - 1]) ranks[distinct++] = ranks[i];
+        }
+    });
+    ranks.resize(distinct);
     return ranks;
 }
 

@@ -8,6 +8,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/tree/union_find.hpp"
 
 namespace malis::detail {
@@ -21,7 +22,8 @@ struct EveryEdge {
     }
     template <class Index, class Collect>
     void row(Index first, Index v, Index u, Index count, Collect& collect) const {
-        for (Index i = 0; i < count; ++i) edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
+        for (Index i = 0; i < count; ++i)
+            edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
     }
 };
 
@@ -30,8 +32,7 @@ GridScan<T, Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const Every
     return {grid, visit, threads};
 }
 template <class T, class Index>
-EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit,
-                                                   int threads) {
+EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit, int threads) {
     return {list, visit, threads};
 }
 
@@ -43,11 +44,13 @@ Buffer<Index> parents_of(UnionFind<Index>& sets, int threads) {
     constexpr Index none = static_cast<Index>(-1);
     Buffer<Index> parents(n), first(n);
     std::fill(first.begin(), first.end(), none);
-    for (std::size_t v = 0; v < n; ++v) {
-        Index& lowest = first[root[v]];
-        if (lowest == none) lowest = static_cast<Index>(v);
-        parents[v] = lowest;
-    }
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            Index& lowest = first[root[v]];
+            if (lowest == none) lowest = static_cast<Index>(v);
+            parents[v] = lowest;
+        }
+    });
     return parents;
 }
 

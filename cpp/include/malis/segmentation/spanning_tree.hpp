@@ -15,7 +15,11 @@
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
+#include "malis/support/read_once.hpp"
 #include "malis/support/split.hpp"
+#include "malis/tree/block_forest.hpp"
+#include "malis/tree/block_spanning_tree.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
@@ -33,41 +37,49 @@ struct SpanningTree {
 
 namespace detail {
 
-template <class T, class Index, class Graph>
-SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
-    threads = threads_for(nodes, threads);
+// The edges of the tree in one go over the whole volume, where blocks do not pay.
+template <class T, class Index>
+Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
     UnionFind<Index> sets;
-    sets.reset(nodes, threads);
-    SpanningTree<T, Index> tree;
-    tree.edges.reset(nodes);
-    tree.affinities.reset(nodes);
-    tree.node1.reset(nodes);
-    tree.node2.reset(nodes);
-    std::size_t size = 0;
+    sets.reset(grid.voxels, threads);
+    Buffer<TreeEdge<T, Index>> edges;
+    edges.reserve(grid.voxels);
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
-    kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index a, Index b) {
                           sets.link(a, b);
-                          tree.edges[size] = static_cast<std::int64_t>(r.edge);
-                          tree.affinities[size] = from_rank<T>(r.rank);
-                          tree.node1[size] = r.a;
-                          tree.node2[size] = r.b;
-                          ++size;
+                          edges.push_back({r.rank, r.edge});
                           return true;
                       });
-    tree.edges.resize(size);
-    tree.affinities.resize(size);
-    tree.node1.resize(size);
-    tree.node2.resize(size);
-    return tree;
+    return edges;
 }
 
-template <class Node, class Index>
-Buffer<Node> as_nodes(const Buffer<Index>& numbers) {
-    Buffer<Node> nodes(numbers.size());
-    for (std::size_t i = 0; i < numbers.size(); ++i) nodes[i] = static_cast<Node>(numbers[i]);
-    return nodes;
+template <class T, class Index>
+Buffer<TreeEdge<T, Index>> spanning_tree_edges(const Grid<Index>& grid, const T* aff, int threads) {
+    const auto blocks = blocks_that_pay(grid);
+    return blocks ? block_spanning_tree<T, Index>(grid, aff, *blocks, threads)
+                  : whole_spanning_tree<T, Index>(grid, aff, threads);
+}
+
+template <class T, class Node, class Index>
+SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
+    const auto edges = spanning_tree_edges<T, Index>(grid, aff, threads);
+    SpanningTree<T, Node> tree;
+    tree.edges.reset(edges.size());
+    tree.affinities.reset(edges.size());
+    tree.node1.reset(edges.size());
+    tree.node2.reset(edges.size());
+    parallel_ranges(edges.size(), std::size_t{1} << 15, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const Index k = edges[i].edge / grid.voxels, v = edges[i].edge - k * grid.voxels;
+            tree.edges[i] = static_cast<std::int64_t>(edges[i].edge);
+            tree.affinities[i] = from_rank<T>(edges[i].rank);
+            tree.node1[i] = static_cast<Node>(v);
+            tree.node2[i] = static_cast<Node>(static_cast<Index>(v + grid.steps[k].distance));
+        }
+    });
+    return tree;
 }
 
 }  // namespace detail
@@ -86,17 +98,29 @@ struct TreeView {
             throw std::invalid_argument("tree must have fewer edges than voxels, got " + std::to_string(size) +
                                         " edges between " + std::to_string(nodes) + " voxels");
         }
-        for (std::size_t e = 0; e < size; ++e) {
-            if (!inside(node1[e]) || !inside(node2[e])) {
-                throw std::invalid_argument("tree must join voxels 0 to " + std::to_string(nodes - 1) + ", got " +
-                                            std::to_string(node1[e]) + " and " + std::to_string(node2[e]) +
-                                            " at edge " + std::to_string(e));
+        T previous = std::numeric_limits<T>::infinity();
+        in_steps(size, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t e = begin; e < end; ++e) {
+                ends(e);
+                const T affinity = affinities[e];
+                if (!(affinity <= previous)) {
+                    throw std::invalid_argument("tree must hold affinities that never increase, got " +
+                                                std::to_string(affinity) + " at edge " + std::to_string(e));
+                }
+                previous = affinity;
             }
-            if (!(affinities[e] <= (e > 0 ? affinities[e - 1] : std::numeric_limits<T>::infinity()))) {
-                throw std::invalid_argument("tree must hold affinities that never increase, got " +
-                                            std::to_string(affinities[e]) + " at edge " + std::to_string(e));
-            }
+        });
+    }
+
+    // The nodes of an edge, checked, also where check() was before: the arrays may have changed since.
+    std::pair<Node, Node> ends(std::size_t e) const {
+        const Node a = read_once(node1 + e), b = read_once(node2 + e);
+        if (!inside(a) || !inside(b)) {
+            throw std::invalid_argument("tree must join voxels 0 to " + std::to_string(nodes - 1) + ", got " +
+                                        std::to_string(a) + " and " + std::to_string(b) + " at edge " +
+                                        std::to_string(e));
         }
+        return {a, b};
     }
 
   private:
@@ -119,9 +143,11 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
     std::vector<std::vector<std::int64_t>> sizes(thresholds.size());
     std::size_t edge = 0;
     for (const std::size_t i : order) {
-        for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge)
-            detail::join_lowest(parents.data(), static_cast<Index>(tree.node1[edge]),
-                                static_cast<Index>(tree.node2[edge]));
+        for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge) {
+            if (edge % steps_per_poll == 0) poll();
+            const auto [a, b] = tree.ends(edge);
+            detail::join_lowest(parents.data(), static_cast<Index>(a), static_cast<Index>(b));
+        }
         std::copy(parents.begin(), parents.end(), swept.begin());
         sizes[i] = number_components<Index, Label>(swept.data(), tree.nodes, size_thresh, segs[i], threads);
     }
@@ -151,10 +177,14 @@ void linkage(const TreeView<T, Node>& tree, double highest, double* rows) {
         cluster[root] = next++;
         rows += 4;
     };
-    for (std::size_t e = 0; e < tree.size; ++e)
-        join(static_cast<Index>(tree.node1[e]), static_cast<Index>(tree.node2[e]),
-             highest - static_cast<double>(tree.affinities[e]));
+    in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t e = begin; e < end; ++e) {
+            const auto [a, b] = tree.ends(e);
+            join(static_cast<Index>(a), static_cast<Index>(b), highest - static_cast<double>(tree.affinities[e]));
+        }
+    });
     for (std::size_t v = 1; sets.sets() > 1; ++v) {
+        if (v % steps_per_poll == 0) poll();
         if (sets.find(static_cast<Index>(v)) != sets.find(Index{0}))
             join(Index{0}, static_cast<Index>(v), std::numeric_limits<double>::infinity());
     }

@@ -10,11 +10,14 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/segmentation/block_watershed.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
+#include "malis/tree/block_forest.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
@@ -26,11 +29,8 @@ namespace detail {
 // Gives every node the seed that it is joined to: edges are taken in order, and one that joins a component without a seed
 // to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
 // the seeds and `no_seed` elsewhere.
-template <class Index>
-constexpr Index no_seed = static_cast<Index>(-1);
-
 template <class T, class Index, class Graph>
-void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
+void flood_in_one_go(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
     const std::size_t nodes = seed.size();
     constexpr Index none = no_seed<Index>;
     threads = threads_for(nodes, threads);
@@ -38,11 +38,13 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     Index first = none;
-    for (std::size_t v = 0; v < nodes; ++v) {
-        if (seed[v] == none) continue;
-        if (first == none) first = static_cast<Index>(v);
-        else sets.unite(first, static_cast<Index>(v));
-    }
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            if (seed[v] == none) continue;
+            if (first == none) first = static_cast<Index>(v);
+            else sets.unite(first, static_cast<Index>(v));
+        }
+    });
     if (first == none) return;
     // ... and here they are not: this tells which of them it was.
     UnionFind<Index> basins;
@@ -57,7 +59,19 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
                           seed[basins.link(a, b)] = of_both;
                           return true;
                       });
-    for (std::size_t v = 0; v < nodes; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seed[v] = seed[basins.find(static_cast<Index>(v))];
+    });
+}
+
+template <class T, class Index>
+void flood_from_seeds(const EdgeList<Index>& list, const T* aff, Buffer<Index>& seed, int threads) {
+    flood_in_one_go<T, Index>(list, aff, seed, threads);
+}
+template <class T, class Index>
+void flood_from_seeds(const Grid<Index>& grid, const T* aff, Buffer<Index>& seed, int threads) {
+    if (const auto blocks = blocks_that_pay(grid)) block_watershed<T, Index>(grid, aff, *blocks, seed.data(), threads);
+    else flood_in_one_go<T, Index>(grid, aff, seed, threads);
 }
 
 }  // namespace detail
@@ -66,12 +80,18 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
 // is joined to first in the order of edges, or 0 where none is.
 template <class T, class Index, class Graph, class Label>
 void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+    constexpr std::size_t grain = std::size_t{1} << 16;
     Buffer<Index> seed(nodes);
-    for (std::size_t v = 0; v < nodes; ++v)
-        seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
-    detail::flood_from_seeds<T, Index>(graph, aff, seed, threads);
-    // In place: a seed keeps its label.
-    for (std::size_t v = 0; v < nodes; ++v) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
+    });
+    detail::flood_from_seeds(graph, aff, seed, threads);
+    // In place: a seed keeps its label, and is not written while others read it.
+    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            if (seed[v] != static_cast<Index>(v)) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+    });
 }
 
 namespace detail {
@@ -80,33 +100,34 @@ namespace detail {
 // it has no edge of at least `threshold`).
 template <class T, class Index>
 void strongest_edges(const Grid<Index>& grid, const T* aff, T threshold, T* strongest, Index* target, int threads) {
-    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads, [&](std::size_t begin, std::size_t end) {
-        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
-            const Index z = row / grid.height, y = row - z * grid.height;
-            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
-            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-                const auto& step = grid.steps[k];
-                if (!step.decides) continue;
-                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
-                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
-                const typename Grid<Index>::Step back{back_offset, back_distance, true};
-                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
-                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
-                    const auto x = grid.range(to, z, y);
-                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
-                        const Index u = v + to.distance;
-                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
-                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
-                        strongest[v] = better ? a : strongest[v];
-                        target[v] = better ? u : target[v];
-                    }
-                };
-                const bool own_first = back_distance < step.distance;  // the offset leads back
-                take(own_first ? step : back, own_first);
-                take(own_first ? back : step, !own_first);
-            }
-        }
-    });
+    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads,
+                    [&](std::size_t begin, std::size_t end) {
+                        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
+                            const Index z = row / grid.height, y = row - z * grid.height;
+                            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
+                            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+                                const auto& step = grid.steps[k];
+                                if (!step.decides) continue;
+                                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
+                                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
+                                const typename Grid<Index>::Step back{back_offset, back_distance, true};
+                                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
+                                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
+                                    const auto x = grid.range(to, z, y);
+                                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
+                                        const Index u = v + to.distance;
+                                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
+                                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
+                                        strongest[v] = better ? a : strongest[v];
+                                        target[v] = better ? u : target[v];
+                                    }
+                                };
+                                const bool own_first = back_distance < step.distance;  // the offset leads back
+                                take(own_first ? step : back, own_first);
+                                take(own_first ? back : step, !own_first);
+                            }
+                        }
+                    });
 }
 
 // Edges as strong as the strongest of one of their ends, between different components.
@@ -135,20 +156,24 @@ template <class T, class Index>
 Buffer<Rank<T>> follow_strongest(const Buffer<T>& strongest, Buffer<Index>& component, Buffer<Index>& parents) {
     const std::size_t n = component.size();
     std::iota(parents.begin(), parents.end(), Index{0});
-    for (std::size_t v = 0; v < n; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) join_lowest(parents.data(), static_cast<Index>(v), component[v]);
+    });
     Buffer<Rank<T>> level;
-    for (std::size_t v = 0; v < n; ++v) {
-        const bool alone = component[v] == static_cast<Index>(v);
-        const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
-        if (parents[v] == static_cast<Index>(v)) {
-            component[v] = static_cast<Index>(level.size());
-            level.push_back(rank);
-        } else {
-            parents[v] = parents[parents[v]];
-            component[v] = component[parents[v]];
-            level[component[v]] = std::min(level[component[v]], rank);
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) {
+            const bool alone = component[v] == static_cast<Index>(v);
+            const Rank<T> rank = alone ? std::numeric_limits<Rank<T>>::max() : to_rank(strongest[v]);
+            if (parents[v] == static_cast<Index>(v)) {
+                component[v] = static_cast<Index>(level.size());
+                level.push_back(rank);
+            } else {
+                parents[v] = parents[parents[v]];
+                component[v] = component[parents[v]];
+                level[component[v]] = std::min(level[component[v]], rank);
+            }
         }
-    }
+    });
     return level;
 }
 
@@ -186,8 +211,15 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
     });
     const Buffer<Index> first = parents_of(segments, threads);
     Buffer<Index> voxel(level.size());  // the first of every component
-    for (std::size_t v = n; v-- > 0;) voxel[component[v]] = static_cast<Index>(v);
-    for (std::size_t v = 0; v < n; ++v) parents[v] = voxel[first[component[v]]];
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::size_t v = n - 1 - i;
+            voxel[component[v]] = static_cast<Index>(v);
+        }
+    });
+    in_steps(n, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) parents[v] = voxel[first[component[v]]];
+    });
     return parents;
 }
 
@@ -196,8 +228,8 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
 // The unseeded maximin watershed: one basin for each regional maximum of the edges of at least `threshold`. seg holds
 // 1.. by decreasing size afterwards.
 template <class T, class Index, class Label>
-std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold,
-                                           std::int64_t size_thresh, Label* seg, int threads) {
+std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold, std::int64_t size_thresh,
+                                           Label* seg, int threads) {
     Buffer<Index> parents = detail::basins<T, Index>(grid, aff, threshold, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
 }

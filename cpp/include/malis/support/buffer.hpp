@@ -75,7 +75,7 @@ class Buffer {
     }
     void clear() { size_ = 0; }
     void release() {
-        if (data_ != nullptr) ::operator delete(static_cast<void*>(data_), std::align_val_t{huge_ ? huge_page : 64});
+        if (data_ != nullptr) ::operator delete (static_cast<void*>(data_), std::align_val_t{huge_ ? huge_page : 64});
         data_ = nullptr;
         size_ = capacity_ = 0;
     }

@@ -21,11 +21,13 @@
 #include <type_traits>
 #include <vector>
 
-#include "malis/graph/select.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/prefetch.hpp"
+#include "malis/tree/collectors.hpp"
 #include "malis/tree/order.hpp"
+#include "malis/tree/sort.hpp"
 #include "malis/tree/union_find.hpp"
 
 namespace malis {
@@ -42,99 +44,6 @@ struct KruskalScratch {
 };
 
 namespace detail {
-
-// Collectors (source.hpp). This one keeps the ranks of a sample.
-template <class T>
-class SampleCollector {
-  public:
-    static constexpr Strength strength = Strength::strong;
-    static constexpr T threshold = -std::numeric_limits<T>::infinity();
-
-    explicit SampleCollector(Buffer<Rank<T>>& ranks) : ranks_(ranks) {}
-    void reserve(std::size_t) {}
-    template <class Index>
-    void operator()(T affinity, Index, Index, Index) {
-        ranks_.push_back(to_rank(affinity));
-    }
-    template <class Index>
-    void stretch(const T* aff, const T*, Index, Index, Index, Index count) {
-        for (Index i = 0; i < count; ++i) ranks_.push_back(to_rank(aff[i]));
-    }
-
-  private:
-    Buffer<Rank<T>>& ranks_;
-};
-
-// Keeps all edges that a scan selects.
-template <class T, class Index>
-class StrongCollector {
-  public:
-    static constexpr Strength strength = Strength::strong;
-    const T threshold;
-
-    StrongCollector(Buffer<Record<T, Index>>& to, T threshold) : threshold(threshold), to_(to), size_(to.size()) {}
-    ~StrongCollector() { to_.resize(size_); }
-    StrongCollector(const StrongCollector&) = delete;
-    StrongCollector& operator=(const StrongCollector&) = delete;
-    void reserve(std::size_t more) {
-        if (size_ + more > to_.capacity()) {
-            to_.resize(size_);
-            to_.reserve(size_ + more);
-        }
-    }
-    void operator()(T affinity, Index edge, Index a, Index b) {
-        to_.data()[size_++] = {to_rank(affinity), edge, a, b};
-    }
-    // All that pass among `count` edges edge + i between a + i and b + i; `aff` is where their affinities begin.
-    void stretch(const T* aff, const T* aff_end, Index edge, Index a, Index b, Index count) {
-        stretch_of(aff, edge, a, b, count, [=](Index block, std::size_t n) {
-            return select_passing<strength>(aff + block, aff_end, threshold, n);
-        });
-    }
-
-  protected:
-    template <class Select>
-    void stretch_of(const T* aff, Index edge, Index a, Index b, Index count, Select select) {
-        reserve(count);
-        Record<T, Index>* to = to_.data() + size_;
-        for (Index block = 0; block < count; block += 64) {
-            std::uint64_t selected = select(block, std::min<Index>(64, count - block));
-            for (; selected != 0; selected &= selected - 1) {
-                const Index i = block + static_cast<Index>(lowest_bit(selected));
-                *to++ = {to_rank(aff[i]), edge + i, a + i, b + i};
-            }
-        }
-        size_ = static_cast<std::size_t>(to - to_.data());
-    }
-
-    Buffer<Record<T, Index>>& to_;
-    std::size_t size_;
-};
-
-// Keeps the weak edges between different sets.
-template <class T, class Index>
-class WeakCollector : public StrongCollector<T, Index> {
-  public:
-    static constexpr Strength strength = Strength::weak;
-
-    WeakCollector(Buffer<Record<T, Index>>& to, T threshold, const Index* root)
-        : StrongCollector<T, Index>(to, threshold), root_(root) {}
-    void operator()(T affinity, Index edge, Index a, Index b) {
-        // Stores first and counts afterwards: which edges stay is as good as random, and a mispredicted branch costs
-        // more than a store.
-        this->to_.data()[this->size_] = {to_rank(affinity), edge, a, b};
-        this->size_ += root_[a] != root_[b];
-    }
-    void stretch(const T* aff, const T* aff_end, Index edge, Index a, Index b, Index count) {
-        this->stretch_of(aff, edge, a, b, count, [=](Index block, std::size_t n) {
-            return select_different<strength>(root_ + a + block, root_ + b + block, aff + block, aff_end,
-                                              this->threshold, n);
-        });
-    }
-
-  private:
-    const Index* root_;
-};
 
 // Scans a source with a Collector made of (buffer, args...). On several threads, parts have room for so many records of
 // all that are `expected`: growing would copy them.
@@ -196,30 +105,35 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
         constexpr std::ptrdiff_t farthest = 32, far = 22, middle = 12, near = 6, window = 16;
         const Index* parents = sets.parents();
         Index roots[window][2] = {};
-        for (; end - r > farthest; ++r) {
-            prefetch(parents + r[farthest].a);
-            prefetch(parents + r[farthest].b);
-            prefetch(parents + parents[r[far].a]);
-            prefetch(parents + parents[r[far].b]);
-            Index* const at_middle = roots[(r - begin + middle) % window];
-            at_middle[0] = sets.find(r[middle].a);
-            at_middle[1] = sets.find(r[middle].b);
-            if (at_middle[0] != at_middle[1]) {
-                for (const Index root : {at_middle[0], at_middle[1]}) {
-                    sets.prefetch(root);
-                    if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+        while (end - r > farthest) {
+            poll();
+            const Record<T, Index>* const stop =
+                r + std::min<std::ptrdiff_t>(end - r - farthest, static_cast<std::ptrdiff_t>(steps_per_poll));
+            for (; r != stop; ++r) {
+                prefetch(parents + r[farthest].a);
+                prefetch(parents + r[farthest].b);
+                prefetch(parents + parents[r[far].a]);
+                prefetch(parents + parents[r[far].b]);
+                Index* const at_middle = roots[(r - begin + middle) % window];
+                at_middle[0] = sets.find(r[middle].a);
+                at_middle[1] = sets.find(r[middle].b);
+                if (at_middle[0] != at_middle[1]) {
+                    for (const Index root : {at_middle[0], at_middle[1]}) {
+                        sets.prefetch(root);
+                        if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
+                    }
                 }
-            }
-            if constexpr (LooksAhead<OnMerge>::value) {
-                const Index* const at_near = roots[(r - begin + near) % window];
-                if (at_near[0] != at_near[1]) {
-                    on_merge.prefetch_beyond(at_near[0]);
-                    on_merge.prefetch_beyond(at_near[1]);
+                if constexpr (LooksAhead<OnMerge>::value) {
+                    const Index* const at_near = roots[(r - begin + near) % window];
+                    if (at_near[0] != at_near[1]) {
+                        on_merge.prefetch_beyond(at_near[0]);
+                        on_merge.prefetch_beyond(at_near[1]);
+                    }
                 }
+                const Index a = sets.find(r->a);
+                const Index b = sets.find(r->b);
+                if (a != b && !on_merge(*r, a, b)) return false;
             }
-            const Index a = sets.find(r->a);
-            const Index b = sets.find(r->b);
-            if (a != b && !on_merge(*r, a, b)) return false;
         }
     }
     for (; r != end; ++r) {
@@ -252,10 +166,12 @@ constexpr double lattice_edges = 1.1, parallel_edges = 3;
 namespace detail {
 
 // How few edges there have to be for each set so that all of them are sorted at once: then most belong to the tree, and
-// filtering them costs more than sorting what it drops. Of a whole source, which would be scanned twice, fewer than of what
-// is at hand.
+// filtering them costs more than sorting what it drops. Of a whole source, with 3 in place of 1.7, counting pairs takes
+// 219 instructions per edge in place of 178 (benchmarks/instructions.py). What is left of one is at hand and already
+// filtered once, so more of it is sorted; between 1.7 and 7 that makes a difference of 2 %.
 constexpr double sortable_per_set = 1.7, sortable_rest_per_set = 3.5;
-constexpr double sortable = 96;  // as insertion sort does most of it
+// So few edges are sorted in any case; between 24 and 400 that makes a difference of 1 %.
+constexpr double sortable = 96;
 
 inline bool few(double edges, double per_set, std::size_t sets) {
     return edges < sortable || edges < per_set * static_cast<double>(sets);
@@ -290,14 +206,20 @@ void move_strong(Parts<T, Index>& from, Rank<T> last, std::size_t strong, Buffer
     strong = 0;
     for (auto& part : from) {
         std::size_t weak = 0;
-        for (std::size_t i = 0; i < part.size(); ++i) {
-            const Record<T, Index> r = part[i];
-            const bool now = r.rank <= last;
-            to[strong] = r;
-            strong += now;
-            part[weak] = r;
-            weak += !now;
-        }
+        in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+            Record<T, Index>* strong_to = to.data() + strong;
+            Record<T, Index>* weak_to = part.data() + weak;
+            for (std::size_t i = begin; i < end; ++i) {
+                const Record<T, Index> r = part[i];
+                const bool now = r.rank <= last;
+                *strong_to = r;
+                strong_to += now;
+                *weak_to = r;
+                weak_to += !now;
+            }
+            strong = static_cast<std::size_t>(strong_to - to.data());
+            weak = static_cast<std::size_t>(weak_to - part.data());
+        });
         part.resize(weak);
     }
     to.resize(strong);
@@ -308,11 +230,15 @@ template <class T, class Index>
 void drop_joined(Parts<T, Index>& records, UnionFind<Index>& sets) {
     for (auto& part : records) {
         std::size_t kept = 0;
-        for (std::size_t i = 0; i < part.size(); ++i) {
-            const Record<T, Index> r = part[i];
-            part[kept] = r;
-            kept += sets.find(r.a) != sets.find(r.b);
-        }
+        in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+            std::size_t to = kept;
+            for (std::size_t i = begin; i < end; ++i) {
+                const Record<T, Index> r = part[i];
+                part[to] = r;
+                to += sets.find(r.a) != sets.find(r.b);
+            }
+            kept = to;
+        });
         part.resize(kept);
     }
 }
@@ -321,7 +247,11 @@ template <class T, class Index>
 std::size_t count_strong(const Parts<T, Index>& records, Rank<T> last) {
     std::size_t strong = 0;
     for (const auto& part : records) {
-        for (const auto& r : part) strong += r.rank <= last;
+        in_steps(part.size(), [&](std::size_t begin, std::size_t end) {
+            std::size_t found = 0;
+            for (std::size_t i = begin; i < end; ++i) found += part[i].rank <= last;
+            strong += found;
+        });
     }
     return strong;
 }

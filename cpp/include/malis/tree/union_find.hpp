@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "malis/support/buffer.hpp"
+#include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/prefetch.hpp"
 
@@ -78,22 +79,28 @@ class UnionFind {
         });
         join(root_.data());
         sets_ = 0;
-        for (std::size_t i = 0; i < n; ++i) {
-            const Index root = root_[root_[i]];
-            root_[i] = root;
-            sets_ += root == static_cast<Index>(i);
-        }
+        in_steps(n, [&](std::size_t begin, std::size_t end) {
+            std::size_t sets = 0;
+            for (std::size_t i = begin; i < end; ++i) {
+                const Index root = root_[root_[i]];
+                root_[i] = root;
+                sets += root == static_cast<Index>(i);
+            }
+            sets_ += sets;
+        });
         size_.reset(n);
         if (relabel_) next_.reset(n);
-        for (std::size_t i = 0; i < n; ++i) {
-            const Index root = root_[i];
-            const bool first = root == static_cast<Index>(i);
-            size_[i] = 0;
-            ++size_[root];
-            if (!relabel_) continue;
-            next_[i] = first ? root : next_[root];
-            next_[root] = static_cast<Index>(i);
-        }
+        in_steps(n, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const Index root = root_[i];
+                const bool first = root == static_cast<Index>(i);
+                size_[i] = 0;
+                ++size_[root];
+                if (!relabel_) continue;
+                next_[i] = first ? root : next_[root];
+                next_[root] = static_cast<Index>(i);
+            }
+        });
     }
 
     std::size_t nodes() const { return root_.size(); }
@@ -108,6 +115,16 @@ class UnionFind {
             x = up;
         }
         return x;
+    }
+
+    // Calls f on every node of a set. For up to `relabelled` nodes only.
+    template <class F>
+    void each_member(Index root, F&& f) const {
+        Index x = root;
+        do {
+            f(x);
+            x = next_[x];
+        } while (x != root);
     }
 
     // Where a find begins: for prefetching.
