@@ -156,6 +156,16 @@ def check_volume(aff: Array, seg: Array, seg_name: str, nhood: npt.NDArray[np.in
         )
 
 
+def check_order(aff: npt.ArrayLike, seg: npt.ArrayLike) -> None:
+    """Tell a caller who has given labels and affinities in the wrong order, before their dtypes are an error."""
+    first, second = np.asarray(aff), np.asarray(seg)
+    if second.dtype.kind == "f" and second.ndim == first.ndim + 1 and first.ndim > 0:
+        raise ValueError(
+            f"aff and seg look swapped: aff is {describe(first)}, as labels are, and seg is {describe(second)}, as "
+            "affinities are"
+        )
+
+
 def check_channels(aff: Array, nhood: npt.NDArray[np.int64]) -> None:
     """Check that affinities have shape ``(K, *shape)`` for a neighbourhood ``(K, ndim)``."""
     offsets, ndim = nhood.shape

@@ -109,6 +109,7 @@ def pairs(
     array([[0, 0, 0, 3, 0]])
     """
     offsets = _checks.as_nhood(nhood)
+    _checks.check_order(aff, seg)
     labels = _checks.as_labels(seg, "seg", for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
@@ -190,6 +191,7 @@ def malis_loss(
     """
     checked = Options.of(options)
     offsets = _checks.as_nhood(nhood)
+    _checks.check_order(aff, seg)
     labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2

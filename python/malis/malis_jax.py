@@ -9,9 +9,16 @@ In compiled code on the CPU the loss is one call of the C++ library, without Pyt
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, cast
 
-import jax
+from malis._adapters.missing import missing
+
+try:
+    import jax
+except ModuleNotFoundError as error:
+    raise missing(error, "jax", "jax") from None
+
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +40,8 @@ __all__ = ["AffinityLoss", "malis_loss", "malis_loss2d", "malis_loss3d"]
 
 @takes(LossOptions)
 def malis_loss(
-    seg: npt.ArrayLike,
     aff: npt.ArrayLike,
+    seg: npt.ArrayLike,
     nhood: npt.ArrayLike,
     edge_mask: npt.ArrayLike | None = None,
     unlabelled_mask: npt.ArrayLike | None = None,
@@ -53,10 +60,10 @@ def malis_loss(
 
     Parameters
     ----------
-    seg : array_like of int, shape `shape` or (B, *shape)
-        Labels: any integer dtype or bool, or floats that hold integers; 0 is background.
     aff : array_like of float16, bfloat16, float32 or float64, shape (K, *shape) or (B, K, *shape)
         Affinities: ``aff[k, v]`` belongs to the edge between voxel ``v`` and ``v + nhood[k]``.
+    seg : array_like of int, shape `shape` or (B, *shape)
+        Labels: any integer dtype or bool, or floats that hold integers; 0 is background.
     nhood : array_like of int, shape (K, ndim)
         Offsets. They are part of the compiled code, so they have to be known when it is traced.
     edge_mask : array_like of bool, in the shape of `aff`, optional
@@ -76,6 +83,11 @@ def malis_loss(
     ValueError, TypeError, NotImplementedError
         As `malis_loss2d` does.
 
+    Warns
+    -----
+    DeprecationWarning
+        For the arguments in the order of earlier versions, `seg` before `aff`.
+
     References
     ----------
     .. [1] S. C. Turaga, K. L. Briggman, M. Helmstaedter, W. Denk, H. S. Seung: Maximin affinity learning of image
@@ -89,7 +101,7 @@ def malis_loss(
     >>> from malis.malis_jax import malis_loss
     >>> aff = jnp.array([[0, 0.9, 0.8, 0.2, 0.6]])
     >>> seg = jnp.array([1, 1, 0, 2, 2])
-    >>> loss, grad = jax.value_and_grad(malis_loss, argnums=1)(seg, aff, [[-1]])
+    >>> loss, grad = jax.value_and_grad(malis_loss)(aff, seg, [[-1]])
     >>> round(float(loss), 4)
     0.005
     >>> np.asarray(grad).round(2).tolist() == [[0, 0, 0, 0, np.float32(-0.1)]]
@@ -98,6 +110,14 @@ def malis_loss(
     checked = Options.of(options)
     offsets = as_tuples(nhood)
     ndim = len(offsets[0])
+    if np.ndim(seg) == np.ndim(aff) + 1:  # `aff` has the axis of the channels
+        warnings.warn(
+            "malis_jax.malis_loss takes (aff, seg, nhood), in the order of malis.malis_loss; the order (seg, aff, "
+            "nhood) is deprecated and will be an error",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        aff, seg = seg, aff
     affinities, labels = as_array(aff, "aff"), as_array(seg, "seg")
     arrays = [labels, affinities, edge_mask, unlabelled_mask]
     single = affinities.ndim != ndim + 2

@@ -13,7 +13,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import keras
+from malis._adapters.missing import missing
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise missing(error, "keras", "keras") from None
+
 import numpy.typing as npt
 
 from malis import _checks
@@ -344,7 +350,7 @@ class AffinityLoss(HoldsRecipe, keras.losses.Loss):  # type: ignore[misc,unused-
     --------
     >>> import keras, numpy as np
     >>> from malis.malis_keras import AffinityLoss
-    >>> criterion = AffinityLoss([[-1, 0], [0, -1]], warmup=1)
+    >>> criterion = AffinityLoss([[-1, 0], [0, -1]], warmup=1, ignore_label=255)
     >>> model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 3, padding="same")])
     >>> model.compile("adam", loss=criterion)
     >>> labels = np.random.default_rng(0).integers(0, 5, (4, 16, 16))

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from malis._adapters.missing import missing
+
+try:
+    import tensorflow as tf
+except ModuleNotFoundError as error:
+    raise missing(error, "tensorflow", "tensorflow") from None
+
 import numpy.typing as npt
-import tensorflow as tf
 
 from malis import _checks
 from malis._adapters.affinity import NAMES as AFFINITY_NAMES

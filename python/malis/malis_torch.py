@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from malis._adapters.missing import missing
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise missing(error, "torch", "torch") from None
+
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from malis import _checks

@@ -174,6 +174,53 @@ def test_unknown_edges_have_no_gradient(adapter: Adapter, ndim):
     assert grad[~unknown].all()  # the cross entropy has one everywhere
 
 
+@ndims
+@pytest.mark.parametrize(("dtype", "label"), [("uint8", 255), ("int32", -1), ("float32", -1), ("int16", 2)])
+def test_ignore_label(adapter: Adapter, ndim, dtype, label):
+    logits, seg = problem(ndim)
+    voxels = masks(ndim)["voxels"] if label != 2 else seg != 2
+    target = np.where(voxels, seg, label).astype(dtype)
+    losses, grad = adapter.evaluate_affinity_loss(NHOOD[ndim], logits, target, warmup=0, ignore_label=label)
+    np.testing.assert_allclose(losses, by_formula(ndim, logits, seg, voxels=voxels), rtol=1e-6)
+    assert not grad[~known_edges(voxels, NHOOD[ndim])].any()
+    # Together with a mask, and with one for all voxels.
+    more = masks(ndim)["edges"]
+    losses, _ = adapter.evaluate_affinity_loss(NHOOD[ndim], logits, target, more, warmup=0, ignore_label=label)
+    np.testing.assert_allclose(losses, by_formula(ndim, logits, seg, voxels=voxels, edges=more), rtol=1e-6)
+    nothing, grad = adapter.evaluate_affinity_loss(
+        NHOOD[ndim], logits, np.full_like(target, label), warmup=0, ignore_label=label
+    )
+    assert not nothing.any()
+    assert not grad.any()
+
+
+def test_ignore_label_that_the_dtype_does_not_have(adapter: Adapter):
+    logits, seg = problem(2)
+    target = np.where(seg == 3, 255, seg).astype(np.uint8)
+    losses, _ = adapter.evaluate_affinity_loss(NHOOD[2], logits, target, warmup=0, ignore_label=-1)
+    np.testing.assert_allclose(losses, by_formula(2, logits, seg), rtol=1e-6)
+
+
+def test_connect_labels(adapter: Adapter):
+    logits, seg = problem(2)
+    connected = malis.connect_labels(seg, [[-1, 0], [0, -1]])
+    assert connected.max() > seg.max()
+    losses, _ = adapter.evaluate_affinity_loss(NHOOD[2], logits, seg, warmup=0, connect_labels=True)
+    # The cross entropy takes the labels as they are.
+    expected = by_formula(2, logits, connected, truth=graphs(seg, NHOOD[2]))
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+def test_background_as_an_object(adapter: Adapter):
+    logits, seg = problem(2)
+    voxels = masks(2)["voxels"]
+    options = {"warmup": 0, "ignore_background": False}
+    with pytest.raises(ValueError, match="mask for voxels needs ignore_label with ignore_background=False"):
+        adapter.evaluate_affinity_loss(NHOOD[2], logits, seg, voxels, **options)
+    losses, _ = adapter.evaluate_affinity_loss(NHOOD[2], logits, seg, voxels, **options, ignore_label=9)
+    np.testing.assert_allclose(losses, by_formula(2, logits, seg + 1, voxels=voxels), rtol=1e-6)
+
+
 def test_nothing_known(adapter: Adapter):
     logits, seg = problem(2)
     for mask in (np.zeros(seg.shape, bool), np.zeros(logits.shape, np.float32)):

@@ -240,6 +240,29 @@ def _broadcasts(shape: Shape, expected: Shape) -> bool:
     )
 
 
+def label_in(dtype: str, label: int | None) -> int | None:
+    """Return a label if a dtype has it; it is in no voxel otherwise, and a comparison might wrap it round."""
+    if label is None or dtype in FLOATS:
+        return label
+    if dtype == "bool":
+        return label if label in (0, 1) else None
+    bits = int(dtype.removeprefix("u").removeprefix("int"))
+    lowest = 0 if dtype.startswith("u") else -(2 ** (bits - 1))
+    return label if lowest <= label < lowest + 2**bits else None
+
+
+def unknown_label(options: Options) -> int:
+    """Return the label for voxels that a mask calls unknown: one that is in no pair."""
+    if options.ignore_background:
+        return 0
+    if options.ignore_label is None:
+        raise ValueError(
+            "mask for voxels needs ignore_label with ignore_background=False: a label that voxels of which nothing is "
+            "known can be given"
+        )
+    return options.ignore_label
+
+
 def ends(shape: Sequence[int], offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
     """Return where the edges of an offset begin and where they end; None if all leave the volume, or lead nowhere."""
     if not any(offset) or any(abs(step) >= n for n, step in zip(shape, offset, strict=True)):

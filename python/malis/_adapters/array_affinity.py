@@ -29,7 +29,7 @@ class Ops(Protocol):
     def squeeze(self, x: Any, axis: int) -> Any: ...
     def stack(self, xs: list[Any], axis: int) -> Any: ...
     def take(self, x: Any, channels: list[int], axis: int) -> Any: ...
-    def zeros_like(self, x: Any) -> Any: ...
+    def full_like(self, x: Any, value: int) -> Any: ...
     def where(self, condition: Any, a: Any, b: Any) -> Any: ...
     def total(self, x: Any) -> Any: ...
     def clip(self, x: Any, low: float, high: float) -> Any: ...
@@ -115,9 +115,9 @@ class _Truth(NamedTuple):
         labels, edges = None, target
         if not given.affinities:
             labels = ops.squeeze(target, axis) if given.target_has_channel else target
-            ignored = settings.options.ignore_label
+            ignored = affinity.label_in(ops.seen(labels, "").dtype, settings.options.ignore_label)
             if ignored is not None:
-                known = ops.cast(labels != ops.cast(ops.constant(ignored), ops.seen(labels, "").dtype), dtype)
+                known = ops.cast(labels != ops.full_like(labels, ignored), dtype)
                 voxels = known if voxels is None else voxels * known
         truths, weights = [], []
         for offset in settings.nhood or ():
@@ -129,12 +129,13 @@ class _Truth(NamedTuple):
             if labels is not None:
                 same = labels == ops.roll(labels, shifts, axes)
                 if settings.options.ignore_background:
-                    same &= labels != ops.cast(ops.constant(0), ops.seen(labels, "").dtype)
+                    same &= labels != ops.full_like(labels, 0)
                 truths.append(same)
         if labels is not None:
             edges = ops.stack(truths, axis)
             if given.mask == "voxels":  # takes part in no pair, as background does not
-                labels = ops.where(ops.cast(mask, "bool"), labels, ops.zeros_like(labels))
+                unknown = ops.full_like(labels, affinity.unknown_label(settings.options))
+                labels = ops.where(ops.cast(mask, "bool"), labels, unknown)
         all_weights = ops.stack(weights, axis)
         if given.mask == "edges":
             all_weights = all_weights * ops.cast(mask, dtype)

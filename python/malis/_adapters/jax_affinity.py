@@ -23,7 +23,7 @@ class _Jax:
     reshape = staticmethod(jnp.reshape)
     squeeze = staticmethod(jnp.squeeze)
     stack = staticmethod(jnp.stack)
-    zeros_like = staticmethod(jnp.zeros_like)
+    full_like = staticmethod(jnp.full_like)
     where = staticmethod(lambda condition, a, b: jnp.where(condition, a, b))
     clip = staticmethod(jnp.clip)
     log = staticmethod(jnp.log)

@@ -25,7 +25,6 @@ class _TensorFlow:
     broadcast = staticmethod(tf.broadcast_to)
     squeeze = staticmethod(tf.squeeze)
     stack = staticmethod(tf.stack)
-    zeros_like = staticmethod(tf.zeros_like)
     where = staticmethod(tf.where)
     clip = staticmethod(tf.clip_by_value)
     log = staticmethod(tf.math.log)
@@ -35,6 +34,10 @@ class _TensorFlow:
     def sizes(x: Any) -> Sequence[Any]:
         known, running = x.shape.as_list(), tf.shape(x)
         return [running[axis] if n is None else n for axis, n in enumerate(known)]
+
+    @staticmethod
+    def full_like(x: Any, value: int) -> Any:
+        return tf.fill(tf.shape(x), tf.constant(value, x.dtype) if x.dtype != tf.bool else tf.constant(bool(value)))
 
     @staticmethod
     def take(x: Any, channels: list[int], axis: int) -> Any:

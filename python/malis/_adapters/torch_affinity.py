@@ -81,17 +81,18 @@ def _truth(
     labels = None
     if not given.affinities:
         labels = target.squeeze(1) if given.target_has_channel else target
+        options = settings.options
+        ignore_label = affinity.label_in(as_seen(labels, "").dtype, options.ignore_label)
         labels = _comparable(labels)
-        ignore_label = settings.options.ignore_label
         on_device = labels.to(output.device)
         known = mask if given.mask == "voxels" else None
         if ignore_label is not None:
-            has_label: Tensor = torch.ne(on_device, ignore_label)
-            known = has_label if known is None else known * has_label
-        edges, weights = _of_voxels(settings.nhood or (), on_device, known, output, settings.options.ignore_background)
-        if given.mask == "voxels" and needs_labels:
-            voxels = torch.ne(cast(Tensor, mask), 0).to(labels.device)
-            labels = torch.where(voxels, labels, torch.zeros((), dtype=labels.dtype, device=labels.device))
+            carries_label = torch.ne(on_device, ignore_label - 2**64 if ignore_label >= 2**63 else ignore_label)
+            known = carries_label if known is None else known * carries_label
+        edges, weights = _of_voxels(settings.nhood or (), on_device, known, output, options.ignore_background)
+        if mask is not None and given.mask == "voxels" and needs_labels:
+            voxels = torch.ne(mask, 0).to(labels.device)
+            labels = labels.masked_fill(~voxels, affinity.unknown_label(options))
     else:
         edges = target.to(output.device)
         known = mask if given.mask == "voxels" else None
