@@ -513,3 +513,9 @@ def test_nothing_is_changed_by_a_refused_call():
     before = malis.get_num_threads()
     raises(lambda: malis.set_num_threads(-1), ValueError, "-1")
     assert malis.get_num_threads() == before
+
+
+def test_swapped_arguments():
+    raises(lambda: malis.pairs(SEG, AFF, NHOOD), ValueError, "aff and seg look swapped")
+    raises(lambda: malis.malis_loss(SEG, AFF, NHOOD), ValueError, "aff and seg look swapped")
+    raises(lambda: malis.malis_loss(SEG[None], AFF[None], NHOOD), ValueError, "aff and seg look swapped")

@@ -137,6 +137,27 @@ def test_larger_graph(dense, ties, rng):
             assert_counts(malis.edge_pairs(**graph, **options, num_threads=num_threads), expected)
 
 
+@pytest.mark.parametrize("shape", [(40, 37, 70), (300, 290), (70_000,)])
+@pytest.mark.parametrize("ties", [True, False])
+def test_larger_volume(shape, ties, rng):
+    """Its complete lists are counted as the volume, block by block; without the missing edges they are any graph."""
+    nhood = np.concatenate([-np.eye(len(shape), dtype=int), 2 * np.eye(len(shape), dtype=int)[:1]])
+    seg = rng.integers(0, 40, shape)
+    aff = rng.random((len(nhood), *shape)).astype(np.float32)
+    if ties:
+        aff = np.round(aff * 20)
+    node1, node2 = malis.nodelist_from_shape(shape, nhood)
+    exists = node2 >= 0
+    for positive, negative in (True, True), (False, True), (True, False), (False, False):
+        options = {"constrain_positive": positive, "constrain_negative": negative}
+        some = malis.edge_pairs(node1[exists], node2[exists], aff[exists], seg, **options)
+        expected = np.zeros((2, *aff.shape), np.int64)
+        expected[:, exists] = some
+        for num_threads in 1, 3:
+            assert_counts(malis.edge_pairs(node1, node2, aff, seg, **options, num_threads=num_threads), expected)
+            assert_counts(malis.pairs(aff, seg, nhood, **options, num_threads=num_threads), expected)
+
+
 @given(graph=graphs(), flags=FLAGS)
 @settings(max_examples=40)
 def test_arguments_are_not_changed(graph, flags):

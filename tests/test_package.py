@@ -111,6 +111,26 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize("framework", ["torch", "tensorflow", "keras", "jax"])
+def test_an_adapter_without_its_framework_names_the_extra(framework):
+    code = f"""
+import importlib.abc, sys
+class Without(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {framework!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+sys.meta_path.insert(0, Without())
+try:
+    import malis.malis_{framework}
+except ModuleNotFoundError as error:
+    assert "malis-loss[{framework}]" in str(error) and error.name == {framework!r}, error
+else:
+    raise AssertionError
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
 def test_import_needs_numpy_alone():
     result = run_python(IMPORT_ALONE)
     assert result.returncode == 0, result.stderr

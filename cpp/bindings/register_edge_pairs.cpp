@@ -1,4 +1,5 @@
 #include "numpy.hpp"
+#include "options.hpp"
 
 namespace malis::bindings {
 
@@ -6,18 +7,13 @@ namespace {
 
 py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const py::array& weights,
                            const py::array& seg, const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask,
-                           bool constrain_positive, bool constrain_negative, bool ignore_background, bool want_positive,
-                           bool want_negative, std::optional<int> threads) {
+                           bool want_positive, bool want_negative, const py::kwargs& keywords) {
     if (seg.ndim() != 1 || seg.size() < 1) throw py::value_error("seg must have one axis, got " + describe(seg));
     if (node1.ndim() != 1) throw py::value_error("node1 must have one axis, got " + describe(node1));
     check_shape(weights, "weights", shape_of(node1));
-    PairOptions options;
+    PairOptions options = pair_options(Keywords(keywords));
     options.unlabelled_mask = mask_data(unlabelled_mask, "unlabelled_mask", shape_of(seg));
     options.edge_mask = mask_data(edge_mask, "edge_mask", shape_of(node1));
-    options.constrain_positive = constrain_positive;
-    options.constrain_negative = constrain_negative;
-    options.ignore_background = ignore_background;
-    options.threads = threads_or_default(threads);
     const std::size_t nodes = static_cast<std::size_t>(seg.size()), edges = static_cast<std::size_t>(node1.size());
     const LabelArray labels = label_array(seg, "seg");
     return visit_affinities(weights, "weights", [&](const auto* affinities) {
@@ -36,9 +32,8 @@ py::tuple edge_pair_counts(const py::array& node1, const py::array& node2, const
 
 void register_edge_pairs(py::module_& m) {
     m.def("edge_pair_counts", &edge_pair_counts, py::arg("node1"), py::arg("node2"), py::arg("weights"), py::arg("seg"),
-          py::kw_only(), py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("constrain_positive"),
-          py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("want_positive"),
-          py::arg("want_negative"), py::arg("num_threads"));
+          py::kw_only(), py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("want_positive"),
+          py::arg("want_negative"));
 }
 
 }  // namespace malis::bindings

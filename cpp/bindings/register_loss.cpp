@@ -1,32 +1,23 @@
 #include "numpy.hpp"
+#include "options.hpp"
 
 namespace malis::bindings {
 
 namespace {
 
 py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::array_t<std::int64_t>& nhood,
-                        const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask, double margin,
-                        double pos_loss_weight, bool normalize, Pointwise pointwise, bool from_logits,
-                        bool constrain_positive, bool constrain_negative, bool ignore_background,
-                        std::optional<int> threads, bool channels_last, double scale) {
+                        const OptionalArray& edge_mask, const OptionalArray& unlabelled_mask, bool channels_last,
+                        double scale, const py::kwargs& keywords) {
     const Volume volume = make_volume(seg, 1, nhood);
     auto shape = shape_of(seg);
-    PairOptions options;
+    const Keywords reader(keywords);
+    PairOptions options = pair_options_of_loss(reader);
     options.unlabelled_mask = mask_data(unlabelled_mask, "unlabelled_mask", shape);
     shape.insert(channels_last ? shape.end() : shape.begin() + 1, nhood.shape(0));
     check_shape(aff, "aff", shape);
     options.edge_mask = mask_data(edge_mask, "edge_mask", shape);
-    options.constrain_positive = constrain_positive;
-    options.constrain_negative = constrain_negative;
-    options.ignore_background = ignore_background;
-    options.threads = threads_or_default(threads);
-    LossOptions loss;
-    loss.margin = margin;
-    loss.pos_loss_weight = pos_loss_weight;
-    loss.normalize = normalize;
-    loss.from_logits = from_logits;
+    LossOptions loss = loss_options(reader);
     loss.scale = scale;
-    loss.pointwise = pointwise;
     const std::size_t samples = static_cast<std::size_t>(seg.shape(0));
     const LabelArray labels = label_array(seg, "seg");
     return visit_affinities(aff, "aff", [&](const auto* affinities) {
@@ -67,10 +58,7 @@ void register_loss(py::module_& m) {
         .value("squared_hinge", Pointwise::squared_hinge)
         .value("cross_entropy", Pointwise::cross_entropy);
     m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::kw_only(),
-          py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("margin"), py::arg("pos_loss_weight"),
-          py::arg("normalize"), py::arg("pointwise"), py::arg("from_logits"), py::arg("constrain_positive"),
-          py::arg("constrain_negative"), py::arg("ignore_background"), py::arg("num_threads"), py::arg("channels_last"),
-          py::arg("scale") = 1.0);
+          py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("channels_last"), py::arg("scale") = 1.0);
     m.def("whole_numbers", &whole_numbers, py::arg("values"), py::kw_only(), py::arg("num_threads"));
 }
 

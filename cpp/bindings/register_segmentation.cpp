@@ -42,6 +42,21 @@ py::tuple volume_basins(const py::array& aff, const py::array_t<std::int64_t>& n
     });
 }
 
+py::array connected_labels(const py::array& seg, const py::array_t<std::int64_t>& nhood, std::optional<int> threads) {
+    const Volume volume = make_volume(seg, 0, nhood);
+    const int n = threads_or_default(threads);
+    return visit_labels(seg, "seg", [&](const auto* labels) {
+        using Label = std::remove_const_t<std::remove_pointer_t<decltype(labels)>>;
+        py::array_t<Label> connected = make_array<Label>(shape_of(seg));
+        Label* data = connected.mutable_data();
+        {
+            const WithoutGil released;
+            connect_labels(volume, labels, data, n);
+        }
+        return static_cast<py::array>(connected);
+    });
+}
+
 // Calls flood(seg), which holds the seeds, and returns its array.
 template <class Flood>
 py::array flood_seeds(const py::array& seeds, Flood&& flood) {
@@ -114,6 +129,7 @@ void register_segmentation(py::module_& m) {
           py::arg("size_thresh"), py::arg("merge_small"), py::arg("num_threads"));
     m.def("watershed_basins", &volume_basins, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("num_threads"));
+    m.def("connect_labels", &connected_labels, py::arg("seg"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
     m.def("watershed", &volume_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::kw_only(),
           py::arg("num_threads"));
     m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"), py::arg("connected"));

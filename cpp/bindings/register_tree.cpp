@@ -1,5 +1,7 @@
 #include "numpy.hpp"
 
+#include "malis/segmentation/large_components.hpp"
+
 namespace malis::bindings {
 
 namespace {
@@ -107,6 +109,26 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
     });
 }
 
+py::tuple large_components_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
+                                   const py::array& node2, const std::vector<double>& thresholds,
+                                   std::int64_t min_size) {
+    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
+        using T = std::remove_cv_t<std::remove_pointer_t<decltype(tree.affinities)>>;
+        using Node = std::remove_cv_t<std::remove_pointer_t<decltype(tree.node1)>>;
+        const std::vector<T> at(thresholds.begin(), thresholds.end());
+        LargeComponents<Node> found;
+        {
+            const WithoutGil released;
+            with_index(tree.nodes, 1, [&](auto index) {
+                found = large_components<decltype(index)>(tree, at, min_size);
+                return 0;
+            });
+        }
+        return py::tuple(py::make_tuple(as_array(std::move(found.nodes)), as_array(std::move(found.components)),
+                                        as_array(found.begins), as_array(found.into), as_array(found.when)));
+    });
+}
+
 }  // namespace
 
 void register_tree(py::module_& m) {
@@ -114,10 +136,12 @@ void register_tree(py::module_& m) {
           py::arg("num_threads"));
     m.def("segment_tree", &segmentations_of_tree, py::arg("shape"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
-    m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
-          py::arg("node2"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
           py::kw_only(), py::arg("highest"));
+    m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
+          py::arg("node2"));
+    m.def("large_components", &large_components_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
+          py::arg("node2"), py::arg("thresholds"), py::arg("min_size"));
 }
 
 }  // namespace malis::bindings

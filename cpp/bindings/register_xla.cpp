@@ -1,5 +1,6 @@
 // The loss as a custom call of XLA on the CPU: JAX calls it from compiled code, without Python and its lock.
 #include "numpy.hpp"
+#include "options.hpp"
 #include "xla_ffi.hpp"
 
 #include <cmath>
@@ -29,6 +30,10 @@ class Attributes {
     // An option that is None in Python is left out.
     std::optional<std::int64_t> optional_integer(std::string_view name) const {
         return has(name) ? std::make_optional(integer(name)) : std::nullopt;
+    }
+
+    Pointwise pointwise() const {
+        return string("pointwise") == "cross_entropy" ? Pointwise::cross_entropy : Pointwise::squared_hinge;
     }
 
     std::string string(std::string_view name) const {
@@ -158,7 +163,7 @@ void evaluate(const xla::CallFrame& frame) {
         size_of(grad) != size_of(aff) || losses.dtype != aff.dtype || grad.dtype != aff.dtype)
         throw std::logic_error("the shapes of the buffers do not go together");
 
-    PairOptions options;
+    PairOptions options = pair_options_of_loss(attributes);
     std::int64_t next = 2;
     const auto mask = [&](const char* flag, std::size_t size) -> const bool* {
         if (!attributes.flag(flag)) return nullptr;
@@ -169,19 +174,8 @@ void evaluate(const xla::CallFrame& frame) {
     };
     options.edge_mask = mask("edge_mask", size_of(aff));
     options.unlabelled_mask = mask("unlabelled_mask", size_of(seg));
-    options.constrain_positive = attributes.flag("constrain_positive");
-    options.constrain_negative = attributes.flag("constrain_negative");
-    options.ignore_background = attributes.flag("ignore_background");
-    const std::optional<std::int64_t> threads = attributes.optional_integer("num_threads");
-    options.threads = threads_or_default(threads ? std::optional<int>(static_cast<int>(*threads)) : std::nullopt);
-    LossOptions loss;
-    loss.margin = attributes.real("margin");
-    loss.pos_loss_weight = attributes.real("pos_loss_weight");
-    loss.normalize = attributes.flag("normalize");
-    loss.from_logits = attributes.flag("from_logits");
+    LossOptions loss = loss_options(attributes);
     loss.scale = attributes.real("scale");
-    loss.pointwise =
-        attributes.string("pointwise") == "cross_entropy" ? Pointwise::cross_entropy : Pointwise::squared_hinge;
 
     std::vector<double> values(samples);
     const Layout layout = attributes.flag("channels_last") ? Layout::channels_last : Layout::channels_first;

@@ -3,6 +3,7 @@
 namespace malis {
 MALIS_PUBLIC_INSTANCES(, float)
 MALIS_PUBLIC_INSTANCES(, double)
+MALIS_ALL_LABEL_INSTANCES()
 MALIS_NUMBERING_INSTANCES(, std::uint32_t)
 MALIS_NUMBERING_INSTANCES(, std::uint64_t)
 }  // namespace malis

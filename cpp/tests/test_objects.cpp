@@ -16,7 +16,8 @@ namespace {
 // Equal labels have equal numbers and different ones different numbers; the background is 0 or an object of its own.
 template <class Index, class Label>
 void check_numbers(const std::vector<Label>& seg, const bool* unlabelled, bool ignore_background, int threads) {
-    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), unlabelled, ignore_background, threads);
+    const Labels<Index> labels =
+        compact_labels<Index>(seg.data(), seg.size(), LabelOptions{ignore_background, unlabelled}, threads);
     CHECK_EQUAL(labels.of.size(), seg.size());
     std::map<Label, Index> number_of;
     std::map<Index, Label> label_of;
@@ -77,11 +78,11 @@ void all_numbers() {
                 seg[n - 1] = -7;
                 for (const int threads : {1, 3})
                     CHECK_THROWS(std::invalid_argument, "seg must hold labels of at least 0, got -7",
-                                 compact_labels<std::uint32_t>(seg.data(), n, nullptr, true, threads));
+                                 compact_labels<std::uint32_t>(seg.data(), n, LabelOptions{}, threads));
                 seg[n / 2] = limits::lowest();
                 if (n > 1)
                     CHECK_THROWS(std::invalid_argument, std::to_string(limits::lowest()),
-                                 compact_labels<std::uint32_t>(seg.data(), n, nullptr, false, 3));
+                                 compact_labels<std::uint32_t>(seg.data(), n, LabelOptions{false}, 3));
             }
         }
     }
@@ -90,7 +91,8 @@ void all_numbers() {
 template <class Index>
 void check_objects(const Volume& volume, const std::vector<std::int32_t>& seg, bool ignore_background, int threads) {
     const Grid<Index> grid = make_grid<Index>(volume);
-    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), nullptr, ignore_background, threads);
+    const Labels<Index> labels =
+        compact_labels<Index>(seg.data(), seg.size(), LabelOptions{ignore_background}, threads);
     const Objects<Index> objects = find_objects(grid, labels, threads);
     CHECK_EQUAL(objects.labels(), labels.count + 1);
     CHECK_EQUAL(objects.first_run.size(), static_cast<std::size_t>(labels.count) + 2);

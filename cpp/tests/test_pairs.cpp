@@ -29,8 +29,7 @@ Counts counts_of_64_bits(const Volume& volume, const std::vector<T>& aff, const 
                          const PairOptions& options) {
     using Index = std::uint64_t;
     Counts counts{std::vector<std::int64_t>(volume.edges(), -1), std::vector<std::int64_t>(volume.edges(), -1)};
-    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), options.unlabelled_mask,
-                                                       options.ignore_background, options.threads);
+    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), options, options.threads);
     CountSink<T, Index> sink(counts.pos.data(), counts.neg.data(), volume.edges());
     sink.clear(options.threads);
     count_on_grid<T, Index>(make_grid<Index>(volume), aff.data(), labels, options, sink);

@@ -191,10 +191,10 @@ MALIS_TEST(entropies_do_not_drift) {
 MALIS_TEST(counts_fit_into_63_bits) {
     using Voxels = std::vector<std::uint64_t>;
     const std::uint64_t most = 0xFFFFFFFFu;
-    const detail::Confusion largest(Voxels{7, most});
-    CHECK_EQUAL(largest.true_pairs(), std::int64_t{9223372030412324865});
-    CHECK_EQUAL(largest.foreground(), static_cast<std::int64_t>(most));
-    CHECK_THROWS(std::invalid_argument, "2**32", detail::Confusion(Voxels{7, most, 1}));
+    const detail::CurveTruth largest = detail::truth_of(Voxels{7, most});
+    CHECK_EQUAL(static_cast<std::int64_t>(largest.all.pos), std::int64_t{9223372030412324865});
+    CHECK_EQUAL(largest.foreground, static_cast<std::uint64_t>(most));
+    CHECK_THROWS(std::invalid_argument, "2**32", detail::truth_of(Voxels{7, most, 1}));
 }
 
 MALIS_TEST(nan) {

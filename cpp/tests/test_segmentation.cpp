@@ -42,16 +42,15 @@ Segmentation by_size(const std::vector<std::size_t>& component, std::int64_t siz
 
 template <class T, class Index>
 void check_components(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
-    const auto connects = [threshold](T a) { return a >= threshold; };
     std::vector<char> connected(graph.edges());
-    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = connects(aff[e]);
+    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = aff[e] >= threshold;
     const auto component = flood(graph, connected);
     for (const std::int64_t size_thresh : {0, 1, 5}) {
         const Segmentation expected = by_size(component, size_thresh);
         for (const int threads : {1, 3}) {
             std::vector<std::int32_t> seg(volume.voxels(), -9);
-            const auto sizes =
-                components<T, Index>(make_grid<Index>(volume), aff.data(), connects, size_thresh, seg.data(), threads);
+            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), AtLeast<T>{threshold},
+                                                    size_thresh, seg.data(), threads);
             CHECK_SAME(seg, expected.seg);
             CHECK_SAME(sizes, expected.sizes);
         }
@@ -86,16 +85,15 @@ void check_watershed(const Volume& volume, const Graph& graph, const std::vector
 
 template <class T, class Index>
 void check_merge_small(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
-    const auto connects = [threshold](T a) { return a >= threshold; };
     std::vector<char> connected(graph.edges());
-    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = connects(aff[e]);
+    for (std::size_t e = 0; e < graph.edges(); ++e) connected[e] = aff[e] >= threshold;
     const auto component = flood(graph, connected);
     for (const std::int64_t size_thresh : {0, 1, 3, 20, 1000000}) {
         const Segmentation expected = by_size(reference_merge_small(graph, aff, component, size_thresh), size_thresh);
         for (const int threads : {1, 3}) {
             std::vector<std::int32_t> seg(volume.voxels(), -9);
-            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), connects, size_thresh,
-                                                    seg.data(), threads, Small::merge);
+            const auto sizes = components<T, Index>(make_grid<Index>(volume), aff.data(), AtLeast<T>{threshold},
+                                                    size_thresh, seg.data(), threads, Small::merge);
             CHECK_SAME(seg, expected.seg);
             CHECK_SAME(sizes, expected.sizes);
         }
@@ -166,14 +164,26 @@ MALIS_TEST(large_volumes) {
     }
 }
 
+MALIS_TEST(parts_of_labels_are_numbered_by_their_first_voxels) {
+    // By hand: label 7 lies in two parts along rows; diagonal steps alone connect others.
+    const std::vector<std::uint8_t> seg{7, 7, 0, 7,  //
+                                        0, 9, 7, 7};
+    std::vector<std::uint8_t> connected(seg.size());
+    for (const int threads : {1, 2}) {
+        connect_labels(Volume{{1, 2, 4}, {{0, -1, 0}, {0, 0, -1}}}, seg.data(), connected.data(), threads);
+        CHECK_SAME(connected, (std::vector<std::uint8_t>{1, 1, 0, 2, 0, 3, 2, 2}));
+        connect_labels(Volume{{1, 2, 4}, {{0, 1, 1}}}, seg.data(), connected.data(), threads);
+        CHECK_SAME(connected, (std::vector<std::uint8_t>{1, 2, 0, 3, 0, 4, 2, 5}));
+    }
+}
+
 MALIS_TEST(a_small_component_takes_its_best_edge) {
     // By hand: voxel 2 hangs at the first two by 0.4 and at the last three by 0.3.
     const Volume volume{{1, 1, 6}, {{0, 0, -1}}};
     const std::vector<float> aff{0.0f, 0.9f, 0.4f, 0.3f, 0.8f, 0.7f};
     std::vector<std::int32_t> seg(6);
-    const auto sizes = components<float, std::uint32_t>(
-        make_grid<std::uint32_t>(volume), aff.data(), [](float a) { return a >= 0.5f; }, 1, seg.data(), 1,
-        Small::merge);
+    const auto sizes = components<float, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(),
+                                                        AtLeast<float>{0.5f}, 1, seg.data(), 1, Small::merge);
     CHECK_SAME(seg, (std::vector<std::int32_t>{1, 1, 1, 2, 2, 2}));
     CHECK_SAME(sizes, (std::vector<std::int64_t>{0, 3, 3}));
 }

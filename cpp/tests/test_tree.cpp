@@ -65,8 +65,6 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
     const double highest = 1;
     std::vector<double> rows(4 * (n - 1));
     linkage<std::uint32_t>(view_of(tree, n), highest, rows.data());
-    std::vector<Node> smaller(tree.edges.size());
-    smaller_sizes<std::uint32_t>(view_of(tree, n), smaller.data());
     std::vector<std::vector<std::size_t>> clusters(n);
     for (std::size_t v = 0; v < n; ++v) clusters[v] = {v};
     std::size_t wrong = 0;
@@ -77,8 +75,6 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
             ++wrong;
             break;
         }
-        if (i < edges.size())
-            wrong += static_cast<std::size_t>(smaller[i]) != std::min(clusters[a].size(), clusters[b].size());
         std::vector<std::size_t> joined = clusters[a];
         joined.insert(joined.end(), clusters[b].begin(), clusters[b].end());
         clusters[a].clear();
@@ -161,7 +157,4 @@ MALIS_TEST(what_is_no_tree) {
     const std::vector<float> flat{0.5f, 0.5f};
     CHECK_THROWS(std::invalid_argument, "cycle",
                  (linkage<std::uint32_t>(View{flat.data(), node1.data(), back.data(), 2, 3}, 1.0, rows.data()), 0));
-    std::vector<std::int32_t> sizes(2);
-    CHECK_THROWS(std::invalid_argument, "cycle",
-                 (smaller_sizes<std::uint32_t>(View{flat.data(), node1.data(), back.data(), 2, 3}, sizes.data()), 0));
 }

@@ -25,6 +25,7 @@ from malis.compat import (
     rand_index,
 )
 from malis.curve import RandCurve, rand_curve
+from malis.labels import connect_labels
 from malis.loss import MalisLoss, PairCounts, edge_pairs, malis_loss, pairs
 from malis.nhood import mknhood2d, mknhood3d, mknhood3d_aniso
 from malis.segmentation import affgraph_to_seg, watershed_basins, watershed_from_affgraph
@@ -43,6 +44,7 @@ __all__ = [
     "affgraph_to_seg",
     "bmap_to_affgraph",
     "compute_V_rand_N2",
+    "connect_labels",
     "connected_components",
     "connected_components_affgraph",
     "edge_pairs",

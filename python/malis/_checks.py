@@ -104,6 +104,16 @@ def as_label(value: object, name: str) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
+def as_ignore_label(value: object) -> int | None:
+    """Check a label to ignore: any integer of 64 bits, or None."""
+    if value is None:
+        return None
+    label = as_label(value, "ignore_label")
+    if not -(2**63) <= label < 2**63:
+        raise ValueError(f"ignore_label must be an integer from -2**63 to 2**63 - 1, got {value!r}")
+    return label
+
+
 def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Array, npt.NDArray[np.bool_] | None]:
     """Check labels of a truth: voxels that carry `ignore_label` become 0; also returns where they are, None: nowhere.
 
@@ -143,6 +153,16 @@ def check_volume(aff: Array, seg: Array, seg_name: str, nhood: npt.NDArray[np.in
         raise ValueError(
             f"aff must have shape {(offsets, *seg.shape)}, one channel of the shape of {seg_name} for each of the "
             f"{offsets} offsets of nhood, got {describe(aff)}"
+        )
+
+
+def check_order(aff: npt.ArrayLike, seg: npt.ArrayLike) -> None:
+    """Tell a caller who has given labels and affinities in the wrong order, before their dtypes are an error."""
+    first, second = np.asarray(aff), np.asarray(seg)
+    if second.dtype.kind == "f" and second.ndim == first.ndim + 1 and first.ndim > 0:
+        raise ValueError(
+            f"aff and seg look swapped: aff is {describe(first)}, as labels are, and seg is {describe(second)}, as "
+            "affinities are"
         )
 
 

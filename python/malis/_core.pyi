@@ -25,10 +25,7 @@ def pair_counts(
     *,
     edge_mask: _Mask,
     unlabelled_mask: _Mask,
-    constrain_positive: bool,
-    constrain_negative: bool,
-    ignore_background: bool,
-    num_threads: int | None,
+    **options: Any,
 ) -> tuple[_Int64, _Int64]: ...
 def malis_loss(
     aff: _Array,
@@ -37,17 +34,9 @@ def malis_loss(
     *,
     edge_mask: _Mask,
     unlabelled_mask: _Mask,
-    margin: float,
-    pos_loss_weight: float,
-    normalize: bool,
-    pointwise: Pointwise,
-    from_logits: bool,
-    constrain_positive: bool,
-    constrain_negative: bool,
-    ignore_background: bool,
-    num_threads: int | None,
     channels_last: bool,
     scale: float = 1.0,
+    **options: Any,
 ) -> tuple[_Float64, _Array]: ...
 def whole_numbers(values: _Array, *, num_threads: int | None) -> npt.NDArray[np.int32] | None: ...
 def edge_pair_counts(
@@ -58,17 +47,15 @@ def edge_pair_counts(
     *,
     edge_mask: _Mask,
     unlabelled_mask: _Mask,
-    constrain_positive: bool,
-    constrain_negative: bool,
-    ignore_background: bool,
     want_positive: bool,
     want_negative: bool,
-    num_threads: int | None,
+    **options: Any,
 ) -> tuple[_Int64, _Int64]: ...
 def seg_to_affgraph(seg: _Array, nhood: _Int64, *, num_threads: int | None) -> npt.NDArray[np.int32]: ...
 def components(
     aff: _Array, nhood: _Int64, *, threshold: float | None, size_thresh: int, merge_small: bool, num_threads: int | None
 ) -> tuple[_Array, _Int64]: ...
+def connect_labels(seg: _Array, nhood: _Int64, *, num_threads: int | None) -> _Array: ...
 def watershed_basins(
     aff: _Array, nhood: _Int64, *, threshold: float, size_thresh: int, num_threads: int | None
 ) -> tuple[_Array, _Int64]: ...
@@ -93,6 +80,9 @@ def segment_tree(
     size_thresh: int,
     num_threads: int | None,
 ) -> list[tuple[_Array, _Int64]]: ...
-def smaller_sizes(nodes: int, affinities: _Array, node1: _Array, node2: _Array) -> _Array: ...
 def linkage(nodes: int, affinities: _Array, node1: _Array, node2: _Array, *, highest: float) -> _Float64: ...
+def smaller_sizes(nodes: int, affinities: _Array, node1: _Array, node2: _Array) -> _Array: ...
+def large_components(
+    nodes: int, affinities: _Array, node1: _Array, node2: _Array, thresholds: Sequence[float], min_size: int
+) -> tuple[_Array, _Array, _Int64, _Int64, _Int64]: ...
 def xla_loss_handler() -> Any: ...

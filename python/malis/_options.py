@@ -45,6 +45,13 @@ class Options(NamedTuple):
         False: the negative pass takes all edges by their own affinity.
     ignore_background : bool, optional
         False lets label 0 count as one more object.
+    ignore_label : int, optional
+        Label of voxels of which nothing is known, for example 255 or -1: they are in no pair, and the truth of every
+        edge that touches one is unknown, as with `edge_mask`. Such a voxel may still connect what lies beside it.
+    connect_labels : bool, optional
+        True: every part of a label that nearest neighbours connect is an object of its own, as `malis.connect_labels`
+        makes it; a crop then has more objects, and their parts are to be kept apart. False: parts that no edges within
+        the object connect ask nothing of each other.
     num_threads : int, optional
         Threads to use; by default as set by `malis.set_num_threads`. The result does not depend on it.
     """
@@ -57,6 +64,8 @@ class Options(NamedTuple):
     constrain_positive: bool = True
     constrain_negative: bool = True
     ignore_background: bool = True
+    ignore_label: int | None = None
+    connect_labels: bool = False
     num_threads: int | None = None
 
     @classmethod
@@ -79,6 +88,8 @@ class Options(NamedTuple):
             constrain_positive=_checks.as_flag(self.constrain_positive, "constrain_positive"),
             constrain_negative=_checks.as_flag(self.constrain_negative, "constrain_negative"),
             ignore_background=_checks.as_flag(self.ignore_background, "ignore_background"),
+            ignore_label=_checks.as_ignore_label(self.ignore_label),
+            connect_labels=_checks.as_flag(self.connect_labels, "connect_labels"),
             num_threads=_checks.as_threads(self.num_threads),
         )
 
@@ -97,6 +108,7 @@ class PairOptions(TypedDict, total=False):
     constrain_positive: bool
     constrain_negative: bool
     ignore_background: bool
+    ignore_label: int | None
     num_threads: int | None
 
 
@@ -108,6 +120,7 @@ class LossOptions(PairOptions, total=False):
     normalize: bool
     pointwise: str
     from_logits: bool
+    connect_labels: bool
 
 
 class HoldsOptions:
@@ -126,6 +139,8 @@ class HoldsOptions:
     constrain_positive: bool
     constrain_negative: bool
     ignore_background: bool
+    ignore_label: int | None
+    connect_labels: bool
     num_threads: int | None
 
     def _hold(self, nhood: tuple[tuple[int, ...], ...] | None, options: Options) -> None:
@@ -172,8 +187,10 @@ def _refuse_others(given: Mapping[str, Any], names: tuple[str, ...]) -> None:
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
-def takes(kind: type) -> Callable[[_Target], _Target]:
+def takes(kind: type, **other_defaults: Any) -> Callable[[_Target], _Target]:
     """Show the options of `kind` one by one in the signature and the documentation of a function or a class.
+
+    `other_defaults` are those of the function where they are not the usual ones.
 
     The function, or the constructor of the class, takes them as ``**options``, and the docstring has a parameter
     ``**options``. What is decorated is returned itself, not wrapped, so that compilers of frameworks see nothing
@@ -190,7 +207,7 @@ def takes(kind: type) -> Callable[[_Target], _Target]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=Options._field_defaults[name],
+                default=other_defaults.get(name, Options._field_defaults[name]),
                 annotation=types[name],
             )
             for name in names

@@ -109,6 +109,7 @@ def pairs(
     array([[0, 0, 0, 3, 0]])
     """
     offsets = _checks.as_nhood(nhood)
+    _checks.check_order(aff, seg)
     labels = _checks.as_labels(seg, "seg", for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
@@ -190,6 +191,7 @@ def malis_loss(
     """
     checked = Options.of(options)
     offsets = _checks.as_nhood(nhood)
+    _checks.check_order(aff, seg)
     labels = _checks.as_labels(seg, "seg", checked.num_threads, for_core=True)
     affinities = _checks.as_affinities(aff, "aff")
     batched = labels.ndim == offsets.shape[1] + 1 and affinities.ndim == offsets.shape[1] + 2
@@ -284,6 +286,10 @@ def _as_node_lists(node1: npt.ArrayLike, node2: npt.ArrayLike) -> tuple[_checks.
 
 def _check_ends(nodes: _checks.Array, name: str, count: int) -> None:
     """Check that nodes are below `count`, or mark a missing end."""
+    # As signed numbers a missing end is -1 in any dtype. Two reductions are enough to say that nothing is wrong.
+    signed = nodes.view(f"i{nodes.dtype.itemsize}")
+    if signed.min() >= -1 and signed.max() < count:
+        return
     missing: Any = np.iinfo(nodes.dtype).max if nodes.dtype.kind == "u" else -1
     wrong = (nodes != missing) & ((nodes >= count) | (nodes < 0))
     if np.any(wrong):
@@ -346,7 +352,7 @@ def edge_pairs(
     checked = of_pairs(options)
     first, second = _as_node_lists(node1, node2)
     shape = np.asarray(node1).shape
-    labels = _checks.as_labels(seg, "seg")
+    labels = _checks.as_labels(seg, "seg", for_core=True)
     if np.asarray(weights).shape != shape:
         raise ValueError(f"weights must have the shape of node1, {shape}, got {_checks.describe(np.asarray(weights))}")
     mask = _checks.as_mask(edge_mask, "edge_mask", shape)

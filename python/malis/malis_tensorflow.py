@@ -1,4 +1,4 @@
-r"""The MALIS loss for TensorFlow: `malis_loss2d` and `malis_loss3d`.
+r"""The MALIS loss for TensorFlow: the recipe `AffinityLoss`, `malis_loss2d` and `malis_loss3d`.
 
 They work eagerly, in a ``tf.function`` and under distribution strategies, on tensors whose batch and spatial axes may
 be unknown. A function with ``jit_compile=True`` cannot call the loss; that is an error when it is traced.
@@ -8,19 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from malis._adapters.missing import missing
+
+try:
+    import tensorflow as tf
+except ModuleNotFoundError as error:
+    raise missing(error, "tensorflow", "tensorflow") from None
+
 import numpy.typing as npt
-import tensorflow as tf
 
 from malis import _checks
+from malis._adapters.affinity import NAMES as AFFINITY_NAMES
+from malis._adapters.affinity import HoldsRecipe, describes_recipe
 from malis._adapters.names import Names
-from malis._adapters.settings import REDUCTIONS, Settings
+from malis._adapters.settings import DATA_FORMATS, REDUCTIONS, Settings
+from malis._adapters.tensorflow_affinity import losses as affinity_losses
 from malis._adapters.tensorflow_op import losses_of_samples
 from malis._options import LossOptions, takes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["malis_loss2d", "malis_loss3d"]
+__all__ = ["AffinityLoss", "malis_loss2d", "malis_loss3d"]
 
 
 @takes(LossOptions)
@@ -169,6 +178,141 @@ def malis_loss3d(
     return _evaluate(3, seg_gt, output, edge_mask, unlabelled_mask, nhood, reduction, data_format, options)
 
 
+@describes_recipe
+@takes(LossOptions, from_logits=True)
+class AffinityLoss(HoldsRecipe, tf.Module):  # type: ignore[misc,unused-ignore]
+    r"""Cross entropy of affinities first, MALIS on top of it later: one loss to train with.
+
+    The loss of one sample is
+
+    .. math::
+
+        L = c \cdot \mathrm{BCE} + m_t \cdot \mathrm{MALIS}
+
+    with :math:`c` = `cross_entropy`, and :math:`m_t` = 0 for the first `warmup` training steps, `malis` from then on.
+    BCE is the mean binary cross entropy over the edges of all channels whose truth is known and that do not leave the
+    volume; MALIS is the loss of `malis_loss2d` on the channels of `malis_offsets` [1]_.
+
+    Parameters
+    ----------
+    nhood : array_like of int, shape (K, ndim)
+        Offsets, one for each channel of the output; none twice. A zero offset decides nothing and is not trained.
+    {recipe}
+    reduction : {"mean", "sum", "none"}, optional
+        What to do with the losses of the samples; "none" returns them in shape (B,).
+    data_format : {"channels_last", "channels_first"}, optional
+        With "channels_first" the shapes are (B, K, *spatial) and (B, 1, *spatial) or (B, *spatial).
+    **options
+        The options of MALIS, which `malis.malis_loss` explains; here `from_logits` is True by default.
+
+    Attributes
+    ----------
+    step : tf.Variable of int64
+        Number of training calls so far, which a ``tf.train.Checkpoint`` of this object saves.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        When it is made for options, when it is called for tensors, as `malis_loss2d` does.
+
+    References
+    ----------
+    .. [1] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for connectome
+       reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from malis.malis_tensorflow import AffinityLoss
+    >>> criterion = AffinityLoss([[-1, 0], [0, -1]], warmup=1)
+    >>> logits, labels = tf.zeros((1, 4, 4, 2)), tf.ones((1, 4, 4), tf.int32)
+    >>> [round(float(criterion(logits, labels)), 4) for _ in range(2)]
+    [0.1386, 0.1786]
+    """
+
+    reduction: str
+    data_format: str
+
+    def __init__(
+        self,
+        nhood: npt.ArrayLike,
+        *,
+        malis: float = 1.0,
+        cross_entropy: float = 0.2,
+        warmup: int = 900,
+        ramp: int = 0,
+        malis_offsets: npt.ArrayLike | None = None,
+        balance: bool = False,
+        target: str = "auto",
+        warn: bool = True,
+        reduction: str = "mean",
+        data_format: str = "channels_last",
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(name="affinity_loss")
+        self._hold_recipe(nhood, malis, cross_entropy, warmup, ramp, malis_offsets, balance, target, warn, options)
+        self.reduction = _checks.as_choice(reduction, "reduction", REDUCTIONS)
+        self.data_format = _checks.as_choice(data_format, "data_format", DATA_FORMATS)
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
+
+    def __call__(self, output: Any, target: Any, mask: Any = None, *, training: bool = True) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        output : Tensor, shape (B, *spatial, K)
+            Logits of the affinities, or with ``from_logits=False`` the affinities.
+        target : Tensor, shape (B, *spatial), (B, *spatial, 1) or (B, *spatial, K)
+            Labels, or the affinity graph of the ground truth, whose objects are the connected components of the edges
+            above 0.5.
+        mask : Tensor, shape (B, *spatial), (B, *spatial, 1) or (B, *spatial, K), optional
+            What is known, bool or 0 and 1; with ``malis=0`` also weights of the cross entropy from 0 to 1.
+        training : bool, optional
+            False: the call does not count as a step.
+
+        Returns
+        -------
+        Tensor
+            The loss, a scalar or of shape (B,).
+        """
+        return self.with_parts(output, target, mask, training=training)[0]
+
+    def with_parts(
+        self, output: Any, target: Any, mask: Any = None, *, training: bool = True
+    ) -> tuple[Any, dict[str, Any]]:
+        """Compute the loss, and its parts for logging.
+
+        Parameters
+        ----------
+        output, target, mask, training
+            As of a call.
+
+        Returns
+        -------
+        loss : Tensor
+            The loss, a scalar or of shape (B,).
+        parts : dict of Tensor
+            "cross_entropy" and "malis", before their weights, which are constants of the derivative, and
+            "malis_weight". A part that is not computed is missing, or 0 where the step decides that.
+        """
+        recipe = self._held_recipe()
+        settings = Settings(
+            None, self.nhood, self._held_options(), self.data_format == "channels_last", AFFINITY_NAMES, recipe.warn
+        )
+        losses = affinity_losses(settings, recipe, target, output, mask, self.step)
+        if training:
+            self.step.assign_add(1)
+        parts = {"cross_entropy": losses.cross_entropy, "malis": losses.malis}
+        detached = {
+            name: tf.stop_gradient(_reduced(part, self.reduction)) for name, part in parts.items() if part is not None
+        }
+        return _reduced(losses.total, self.reduction), {**detached, "malis_weight": tf.convert_to_tensor(losses.weight)}
+
+    def __repr__(self) -> str:
+        options = self._repr_of_options(**self._recipe_of(), reduction=self.reduction, data_format=self.data_format)
+        return f"AffinityLoss({options})"
+
+
 def _evaluate(
     ndim: int,
     seg_gt: Any,
@@ -184,6 +328,10 @@ def _evaluate(
     settings = Settings.of(ndim, Names(), nhood, options, data_format)
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
     losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, expect_mean=reduction == "mean")
+    return _reduced(losses, reduction)
+
+
+def _reduced(losses: Any, reduction: str) -> Any:
     if reduction == "none":
         return losses
     total = tf.reduce_sum(losses)

@@ -1,4 +1,4 @@
-r"""The MALIS loss for PyTorch: `malis_loss2d`, `malis_loss3d` and the module `MalisLoss`.
+r"""The MALIS loss for PyTorch: the recipe `AffinityLoss`, the module `MalisLoss`, `malis_loss2d` and `malis_loss3d`.
 
 They work on any device, eagerly and in functions of ``torch.compile``, and are known to autograd, autocast,
 ``torch.export`` and ``torch.func``. The pairs are counted on the CPU.
@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from malis._adapters.missing import missing
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise missing(error, "torch", "torch") from None
+
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from malis import _checks
+from malis._adapters.affinity import NAMES as AFFINITY_NAMES
+from malis._adapters.affinity import HoldsRecipe, describes_recipe
 from malis._adapters.names import Names
 from malis._adapters.settings import REDUCTIONS, Nhood, Settings, as_tuples
+from malis._adapters.torch_affinity import losses as affinity_losses
 from malis._adapters.torch_op import losses_of_samples
 from malis._options import HoldsOptions, LossOptions, Options, takes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["MalisLoss", "malis_loss2d", "malis_loss3d"]
+__all__ = ["AffinityLoss", "MalisLoss", "malis_loss2d", "malis_loss3d"]
 
 
 @takes(LossOptions)
@@ -275,6 +284,144 @@ class MalisLoss(HoldsOptions, torch.nn.Module):
         return self._repr_of_options(reduction=self.reduction)
 
 
+@describes_recipe
+@takes(LossOptions, from_logits=True)
+class AffinityLoss(HoldsRecipe, torch.nn.Module):
+    r"""Cross entropy of affinities first, MALIS on top of it later: one loss to train with.
+
+    The loss of one sample is
+
+    .. math::
+
+        L = c \cdot \mathrm{BCE} + m_t \cdot \mathrm{MALIS}
+
+    with :math:`c` = `cross_entropy`, and :math:`m_t` = 0 for the first `warmup` training steps, `malis` from then on.
+    BCE is the mean binary cross entropy over the edges of all channels whose truth is known and that do not leave the
+    volume; MALIS is the loss of `MalisLoss` on the channels of `malis_offsets` [1]_.
+
+    Parameters
+    ----------
+    nhood : array_like of int, shape (K, ndim)
+        Offsets, one for each channel of the output; none twice. A zero offset decides nothing and is not trained.
+    {recipe}
+    reduction : {"mean", "sum", "none"}, optional
+        What to do with the losses of the samples; "none" returns them in shape (B,).
+    **options
+        The options of MALIS, which `malis.malis_loss` explains; here `from_logits` is True by default.
+
+    Attributes
+    ----------
+    step : Tensor of int64
+        Number of calls in training mode so far, a buffer: it is saved and loaded with the ``state_dict``. Every call
+        counts, also each of several within one step of the optimiser, as in gradient accumulation and deep
+        supervision.
+    parts : dict
+        Of the last call, for logging: "cross_entropy" and "malis", detached, before their weights and only if they
+        were computed, and "malis_weight".
+
+    Raises
+    ------
+    ValueError, TypeError
+        When it is made for options, when it is called for tensors.
+
+    Notes
+    -----
+    Shape:
+
+    - `output`: (B, K, \*spatial), with 1 to 3 spatial axes
+    - `target`: labels (B, 1, \*spatial) or (B, \*spatial), or affinities (B, K, \*spatial)
+    - `mask`: (B, 1, \*spatial) or (B, \*spatial) for voxels, (B, K, \*spatial) for edges; axes of one broadcast
+    - the loss: a scalar, or (B,) with ``reduction="none"``
+
+    With a warm-up or a ramp, ``torch.compile`` breaks the graph where the number of steps decides whether MALIS is
+    computed; with ``warmup=0`` it does not.
+
+    References
+    ----------
+    .. [1] J. Funke et al.: Large scale image segmentation with structured loss based deep learning for
+       connectome reconstruction. IEEE TPAMI 41 (2019), 1669-1680.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from malis.malis_torch import AffinityLoss
+    >>> criterion = AffinityLoss([[-1, 0], [0, -1], [-9, 0], [0, -9]], warmup=1)
+    >>> network = torch.nn.Conv2d(1, 4, kernel_size=3, padding=1)
+    >>> labels = torch.randint(0, 5, (2, 1, 32, 32))
+    >>> for _ in range(2):
+    ...     loss = criterion(network(torch.rand(2, 1, 32, 32)), labels)
+    ...     loss.backward()
+    >>> sorted(criterion.parts)
+    ['cross_entropy', 'malis', 'malis_weight']
+    """
+
+    reduction: str
+    step: Tensor
+    parts: dict[str, Tensor | float]
+
+    def __init__(
+        self,
+        nhood: npt.ArrayLike,
+        *,
+        malis: float = 1.0,
+        cross_entropy: float = 0.2,
+        warmup: int = 900,
+        ramp: int = 0,
+        malis_offsets: npt.ArrayLike | None = None,
+        balance: bool = False,
+        target: str = "auto",
+        warn: bool = True,
+        reduction: str = "mean",
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__()
+        self._hold_recipe(nhood, malis, cross_entropy, warmup, ramp, malis_offsets, balance, target, warn, options)
+        self.reduction = _checks.as_choice(reduction, "reduction", REDUCTIONS)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.parts = {}
+
+    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compute the loss; a call in training mode counts as a step.
+
+        Parameters
+        ----------
+        output : Tensor, shape (B, K, *spatial)
+            Logits of the affinities, or with ``from_logits=False`` the affinities.
+        target : Tensor, shape (B, 1, *spatial), (B, *spatial) or (B, K, *spatial)
+            Labels, or the affinity graph of the ground truth, whose objects are the connected components of the edges
+            above 0.5. Values between 0 and 1 are taken as they are by the cross entropy.
+        mask : Tensor, shape (B, 1, *spatial), (B, *spatial) or (B, K, *spatial), optional
+            What is known, bool or 0 and 1. An edge is known where both its voxels are; a voxel that is not known takes
+            part in no pair. With ``malis=0`` values between 0 and 1 are weights of the cross entropy; an edge has the
+            product of those of its voxels.
+
+        Returns
+        -------
+        Tensor
+            The loss, a scalar or of shape (B,).
+        """
+        recipe = self._held_recipe()
+        weight = recipe.constant_weight()
+        if weight is None:
+            weight = recipe.weight_at(int(self.step))
+        settings = Settings(
+            None, self.nhood, self._held_options(), channels_last=False, names=AFFINITY_NAMES, warn=recipe.warn
+        )
+        losses = affinity_losses(settings, recipe, target, output, mask, weight)
+        if self.training:
+            self.step += 1
+        parts: dict[str, Tensor | float] = {"malis_weight": weight}
+        for name, part in (("cross_entropy", losses.cross_entropy), ("malis", losses.malis)):
+            if part is not None:
+                parts[name] = _reduced(part.detach(), self.reduction)
+        self.parts = parts
+        return _reduced(losses.total, self.reduction)
+
+    def extra_repr(self) -> str:
+        """List the options for ``print``."""
+        return self._repr_of_options(**self._recipe_of(), reduction=self.reduction)
+
+
 def _evaluate(
     ndim: int,
     seg_gt: Tensor,
@@ -310,6 +457,10 @@ def _reduced_loss(
 ) -> Tensor:
     _checks.as_choice(reduction, "reduction", REDUCTIONS)
     losses = losses_of_samples(settings, seg_gt, output, edge_mask, unlabelled_mask, reduction == "mean")
+    return _reduced(losses, reduction)
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()

@@ -136,6 +136,7 @@ def find_threshold(
         n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
         tree = maximum_spanning_tree(affinities, offsets, num_threads=num_threads)
         trees.append(tree._replace(edges=tree.edges[:0].copy()))  # 8 bytes for every voxel that nothing here reads
+        del tree, affinities
     levels = _candidates(trees, n_objects) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
     levels = np.unique(levels)[::-1]
 
@@ -146,11 +147,11 @@ def find_threshold(
             for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
                 scores[row, column] = _checks.as_real(score(truth, seg), "score")
         elif isinstance(gt, metrics.Skeletons):
-            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest, num_threads)):
+            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest)):
                 scores[row, column] = getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
         else:
             of_table, _ = _SCORES[score]
-            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
+            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest)):
                 scores[row, column] = of_table(table, smallest)
     defined = ~np.isnan(scores)
     if not defined.any():
@@ -212,14 +213,13 @@ def _tables(
     gt: npt.ArrayLike,
     ignore_label: int | None,
     min_size: int,
-    num_threads: int | None,
 ) -> Iterator[metrics.ContingencyTable]:
     """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down."""
-    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    components = GrowingComponents(tree, levels, min_size)
     counts = GrowingCounts(components, gt, ignore_label)
-    yield counts.table()
-    for level in levels[1:]:
-        counts.join(*components.lower(level))
+    for _ in levels:
+        components.lower()
+        counts.lower()
         yield counts.table()
 
 
@@ -228,15 +228,16 @@ def _node_segments(
     levels: npt.NDArray[np.float64],
     skeletons: metrics.Skeletons,
     min_size: int,
-    num_threads: int | None,
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the predicted label of every node of skeletons at every threshold, from the highest threshold down."""
-    components = GrowingComponents(tree, levels[0], min_size, num_threads)
-    nodes = metrics.skeleton_segments(skeletons, components.at_highest)
-    yield components.labels(nodes)
-    for level in levels[1:]:
-        components.lower(level)
-        yield components.labels(nodes)
+    components = GrowingComponents(tree, levels, min_size)
+    component, threshold = (metrics.skeleton_segments(skeletons, seg) for seg in components.of_voxels())
+    for i in range(len(levels)):
+        components.lower()
+        there = (component > 0) & (threshold <= i)
+        labels = np.zeros(len(component), np.int64)
+        labels[there] = components.labels()[components.find(component[there] - 1)]
+        yield labels
 
 
 def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[np.float64]:

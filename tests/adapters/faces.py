@@ -109,6 +109,27 @@ class Adapter:
             None if of_labels is None else self.numpy(of_labels),
         )
 
+    def affinity_loss(self, nhood: Any, step: int = 0, **options: Any) -> Callable:
+        """`AffinityLoss` as a function (output, target, mask) -> losses of the samples, after so many steps."""
+        raise NotImplementedError
+
+    def evaluate_affinity_loss(
+        self, nhood: Any, output: Array, target: Array, mask: Array | None = None, /, **options: Any
+    ) -> tuple[Array, Array]:
+        """Losses of a batch and the gradient of their sum, for arrays with channels first."""
+        loss_of = self.affinity_loss(nhood, **options)
+        target, mask = (
+            None if a is None else self.tensor(self.layout(a) if a.ndim == output.ndim else a) for a in (target, mask)
+        )
+        losses, (_, grad) = self.differentiate(
+            lambda _, out: loss_of(out, target, mask),
+            self.tensor(np.zeros(1, np.float32)),
+            self.tensor(self.layout(output)),
+            self.tensor(np.ones(len(output), np.float32)),
+        )
+        grad = self.numpy(grad)
+        return self.numpy(losses), channels_first(grad) if self.channels_last else grad
+
 
 class Torch(Adapter):
     module = "malis_torch"
@@ -118,6 +139,13 @@ class Torch(Adapter):
 
         torch.set_num_threads(1)  # problems this small only wait for PyTorch's threads
         self.torch = torch
+
+    def affinity_loss(self, nhood, step=0, **options):
+        from malis.malis_torch import AffinityLoss
+
+        loss = AffinityLoss(nhood, reduction="none", **options)
+        loss.step += step
+        return loss
 
     def tensor(self, a):
         return self.torch.from_numpy(np.array(a))
@@ -145,6 +173,13 @@ class TensorFlow(Adapter):
 
         self.tf = tf
 
+    def affinity_loss(self, nhood, step=0, **options):
+        from malis.malis_tensorflow import AffinityLoss
+
+        loss = AffinityLoss(nhood, reduction="none", **options)
+        loss.step.assign(step)
+        return loss
+
     def tensor(self, a):
         return self.tf.convert_to_tensor(a)
 
@@ -171,6 +206,12 @@ class Jax(Adapter):
 
         self.jax = jax
 
+    def affinity_loss(self, nhood, step=0, **options):
+        from malis.malis_jax import AffinityLoss
+
+        loss = AffinityLoss(nhood, reduction="none", **options)
+        return lambda output, target, mask=None: loss(output, target, mask, step=step)
+
     def tensor(self, a):
         return self.jax.numpy.asarray(a)
 
@@ -181,8 +222,12 @@ class Jax(Adapter):
         return np.asarray(tensor.astype("float32"))
 
     def differentiate(self, function, seg, output, weights):
-        grads = self.jax.grad(lambda s, o: (function(s, o) * weights).sum(), argnums=(0, 1))(seg, output)
-        return function(seg, output), grads
+        def scaled(seg, output):
+            losses = function(seg, output)
+            return (losses * weights).sum(), losses
+
+        grads, losses = self.jax.grad(scaled, argnums=(0, 1), has_aux=True)(seg, output)
+        return losses, grads
 
 
 def of_keras(backend: type[Adapter]) -> type[Adapter]:
@@ -193,6 +238,12 @@ def of_keras(backend: type[Adapter]) -> type[Adapter]:
         names = ("y_true", "y_pred")
         channels_last = True
         every_call = {}  # noqa: RUF012  # its functions have no reduction
+
+        def affinity_loss(self, nhood, step=0, **options):
+            from malis.malis_keras import AffinityLoss
+
+            loss = AffinityLoss(nhood, step=step, **options)
+            return lambda output, target, mask=None: loss.call(target, output, mask)
 
     return Keras
 

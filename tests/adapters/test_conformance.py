@@ -177,7 +177,7 @@ def test_labels_of_any_dtype_with_and_without_channel(adapter: Adapter, dtype, c
 # ------------------------------------------------------------------------------------------------- the module
 def test_options_and_their_defaults_are_those_of_the_core(adapter: Adapter):
     module = importlib.import_module(f"malis.{adapter.module}")
-    public = [getattr(module, name) for name in module.__all__]
+    public = [getattr(module, name) for name in module.__all__ if name != "AffinityLoss"]
     assert len(public) >= 2
     options = {
         name: option.default
@@ -190,6 +190,17 @@ def test_options_and_their_defaults_are_those_of_the_core(adapter: Adapter):
         for name, default in options.items():
             assert parameters[name].default == default
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_options_of_the_recipe_are_those_of_the_core(adapter: Adapter):
+    module = importlib.import_module(f"malis.{adapter.module}")
+    parameters = inspect.signature(module.AffinityLoss).parameters
+    for name, option in inspect.signature(malis.malis_loss).parameters.items():
+        if option.kind is inspect.Parameter.KEYWORD_ONLY and not name.endswith("_mask"):
+            assert parameters[name].default == (True if name == "from_logits" else option.default)
+    assert "{recipe}" not in module.AffinityLoss.__doc__
+    for name in ("warmup", "malis_offsets", "margin"):
+        assert f"\n    {name} : " in module.AffinityLoss.__doc__
 
 
 def test_no_other_adapter_is_imported(adapter: Adapter, framework):
@@ -237,6 +248,13 @@ def test_bad_options(adapter: Adapter, bad):
     options, error, message = BAD_OPTIONS[bad]
     with pytest.raises(error, match=message):
         adapter.call(2, SEG, adapter.layout(OUT), **options)
+
+
+def test_swapped_arguments(adapter: Adapter):
+    affinities = adapter.layout(OUT)
+    for labels in (SEG, SEG.astype(np.float32), adapter.layout(SEG[:, None])):
+        with pytest.raises(ValueError, match=f"{adapter.names[1]} and {adapter.names[0]} look swapped"):
+            adapter.call(2, affinities, labels)
 
 
 def test_neighbourhood_of_another_rank(adapter: Adapter):

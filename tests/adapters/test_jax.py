@@ -45,16 +45,16 @@ def test_jit_grad_and_value_and_grad(ndim):
 def test_single_samples_and_batches():
     seg, aff = case(3)
     core = malis.malis_loss(aff, seg, NEAREST[3])
-    np.testing.assert_allclose(malis_loss(seg, aff, NEAREST[3]), core.loss, rtol=1e-6)
-    one = malis_loss(seg[1], aff[1], NEAREST[3])
+    np.testing.assert_allclose(malis_loss(aff, seg, NEAREST[3]), core.loss, rtol=1e-6)
+    one = malis_loss(aff[1], seg[1], NEAREST[3])
     assert one.shape == ()
     np.testing.assert_allclose(one, core.loss[1], rtol=1e-6)
     with pytest.raises(ValueError, match=r"aff must have one channel for each of the 3 offsets of nhood"):
-        malis_loss(seg[1], aff[1, :2], NEAREST[3])
+        malis_loss(aff[1, :2], seg[1], NEAREST[3])
     with pytest.raises(ValueError, match=r"seg must have 3 axes as nhood has columns"):
-        malis_loss(seg, aff[1], NEAREST[3])
+        malis_loss(aff[1], seg, NEAREST[3])
     with pytest.raises(ValueError, match=r"seg must hold labels of at least 0, got -1"):
-        malis_loss(seg[1] - 1, aff[1], NEAREST[3])
+        malis_loss(aff[1], seg[1] - 1, NEAREST[3])
 
 
 def test_masks_of_a_single_sample():
@@ -62,7 +62,7 @@ def test_masks_of_a_single_sample():
     edges, voxels = masks(2)
     core = malis.malis_loss(aff, seg, NEAREST[2], edge_mask=edges, unlabelled_mask=voxels)
     for b in range(3):
-        loss = malis_loss(seg[b], aff[b], NEAREST[2], edges[b], voxels[b])
+        loss = malis_loss(aff[b], seg[b], NEAREST[2], edges[b], voxels[b])
         np.testing.assert_allclose(loss, core.loss[b], rtol=1e-6)
 
 
@@ -79,12 +79,23 @@ def test_vmap(in_axes):
     ]
 
     def loss_of(s, a):
-        return malis_loss(s, a, NEAREST[2])
+        return malis_loss(a, s, NEAREST[2])
 
     losses = jax.vmap(loss_of, in_axes)(*stacks)
     np.testing.assert_allclose(losses, [loss for loss, _ in core], rtol=1e-6)
     grads = jax.jit(jax.vmap(jax.grad(loss_of, argnums=1), in_axes))(*stacks)
     np.testing.assert_allclose(grads, np.stack([grad for _, grad in core]), rtol=1e-6)
+
+
+def test_order_of_earlier_versions():
+    seg, aff = case(2)
+    expected, grad = jax.value_and_grad(malis_loss)(aff[0], seg[0], NEAREST[2])
+    with pytest.warns(DeprecationWarning, match=r"takes \(aff, seg, nhood\)"):
+        assert malis_loss(seg[0], aff[0], NEAREST[2]) == expected
+    with pytest.warns(DeprecationWarning, match=r"takes \(aff, seg, nhood\)"):
+        old = jax.grad(malis_loss, argnums=1)(seg[0].astype(np.float32), aff[0], NEAREST[2])
+    np.testing.assert_array_equal(old, grad)
+    assert malis_loss(seg=seg[0], aff=aff[0], nhood=NEAREST[2]) == expected
 
 
 def test_vmap_over_batches():

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from frameworks import NEAREST, SHAPES, address, record_core_calls
 
 torch = pytest.importorskip("torch", reason="torch not installed")
 
-from malis.malis_torch import MalisLoss, malis_loss2d, malis_loss3d  # noqa: E402
+from malis.malis_torch import AffinityLoss, MalisLoss, malis_loss2d, malis_loss3d  # noqa: E402
 from torch_cases import case, labels, masks, ndims, tie_free, value_and_grad  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
@@ -435,3 +437,135 @@ def test_the_page_for_users_runs() -> None:
     assert names["losses"].shape == (3,)
     assert names["gradients"].shape == names["outputs"].shape
     assert names["sizes"].sum() == 64 * 64
+
+
+# --------------------------------------------------------------------------------------------------- AffinityLoss
+LONG = [[-1, 0], [0, -1], [-3, 0]]
+
+
+def logits_and_labels(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, 14, 11, generator=generator), labels(2, (14, 11))
+
+
+def test_affinity_loss_counts_training_calls() -> None:
+    logits, seg = logits_and_labels()
+    criterion = AffinityLoss(LONG, warmup=2)
+    criterion.eval()
+    criterion(logits, seg)
+    assert criterion.step == 0
+    criterion.train()
+    computed = []
+    for _ in range(4):
+        criterion(logits, seg)
+        computed.append("malis" in criterion.parts)
+    assert computed == [False, False, True, True]
+    assert criterion.step == 4
+    again = AffinityLoss(LONG, warmup=2)
+    again.load_state_dict(criterion.state_dict())
+    assert again.step == 4
+    assert again(logits, seg) == criterion(logits, seg)
+    assert copy.deepcopy(criterion)(logits, seg) == criterion(logits, seg)
+
+
+def test_affinity_loss_does_not_count_pairs_before_it_needs_them(monkeypatch) -> None:
+    calls = record_core_calls(monkeypatch)
+    logits, seg = logits_and_labels()
+    criterion = AffinityLoss(LONG, warmup=2)
+    for expected in (0, 0, 1, 2):
+        criterion(logits, seg)
+        assert len(calls) == expected
+
+
+def test_parts_of_the_affinity_loss() -> None:
+    logits, seg = logits_and_labels()
+    criterion = AffinityLoss(LONG, malis=2.0, cross_entropy=0.5, warmup=0, ramp=1)
+    for weight in (1.0, 2.0):
+        loss = criterion(logits.requires_grad_(), seg)
+        parts = criterion.parts
+        assert parts["malis_weight"] == weight
+        assert not parts["malis"].requires_grad
+        torch.testing.assert_close(loss.detach(), weight * parts["malis"] + 0.5 * parts["cross_entropy"])
+
+
+def test_affinity_loss_in_deep_supervision() -> None:
+    losses = pytest.importorskip("monai.losses")
+    logits, seg = logits_and_labels()
+    levels = [logits, logits[..., ::2, ::2].contiguous()]
+    target = seg[:, None].float()  # PyTorch resizes floats
+    criterion = AffinityLoss(LONG, warmup=0)
+    result = losses.DeepSupervisionLoss(criterion)(levels, target)
+    small = torch.nn.functional.interpolate(target, size=(7, 6), mode="nearest-exact")
+    torch.testing.assert_close(result, criterion(logits, target) + 0.5 * criterion(levels[1], small))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_affinity_loss_of_16_bits(dtype: torch.dtype) -> None:
+    logits, seg = logits_and_labels()
+    criterion = AffinityLoss(LONG, warmup=0)
+    rounded = logits.to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = criterion(rounded, seg)
+        inside = AffinityLoss(LONG, warmup=0, from_logits=False)(rounded.detach().sigmoid(), seg)
+    assert loss.dtype == inside.dtype == torch.float32
+    assert loss == criterion(rounded.float(), seg)
+    loss.backward()
+    assert rounded.grad.dtype == dtype
+    assert torch.isfinite(rounded.grad).all()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_affinity_loss() -> None:
+    logits, seg = logits_and_labels()
+    mask = torch.ones(2, 1, 14, 11)
+    mask[..., :4] = 0
+    graph = torch.stack([torch.from_numpy(malis.seg_to_affgraph(s.numpy(), LONG)) for s in seg]).float()
+    eager = AffinityLoss(LONG, warmup=0)
+    compiled = torch.compile(AffinityLoss(LONG, warmup=0), fullgraph=True, backend="aot_eager")
+    for arguments in ((seg,), (seg, mask), (graph, mask)):
+        torch.testing.assert_close(compiled(logits, *arguments), eager(logits, *arguments))
+    assert compiled.step == 3
+    with pytest.raises(ValueError, match=r"mask must hold 0 and 1, got 0.5"):
+        compiled(logits, seg, mask / 2)
+    with pytest.raises(ValueError, match="target must hold values from 0 to 1, got 2"):
+        compiled(logits, graph * 2)
+    # With a warm-up the graph breaks, and the numbers are the same.
+    compiled = torch.compile(AffinityLoss(LONG, warmup=1), backend="aot_eager")
+    eager = AffinityLoss(LONG, warmup=1)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(logits, seg), eager(logits, seg))
+
+
+# -------------------------------------------------------------------------------------------------- the warning
+@pytest.fixture
+def no_warning_yet() -> Iterator[None]:
+    from malis._adapters import output_range
+
+    before = set(output_range._warned)
+    output_range._warned.clear()
+    yield
+    output_range._warned.update(before)
+
+
+@pytest.mark.usefixtures("no_warning_yet")
+def test_one_warning_for_outputs_that_are_no_affinities() -> None:
+    logits, seg = logits_and_labels()
+    with pytest.warns(UserWarning, match=r"output holds values from -.*from_logits=True"):
+        malis_loss2d(seg, logits, nhood=LONG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        malis_loss2d(seg, logits, nhood=LONG)
+    with pytest.warns(UserWarning, match=r"output holds values from 0.*need from_logits=False"):
+        AffinityLoss(LONG, warmup=0)(logits.sigmoid(), seg)
+
+
+@pytest.mark.usefixtures("no_warning_yet")
+def test_no_warning_where_there_is_no_reason() -> None:
+    logits, seg = logits_and_labels()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        malis_loss2d(seg, logits.sigmoid(), nhood=LONG)
+        malis_loss2d(seg, logits, nhood=LONG, from_logits=True)
+        malis_loss2d(seg, torch.zeros_like(logits), nhood=LONG, from_logits=True)
+        AffinityLoss(LONG, warmup=0, warn=False)(logits.sigmoid(), seg)
+        AffinityLoss(LONG, warmup=0, warn=False, from_logits=False)(logits, seg)

@@ -13,6 +13,7 @@
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/pairs.hpp"
 #include "malis/segmentation/components.hpp"
+#include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/segmentation/watershed.hpp"
@@ -20,9 +21,9 @@
 
 #define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         CountSink<T, Index>&);                                                       \
+                                         CountSink<T, Index>&, bool, bool);                                           \
     prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         LossSink<T, Index>&);                                                        \
+                                         LossSink<T, Index>&, bool, bool);                                            \
     prefix template double count_on_graph(const EdgeList<Index>&, const T*, const Labels<Index>&, const PairOptions&, \
                                           bool, bool, CountSink<T, Index>&);
 
@@ -33,8 +34,9 @@
     prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                        \
     prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);          \
     prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);      \
-    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&, int);  \
-    prefix template SpanningTree<T, Index> detail::spanning_tree(const Grid<Index>&, const T*, std::size_t, int);
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,        \
+                                                    std::optional<BlockShape>, int);                           \
+    prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
 
 // For one type of affinities and one of indices.
 #define MALIS_INSTANCES(prefix, T, Index)   \
@@ -43,9 +45,24 @@
 
 // For one type of indices.
 #define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                  \
+    prefix template void connect_labels(const Grid<Index>&, Labels<Index>&, int);                                 \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*, \
                                                                 int);                                             \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
+
+// For labels of one type.
+#define MALIS_LABEL_INSTANCES(prefix, Label) \
+    prefix template void connect_labels(const Volume&, const Label*, Label*, int);
+
+#define MALIS_ALL_LABEL_INSTANCES(prefix)        \
+    MALIS_LABEL_INSTANCES(prefix, std::uint8_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::int8_t)   \
+    MALIS_LABEL_INSTANCES(prefix, std::uint16_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int16_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::uint32_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int32_t)  \
+    MALIS_LABEL_INSTANCES(prefix, std::uint64_t) \
+    MALIS_LABEL_INSTANCES(prefix, std::int64_t)
 
 // For nodes and labels that a tree and its segmentations are made of.
 #define MALIS_TREE_INSTANCES(prefix, T, Index, Node, Label)                                     \
@@ -59,8 +76,6 @@
     prefix template std::vector<std::int64_t> watershed_basins(const Volume&, const T*, double, std::int64_t, Label*,  \
                                                                int);                                                   \
     prefix template SpanningTree<T, Label> maximum_spanning_tree<Label, T>(const Volume&, const T*, int);              \
-    prefix template void smaller_sizes<std::uint32_t, T, Label>(const TreeView<T, Label>&, Label*);                    \
-    prefix template void smaller_sizes<std::uint64_t, T, Label>(const TreeView<T, Label>&, Label*);                    \
     prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
     prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
     MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                                \

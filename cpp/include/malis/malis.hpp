@@ -23,11 +23,13 @@
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
+#include "malis/graph/recognise_grid.hpp"
 #include "malis/instances.hpp"
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/pairs.hpp"
 #include "malis/segmentation/components.hpp"
+#include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/segmentation/watershed.hpp"
@@ -111,6 +113,41 @@ void check_loss_values(const T* aff, std::size_t n, const LossOptions& loss, int
     }
 }
 
+namespace detail {
+
+// The labels that the passes work on.
+template <class Index>
+Labels<Index> labels_of_volume(const Volume& volume, LabelArray seg, const PairOptions& options) {
+    auto labels = compact_labels<Index>(seg, volume.voxels(), options, options.threads);
+    if (options.connect_labels) {
+        const Volume nearest{volume.shape, {{-1, 0, 0}, {0, -1, 0}, {0, 0, -1}}};
+        connect_labels(make_grid<Index>(nearest), labels, options.threads);
+    }
+    return labels;
+}
+
+}  // namespace detail
+
+// connected[v]: the number, from 1 in the order of their first voxels, of the part of its label that v belongs to; parts
+// are what edges between equal labels connect. Background stays 0. Throws std::invalid_argument for negative labels and
+// where Label cannot hold the number of parts.
+template <class Label>
+void connect_labels(const Volume& volume, const Label* seg, Label* connected, int threads) {
+    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
+        connect_labels(make_grid<Index>(volume), labels, threads);
+        if (static_cast<std::uint64_t>(labels.count) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
+            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " +
+                                        std::to_string(labels.count) + " connected parts");
+        }
+        parallel_ranges(volume.voxels(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t v = begin; v < end; ++v) connected[v] = static_cast<Label>(labels.of[v]);
+        });
+        return 0;
+    });
+}
+
 // pos[e], neg[e]: the positive and negative pairs that edge e decides.
 template <class T>
 void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairOptions& options, std::int64_t* pos,
@@ -118,8 +155,7 @@ void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairO
     check_nan(aff, volume.edges(), "aff", options.threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
-                                                  options.ignore_background, options.threads);
+        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         CountSink<T, Index> sink(pos, neg, volume.edges());
         sink.clear(options.threads);
         count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
@@ -135,8 +171,7 @@ double malis_loss(const Volume& volume, const T* aff, LabelArray seg, const Pair
     check_loss_values(aff, volume.edges(), loss, options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = compact_labels<Index>(seg, volume.voxels(), options.unlabelled_mask,
-                                                  options.ignore_background, options.threads);
+        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         LossSink<T, Index> sink(grad, volume.voxels(), volume.nhood.size(), loss, layout, options.threads);
         sink.clear(options.threads);
         const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
@@ -186,11 +221,20 @@ template <class T, class Index>
 void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg, const PairOptions& options,
                    std::int64_t* pos, std::int64_t* neg) {
     check_nan(weights, list.edges, "weights", options.threads);
-    const auto labels =
-        compact_labels<Index>(seg, list.nodes, options.unlabelled_mask, options.ignore_background, options.threads);
+    const auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
     CountSink<T, Index> sink(pos, neg, list.edges);
     sink.clear(options.threads);
-    count_on_graph<T, Index>(list, weights, labels, options, pos != nullptr, neg != nullptr, sink);
+    const auto grid = list.wide1 != nullptr
+                          ? recognise_grid(list.wide1, list.wide2, list.edges, list.nodes, options.threads)
+                          : recognise_grid(list.narrow1, list.narrow2, list.edges, list.nodes, options.threads);
+    const bool want_positive = pos != nullptr, want_negative = neg != nullptr;
+    if (grid) {
+        count_on_grid<T, Index>({static_cast<Index>(grid->shape[0]), static_cast<Index>(grid->shape[1]),
+                                 static_cast<Index>(grid->shape[2]), grid->nhood},
+                                weights, labels, options, sink, want_positive, want_negative);
+        return;
+    }
+    count_on_graph<T, Index>(list, weights, labels, options, want_positive, want_negative, sink);
 }
 
 }  // namespace detail
@@ -213,8 +257,9 @@ RandCurve<T> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int 
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = compact_labels<Index>(seg, volume.voxels(), nullptr, true, threads);
-        return detail::rand_curve<T, Index>(make_grid<Index>(volume), aff, labels, threads);
+        const auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
+        const Grid<Index> grid = make_grid<Index>(volume);
+        return detail::rand_curve<T, Index>(grid, aff, labels, blocks_that_pay(grid), threads);
     });
 }
 
@@ -224,9 +269,7 @@ SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, 
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        auto tree = detail::spanning_tree<T, Index>(make_grid<Index>(volume), aff, volume.voxels(), threads);
-        return SpanningTree<T, Node>{std::move(tree.edges), std::move(tree.affinities),
-                                     detail::as_nodes<Node>(tree.node1), detail::as_nodes<Node>(tree.node2)};
+        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, threads);
     });
 }
 
@@ -284,6 +327,7 @@ void edge_watershed(const Node* node1, const Node* node2, std::size_t edges, con
 #if !defined(MALIS_INSTANTIATE)
 MALIS_PUBLIC_INSTANCES(extern, float)
 MALIS_PUBLIC_INSTANCES(extern, double)
+MALIS_ALL_LABEL_INSTANCES(extern)
 #endif
 
 }  // namespace malis

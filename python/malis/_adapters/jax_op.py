@@ -20,6 +20,7 @@ from malis import _checks, _core
 from malis._adapters import host
 from malis._adapters.gradient import FIRST_DERIVATIVE_ONLY, expected_factor
 from malis._adapters.names import Names
+from malis._adapters.output_range import warn_of_range
 from malis._adapters.settings import Nhood, Settings, Tensor
 from malis._options import Options
 
@@ -218,6 +219,8 @@ def losses_of_samples(
         for mask, name in ((edge_mask, "edge_mask"), (unlabelled_mask, "unlabelled_mask"))
     ]
     checked = settings.check(_seen(output), _seen(labels), *[None if mask is None else _seen(mask) for mask in masks])
+    if settings.warn and _only_cpu() and not isinstance(output, jax.core.Tracer):
+        warn_of_range(np.asarray(output.astype(jnp.float32)), settings.options.from_logits, settings.names.output)
     if checked.labels_have_channel:
         labels = jnp.squeeze(labels, settings.channel_axis())
     if checked.mask_has_channel:

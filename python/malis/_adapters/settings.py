@@ -46,7 +46,8 @@ class Tensor(NamedTuple):
         return f"a tensor of shape {tuple(self.shape)} and dtype {self.prefix}{self.dtype}"
 
 
-def _fits(shape: Shape, expected: Shape) -> bool:
+def fits(shape: Shape, expected: Shape) -> bool:
+    """Whether a shape may be the expected one, as far as both are known."""
     return len(shape) == len(expected) and all(
         n is None or m is None or n == m for n, m in zip(shape, expected, strict=True)
     )
@@ -69,6 +70,7 @@ class Settings(NamedTuple):
     options: Options
     channels_last: bool
     names: Names
+    warn: bool = True  # of outputs that do not look like what `from_logits` says
     rounded_labels: bool = False  # the framework made floats of integer labels: those that this rounds are an error
 
     @classmethod
@@ -94,13 +96,13 @@ class Settings(NamedTuple):
         self, output: Tensor, labels: Tensor, edge_mask: Tensor | None, unlabelled_mask: Tensor | None
     ) -> Checked:
         """Check shapes and dtypes. The core checks the values."""
-        nhood = self._check_output(output)
+        nhood = self.check_output(output, labels)
         if labels.dtype not in (*FLOATS, "bool") and not labels.dtype.startswith(("int", "uint")):
             raise TypeError(f"{self.names.labels} must hold integer labels, got {labels}")
         labels_have_channel = self._has_channel(labels, self.names.labels, output)
         if edge_mask is not None:
             _check_mask(edge_mask, "edge_mask")
-            if not _fits(edge_mask.shape, output.shape):
+            if not fits(edge_mask.shape, output.shape):
                 expected = f"the shape of {self.names.output}, {tuple(output.shape)}"
                 raise ValueError(f"edge_mask must have {expected}, got {edge_mask}")
         mask_has_channel = False
@@ -110,8 +112,16 @@ class Settings(NamedTuple):
         limit = LABEL_LIMITS.get(labels.dtype) if self.rounded_labels else None
         return Checked(nhood, labels_have_channel, mask_has_channel, limit)
 
-    def _check_output(self, output: Tensor) -> Nhood:
-        """Check affinities on their own and return the neighbourhood that their channels stand for."""
+    def check_output(self, output: Tensor, labels: Tensor) -> Nhood:
+        """Check affinities and return the neighbourhood that their channels stand for.
+
+        The labels are looked at to tell whether a caller has given the two in the wrong order.
+        """
+        if self._look_swapped(output, labels):
+            raise ValueError(
+                f"{self.names.output} and {self.names.labels} look swapped: {self.names.output} is {output}, as labels "
+                f"are, and {self.names.labels} is {labels}, as affinities are"
+            )
         name, ndim, nhood = self.names.output, self.ndim, self.nhood
         if ndim is None and nhood is not None:
             ndim = len(nhood[0])
@@ -138,14 +148,33 @@ class Settings(NamedTuple):
             raise ValueError(f"{name} must not be empty, got {output}")
         return nhood
 
+    def _look_swapped(self, output: Tensor, labels: Tensor) -> bool:
+        """Whether affinities lie where labels belong, and labels where affinities belong."""
+        if labels.dtype not in FLOATS or len(labels.shape) < 3:
+            return False
+        channels = labels.shape[self.channel_axis()]
+        if channels is None or (self.nhood is not None and channels != len(self.nhood)):
+            return False
+        shapes = [self.without_channel(labels.shape), self.with_one_channel(labels.shape)]
+        if output.dtype not in FLOATS:
+            return any(fits(output.shape, shape) for shape in (*shapes, labels.shape))
+        return channels > 1 and any(fits(output.shape, shape) for shape in shapes)
+
+    def without_channel(self, shape: Shape) -> tuple[int | None, ...]:
+        """Shape of the labels for affinities of a shape."""
+        batch, *others = shape
+        return (batch, *(others[:-1] if self.channels_last else others[1:]))
+
+    def with_one_channel(self, shape: Shape) -> tuple[int | None, ...]:
+        """Shape of the labels for affinities of a shape, with an axis for the channel."""
+        batch, *spatial = self.without_channel(shape)
+        return (batch, *spatial, 1) if self.channels_last else (batch, 1, *spatial)
+
     def _has_channel(self, voxels: Tensor, name: str, output: Tensor) -> bool:
         """Check labels or a mask of voxels against the affinities and tell whether they have an axis for a channel."""
-        batch, *others = output.shape
-        spatial = others[:-1] if self.channels_last else others[1:]
-        without = (batch, *spatial)
-        single = (batch, *spatial, 1) if self.channels_last else (batch, 1, *spatial)
+        without, single = self.without_channel(output.shape), self.with_one_channel(output.shape)
         for channel, expected in ((False, without), (True, single)):
-            if _fits(voxels.shape, expected):
+            if fits(voxels.shape, expected):
                 return channel
         raise ValueError(
             f"{name} must have shape {without} or {single} for an {self.names.output} of shape "

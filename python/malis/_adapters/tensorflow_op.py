@@ -18,12 +18,13 @@ import tensorflow as tf
 
 from malis._adapters import host
 from malis._adapters.gradient import FIRST_DERIVATIVE_ONLY, expected_factor
+from malis._adapters.output_range import warn_of_range
 from malis._adapters.settings import Settings, Tensor
 
 _Array = npt.NDArray[Any]
 
 
-def _raise_under_xla() -> None:
+def raise_under_xla() -> None:
     """Raise an error that helps, where XLA would later raise one that does not."""
     try:
         from tensorflow.python.ops import control_flow_util
@@ -73,10 +74,10 @@ def losses_of_samples(
     labels, output = tf.convert_to_tensor(labels), tf.convert_to_tensor(output)
     edge_mask, unlabelled_mask = (None if m is None else tf.convert_to_tensor(m) for m in (edge_mask, unlabelled_mask))
     checked = settings.check(
-        _seen(output, settings.names.output),
-        _seen(labels, settings.names.labels),
-        None if edge_mask is None else _seen(edge_mask, "edge_mask"),
-        None if unlabelled_mask is None else _seen(unlabelled_mask, "unlabelled_mask"),
+        as_seen(output, settings.names.output),
+        as_seen(labels, settings.names.labels),
+        None if edge_mask is None else as_seen(edge_mask, "edge_mask"),
+        None if unlabelled_mask is None else as_seen(unlabelled_mask, "unlabelled_mask"),
     )
     if checked.labels_have_channel:
         labels = tf.squeeze(labels, settings.channel_axis())
@@ -96,6 +97,8 @@ def losses_of_samples(
     def evaluate(output: _Array, labels: _Array, *masks: _Array) -> tuple[_Array, _Array]:
         edges = masks[0] if edge_mask is not None else None
         voxels = masks[-1] if unlabelled_mask is not None else None
+        if settings.warn:
+            warn_of_range(output, settings.options.from_logits, settings.names.output)
         return host.evaluate(
             output,
             labels,
@@ -112,7 +115,7 @@ def losses_of_samples(
     def function(output: Any) -> Any:
         if tf.executing_eagerly():
             return [tf.convert_to_tensor(a) for a in evaluate(*[np.asarray(t) for t in (output, *tensors)])]
-        _raise_under_xla()
+        raise_under_xla()
         losses, grad = tf.numpy_function(evaluate, [output, *tensors], [dtype, dtype], stateful=False)
         losses.set_shape(output.shape[:1])
         grad.set_shape(output.shape)
@@ -121,7 +124,8 @@ def losses_of_samples(
     return _differentiable(function, tf.cast(output, dtype), expect_mean)
 
 
-def _seen(tensor: Any, name: str) -> Tensor:
+def as_seen(tensor: Any, name: str) -> Tensor:
+    """Shape and dtype of a tensor, for the checks."""
     if tensor.shape.rank is None:
         raise ValueError(f"{name} must have a known number of axes, got a tensor of unknown shape")
     return Tensor(tuple(tensor.shape), tensor.dtype.name)

@@ -19,6 +19,7 @@ from malis._adapters import settings as _settings
 from malis._adapters.gradient import FIRST_DERIVATIVE_ONLY, expected_factor
 from malis._adapters.host import check_limit, evaluate
 from malis._adapters.names import Names
+from malis._adapters.output_range import warn_of_range
 from malis._adapters.settings import Settings
 from malis._options import Options
 
@@ -217,7 +218,8 @@ class _Loss(torch.autograd.Function):
 
 
 # ------------------------------------------------------------------------------------------------- the checks
-def _seen(tensor: object, name: str) -> _settings.Tensor:
+def as_seen(tensor: object, name: str) -> _settings.Tensor:
+    """Shape and dtype of a tensor, for the checks."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     return _settings.Tensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), "torch.")
@@ -237,6 +239,15 @@ def _check_devices(name: str, output: Tensor, others: Sequence[tuple[str, Tensor
             )
 
 
+def _warn_of_range(output: Tensor, settings: Settings) -> None:
+    output = output.detach()
+    try:
+        values = (output.float() if output.dtype == torch.bfloat16 else output).numpy()
+    except RuntimeError:  # inside of vmap
+        return
+    warn_of_range(values, settings.options.from_logits, settings.names.output)
+
+
 def losses_of_samples(
     settings: Settings,
     labels: Tensor,
@@ -250,10 +261,10 @@ def losses_of_samples(
     `expect_mean` tells whether the losses will be averaged or added, see `gradient`.
     """
     checked = settings.check(
-        _seen(output, settings.names.output),
-        _seen(labels, settings.names.labels),
-        None if edge_mask is None else _seen(edge_mask, "edge_mask"),
-        None if unlabelled_mask is None else _seen(unlabelled_mask, "unlabelled_mask"),
+        as_seen(output, settings.names.output),
+        as_seen(labels, settings.names.labels),
+        None if edge_mask is None else as_seen(edge_mask, "edge_mask"),
+        None if unlabelled_mask is None else as_seen(unlabelled_mask, "unlabelled_mask"),
     )
     others = ((settings.names.labels, labels), ("edge_mask", edge_mask), ("unlabelled_mask", unlabelled_mask))
     _check_devices(settings.names.output, output, others)
@@ -270,6 +281,8 @@ def losses_of_samples(
     if torch.compiler.is_compiling():
         # The batch size may not be known yet, and a compiled function multiplies without an array of its own.
         return cast(Tensor, _loss(*tensors, offsets, scale=1.0, **settings.options.as_keywords())[0])
+    if settings.warn and output.device.type == "cpu":  # on other devices it would have to wait for them
+        _warn_of_range(output, settings)
     scale = expected_factor(output.shape[0], expect_mean)
     with settings.names.in_errors():
         if checked.label_limit is not None:

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -68,8 +69,23 @@ class LabelArray {
     Type type_;
 };
 
-// Throws std::invalid_argument that names the argument where a label is negative; returns the largest label.
-std::uint64_t check_labels(LabelArray labels, std::size_t n, const char* name, int threads);
+// Which voxels carry an object, and which nobody knows anything of.
+struct LabelOptions {
+    bool ignore_background = true;                  // false: label 0 is an object like any other
+    const bool* unlabelled_mask = nullptr;          // per node: true where objects exist but carry no label
+    std::optional<std::int64_t> ignore_label = {};  // the label of nodes of which nothing is known
+};
+
+// The smallest label or 0, the largest label or 0, and whether a label is the ignored one, which counts in neither.
+struct LabelRange {
+    std::int64_t lowest = 0;
+    std::uint64_t largest = 0;
+    bool any_ignored = false;
+};
+LabelRange range_of_labels(LabelArray labels, std::size_t n, std::optional<std::int64_t> ignore_label, int threads);
+
+// Throws std::invalid_argument that names the argument where a label is negative.
+void check_labels(LabelArray labels, std::size_t n, const char* name, int threads);
 
 // Labels of any integer type as 0..count: 0 for what is background, equal numbers for equal labels.
 template <class Index>
@@ -79,6 +95,12 @@ struct Labels {
     // The number of unlabelled nodes (all the same), or 0 where there are none. It counts as an object among
     // negative pairs alone.
     Index unlabelled = 0;
+    // The number of ignored nodes, or 0 where there are none: they are in no pair, and the truth of every edge that
+    // touches one is unknown.
+    Index ignored = 0;
+
+    // The label of a node as pairs know it: 0 where it is in none.
+    Index in_pairs(std::size_t node) const { return of[node] == ignored ? Index{0} : of[node]; }
 };
 
 namespace detail {
@@ -131,24 +153,47 @@ class LabelTable {
 
 namespace detail {
 
+// The label that is ignored, in the type of the labels; none where that type cannot hold it.
+template <class Label>
+std::optional<Label> as_label(std::optional<std::int64_t> ignore_label) {
+    if (!ignore_label) return std::nullopt;
+    const auto label = static_cast<Label>(*ignore_label);
+    const bool fits = (*ignore_label < 0) == (label < Label(0)) && static_cast<std::int64_t>(label) == *ignore_label;
+    return fits ? std::make_optional(label) : std::nullopt;
+}
+
 // Numbers labels that are small enough to be their own numbers: none is above `largest`, unless they have changed since
-// that was found.
+// that was found. The ignored label gets the number behind the last.
 template <class Index, class Label>
-void number_directly(const Label* seg, std::size_t n, Index largest, Index shift, Index* number, int threads) {
+void number_directly(const Label* seg, std::size_t n, Index largest, Index shift, std::optional<Label> ignored,
+                     Index* number, int threads) {
     parallel_ranges(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) number[i] = std::min(static_cast<Index>(seg[i]), largest) + shift;
+        if (!ignored) {
+            for (std::size_t i = begin; i < end; ++i) number[i] = std::min(static_cast<Index>(seg[i]), largest) + shift;
+            return;
+        }
+        const Label of_ignored = *ignored;
+        const Index behind = largest + shift + 1;
+        for (std::size_t i = begin; i < end; ++i) {
+            const Index here = std::min(static_cast<Index>(seg[i]), largest) + shift;
+            number[i] = seg[i] == of_ignored ? behind : here;
+        }
     });
 }
 
-// Numbers any labels in the order of their first nodes; returns how many there are.
+// Numbers any labels in the order of their first nodes; returns how many there are. The ignored label gets the number
+// that `number_of_ignored` is set to.
 template <class Index, class Label>
-Index number_by_table(const Label* seg, std::size_t n, Index shift, Index* number) {
+Index number_by_table(const Label* seg, std::size_t n, Index shift, std::optional<Label> ignored, Index* number,
+                      Index& number_of_ignored) {
     LabelTable<Index> table;
+    if (ignored) number_of_ignored = table.number(static_cast<std::uint64_t>(*ignored)) + shift;
     const auto number_of = [&](Label label) {
+        if (ignored && label == *ignored) return number_of_ignored;
         return label == Label(0) ? shift : static_cast<Index>(table.number(static_cast<std::uint64_t>(label)) + shift);
     };
     Label previous = 0;
-    Index current = shift;
+    Index current = number_of(previous);
     in_steps(n, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             const Label label = read_once(seg + i);
@@ -162,14 +207,14 @@ Index number_by_table(const Label* seg, std::size_t n, Index shift, Index* numbe
     return table.count();
 }
 
-// Gives the unlabelled nodes, if there are any, a number of their own.
+// Gives the unlabelled nodes, if there are any that are not ignored, a number of their own.
 template <class Index>
 void mark_unlabelled(const bool* unlabelled, Labels<Index>& labels) {
     const Index number = labels.count + 1;
     bool any = false;
     in_steps(labels.of.size(), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
-            if (!unlabelled[i]) continue;
+            if (!unlabelled[i] || (labels.ignored != 0 && labels.of[i] == labels.ignored)) continue;
             labels.of[i] = number;
             any = true;
         }
@@ -177,34 +222,49 @@ void mark_unlabelled(const bool* unlabelled, Labels<Index>& labels) {
     if (any) labels.unlabelled = labels.count = number;
 }
 
+// Throws std::invalid_argument where labels are negative, and says what takes them.
+inline void refuse_negative(const LabelRange& range) {
+    if (range.lowest >= 0) return;
+    const std::string lowest = std::to_string(range.lowest);
+    throw std::invalid_argument("seg must hold labels of at least 0, got " + lowest + "; with ignore_label=" + lowest +
+                                " such voxels are ignored");
+}
+
 }  // namespace detail
 
-// `unlabelled`, where it is not null, is true for the nodes of objects that carry no label. Throws std::invalid_argument
-// for negative labels.
+// Throws std::invalid_argument for negative labels that are not ignored.
 template <class Index>
-Labels<Index> compact_labels(LabelArray seg, std::size_t n, const bool* unlabelled, bool ignore_background,
-                             int threads) {
-    const std::uint64_t largest = check_labels(seg, n, "seg", threads);
-    const Index shift = ignore_background ? 0 : 1;  // label 0 becomes an object of its own
+Labels<Index> compact_labels(LabelArray seg, std::size_t n, const LabelOptions& options, int threads) {
+    if (!options.ignore_background && options.ignore_label == 0)
+        throw std::invalid_argument("ignore_label must not be 0 where ignore_background is False, got 0");
+    const LabelRange range = range_of_labels(seg, n, options.ignore_label, threads);
+    detail::refuse_negative(range);
+    const std::optional<std::int64_t> ignore_label = range.any_ignored ? options.ignore_label : std::nullopt;
+    const Index shift = options.ignore_background ? 0 : 1;  // label 0 becomes an object of its own
     Labels<Index> labels;
     labels.of.reset(n);
     Index* const number = labels.of.data();
     // Tables over all labels stay about as small as the volume, though not every number need occur.
     constexpr std::uint64_t spare_numbers = 256;
-    if (largest < n + spare_numbers) {
-        const Index bound = static_cast<Index>(largest);
-        labels.count = bound + shift;
-        seg.visit([&](const auto* of) { detail::number_directly(of, n, bound, shift, number, threads); });
-    } else {
-        labels.count = seg.visit([&](const auto* of) { return detail::number_by_table(of, n, shift, number); }) + shift;
-    }
-    if (unlabelled != nullptr) detail::mark_unlabelled(unlabelled, labels);
+    seg.visit([&](const auto* of) {
+        using Label = std::remove_const_t<std::remove_pointer_t<decltype(of)>>;
+        const std::optional<Label> ignored = detail::as_label<Label>(ignore_label);
+        if (range.largest < n + spare_numbers) {
+            const Index largest = static_cast<Index>(range.largest);
+            detail::number_directly(of, n, largest, shift, ignored, number, threads);
+            labels.count = largest + shift;
+            if (ignored) labels.ignored = ++labels.count;
+        } else {
+            labels.count = detail::number_by_table(of, n, shift, ignored, number, labels.ignored) + shift;
+        }
+    });
+    if (options.unlabelled_mask != nullptr) detail::mark_unlabelled(options.unlabelled_mask, labels);
     return labels;
 }
 
 #if !defined(MALIS_INSTANTIATE)
-extern template Labels<std::uint32_t> compact_labels(LabelArray, std::size_t, const bool*, bool, int);
-extern template Labels<std::uint64_t> compact_labels(LabelArray, std::size_t, const bool*, bool, int);
+extern template Labels<std::uint32_t> compact_labels(LabelArray, std::size_t, const LabelOptions&, int);
+extern template Labels<std::uint64_t> compact_labels(LabelArray, std::size_t, const LabelOptions&, int);
 #endif
 
 }  // namespace malis

@@ -44,6 +44,14 @@ inline std::uint64_t select_different(const Index* a, const Index* b, const T* a
     return bits;
 }
 
+// Bit i: a[i] == b[i], and it is not 0. Labels may be read up to 15 items beyond `count` (Buffer sees to that).
+template <class Index>
+inline std::uint64_t select_same(const Index* a, const Index* b, std::size_t count) {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>((a[i] == b[i]) & (a[i] != 0)) << i;
+    return bits;
+}
+
 #if defined(MALIS_SSE2)
 
 inline __m128i load4(const std::uint32_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
@@ -82,6 +90,27 @@ inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_
     return select16(count, [&](std::size_t i) {
         return _mm_andnot_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(load4(a + i), load4(b + i))),
                              passes4<strength>(aff + i, t));
+    });
+}
+
+inline std::uint64_t select_same(const std::uint32_t* a, const std::uint32_t* b, std::size_t count) {
+    const __m128i zero = _mm_setzero_si128();
+    return select16(count, [&](std::size_t i) {
+        const __m128i of_a = load4(a + i);
+        return _mm_castsi128_ps(_mm_andnot_si128(_mm_cmpeq_epi32(of_a, zero), _mm_cmpeq_epi32(of_a, load4(b + i))));
+    });
+}
+
+template <Strength strength>
+inline std::uint64_t select_different(const std::uint16_t* a, const std::uint16_t* b, const float* aff,
+                                      const float* aff_end, float threshold, std::size_t count) {
+    if (aff_end - aff < 64)
+        return select_different<strength, float, std::uint16_t>(a, b, aff, aff_end, threshold, count);
+    const __m128 t = _mm_set1_ps(threshold);
+    const auto load = [](const std::uint16_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); };
+    return select16(count, [&](std::size_t i) {
+        const __m128i equal = _mm_cmpeq_epi16(load(a + i), load(b + i));
+        return _mm_andnot_ps(_mm_castsi128_ps(_mm_unpacklo_epi16(equal, equal)), passes4<strength>(aff + i, t));
     });
 }
 

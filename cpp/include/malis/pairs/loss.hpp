@@ -52,7 +52,7 @@ class LossSink {
           channels_(channels),
           options_(options),
           positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
-          negative_slopes_(1) {}
+          negative_slopes_(positive_slopes_.size()) {}
 
     CountArrays arrays() const { return {}; }
 
@@ -95,8 +95,8 @@ class LossSink {
         return add(affinity, edge, positive_ * static_cast<double>(pairs), of_positive(affinity), list);
     }
 
-    double negative(Rank<T> rank, Index edge, std::uint64_t pairs) {
-        Slopes* const list = listed() ? negative_slopes_.data() : nullptr;
+    double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
+        Slopes* const list = listed() ? &negative_slopes_[thread] : nullptr;
         const T affinity = from_rank<T>(rank);
         return add(affinity, edge, negative_ * static_cast<double>(pairs), of_negative(affinity), list);
     }
@@ -225,7 +225,7 @@ class LossSink {
     LossOptions options_;
     double positive_ = 0, negative_ = 0;
     std::vector<Slopes> positive_slopes_;  // of each thread; none with the channels first
-    std::vector<Slopes> negative_slopes_;  // one list, as the pass has one thread that decides
+    std::vector<Slopes> negative_slopes_;  // likewise
 };
 
 }  // namespace malis

@@ -11,6 +11,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/pairs/all_pairs.hpp"
 #include "malis/pairs/count_merge.hpp"
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/sink.hpp"
@@ -33,12 +34,13 @@ template <class T, class Index, Pass pass>
 struct PassVisit {
     const T* aff;
     const Index* label;
-    Index unlabelled;
+    Index unlabelled, ignored;  // as in Labels
     const bool* edge_mask;
 
     bool unknown(Index edge, Index a, Index b) const {
         return (edge_mask != nullptr && !edge_mask[edge]) ||
-               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled);
+               (unlabelled != 0 && label[a] == unlabelled && label[b] == unlabelled) ||
+               (ignored != 0 && (label[a] == ignored || label[b] == ignored));
     }
 
     bool takes_part(Index edge, Index a, Index b) const {
@@ -87,27 +89,10 @@ template <class T, class Index, class Graph>
 void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels, const bool* edge_mask,
                       UnionFind<Index>& sets) {
     Contraction<T, Index> unite{sets};
-    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, edge_mask};
+    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), labels.unlabelled, labels.ignored,
+                                                       edge_mask};
     const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
     for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
-}
-
-// How many pairs of each kind there are in all, joined or not.
-template <class Index>
-PairCount all_pairs(const Labels<Index>& labels) {
-    std::vector<std::uint64_t> voxels(static_cast<std::size_t>(labels.count) + 1, 0);
-    in_steps(labels.of.size(), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) ++voxels[labels.of[i]];
-    });
-    std::uint64_t foreground = 0;
-    PairCount pairs{0, 0};
-    for (std::size_t l = 1; l < voxels.size(); ++l) {
-        foreground += voxels[l];
-        pairs.neg -= pairs_of(voxels[l]);
-        if (l != labels.unlabelled) pairs.pos += pairs_of(voxels[l]);
-    }
-    pairs.neg += pairs_of(foreground);
-    return pairs;
 }
 
 // One pass over the nodes of any graph, with label histograms. Returns what was not written to arrays.
@@ -125,10 +110,10 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
         for (std::size_t i = begin; i < end; ++i) {
             // What is contracted carries one label, so its root stands for all of it.
             const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-            if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+            if (root) histograms.set(static_cast<Index>(i), labels.in_pairs(i), sets.size(static_cast<Index>(i)));
         }
     });
-    PairCount left = all_pairs(labels);
+    PairCount left = all_pairs(label_sizes(labels, threads), labels.unlabelled);
     const bool listed = arrays.pos == nullptr && arrays.neg == nullptr;
     if (!want_positive) {
         left.pos = 0;
@@ -141,7 +126,7 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     Buffer<Decision<T, Index>> decisions;
     if (listed) decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
-    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, options.edge_mask};
+    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), labels.unlabelled, labels.ignored, options.edge_mask};
     kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
                       count_merge(sets, histograms, decisions, arrays, left,
                                   [&](const Record<T, Index>& r) { return !visit.unknown(r.edge, r.a, r.b); }));

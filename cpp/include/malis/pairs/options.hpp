@@ -1,14 +1,15 @@
 // Which pairs are counted.
 #pragma once
 
+#include "malis/graph/labels.hpp"
+
 namespace malis {
 
-struct PairOptions {
+struct PairOptions : LabelOptions {
     bool constrain_positive = true;
     bool constrain_negative = true;
-    bool ignore_background = true;
-    const bool* edge_mask = nullptr;        // per edge: false where its ground truth is unknown
-    const bool* unlabelled_mask = nullptr;  // per node: true where objects carry no label
+    bool connect_labels = false;      // on volumes: every connected part of a label is an object of its own
+    const bool* edge_mask = nullptr;  // per edge: false where its ground truth is unknown
     int threads = 1;
 };
 

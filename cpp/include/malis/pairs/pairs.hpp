@@ -4,12 +4,13 @@
 // two constrained passes of Funke et al.: Large scale image segmentation with structured loss based deep learning for
 // connectome reconstruction, TPAMI 2019.
 //
-// An edge that joins two components in the order of edges (order.hpp) decides all pairs between them. There are two
+// An edge that joins two components in the order of edges (order.hpp) decides all pairs between them. There are these
 // ways to run through that order:
 //
-// On any graph (on_graph.hpp): one filter-Kruskal over all nodes, with a label histogram for each component.
+// On any graph (on_graph.hpp): one filter-Kruskal over all nodes, with a label histogram for each component. On a volume
+// without masks and constraints the same, but block by block (on_blocks.hpp).
 //
-// On a volume without masks, where both passes share their work:
+// On a volume without masks, where both constrained passes share their work:
 //
 //     labels, compacted (labels.hpp)
 //       v   runs of voxels, grouped by label
@@ -30,33 +31,40 @@
 #include "malis/graph/labels.hpp"
 #include "malis/pairs/negative_pass.hpp"
 #include "malis/pairs/objects.hpp"
+#include "malis/pairs/on_blocks.hpp"
 #include "malis/pairs/on_graph.hpp"
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/positive_pass.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/support/split.hpp"
+#include "malis/tree/block_forest.hpp"
 
 namespace malis {
 
-// Counts on a volume; returns the loss of the sink.
+// Counts on a volume, of the kinds that are wanted; returns the loss of the sink.
 template <class T, class Index, class Sink>
 double count_on_grid(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const PairOptions& options,
-                     Sink& sink) {
-    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0;
-    if (masks || !(options.constrain_positive || options.constrain_negative))
-        return count_on_graph<T, Index>(grid, aff, labels, options, true, true, sink);
+                     Sink& sink, bool want_positive = true, bool want_negative = true) {
+    const bool masks = options.edge_mask != nullptr || labels.unlabelled != 0 || labels.ignored != 0;
+    if (masks) return count_on_graph<T, Index>(grid, aff, labels, options, want_positive, want_negative, sink);
+    const bool constrained_positive = want_positive && options.constrain_positive;
+    const bool constrained_negative = want_negative && options.constrain_negative;
     double loss = 0;
-    {
+    if (constrained_positive || constrained_negative) {
         const int threads = threads_for(grid.voxels, options.threads);
         const Objects<Index> objects = find_objects(grid, labels, threads);
         detail::ObjectRegions<Index> regions;
-        loss += detail::PositivePass<T, Index, Sink>(grid, aff, objects, threads, sink, options.constrain_positive)
-                    .run(regions);
-        if (options.constrain_negative)
+        loss +=
+            detail::PositivePass<T, Index, Sink>(grid, aff, objects, threads, sink, constrained_positive).run(regions);
+        if (constrained_negative)
             loss += detail::negative_pass(grid, aff, labels, objects, std::move(regions), threads, sink);
     }
-    return loss + count_on_graph<T, Index>(grid, aff, labels, options, !options.constrain_positive,
-                                           !options.constrain_negative, sink);
+    const bool positive = want_positive && !options.constrain_positive;
+    const bool negative = want_negative && !options.constrain_negative;
+    if (!positive && !negative) return loss;
+    if (const auto blocks = blocks_that_pay(grid))
+        return loss + count_on_blocks<T, Index>(grid, aff, labels, *blocks, options.threads, positive, negative, sink);
+    return loss + count_on_graph<T, Index>(grid, aff, labels, options, positive, negative, sink);
 }
 
 }  // namespace malis

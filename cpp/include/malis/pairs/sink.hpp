@@ -22,8 +22,10 @@
 //     double correct_positive(double expected, double found, int threads)
 //         Only where the positive pass found other pairs than were expected, as objects are not connected. Returns the
 //         factor for the sum of what positive() returned.
-//     void expect_negative(double pairs);  double negative(Rank<T> rank, Index edge, std::uint64_t pairs)
-//         The same for negative pairs, after the positive ones, from one thread, and exact.
+//     void expect_negative(double pairs)
+//     double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread)
+//         The same for negative pairs, and exact. They follow all positive ones, but for unconstrained counts on blocks
+//         (on_blocks.hpp), where both come at once, and an edge may decide some of each.
 //     void finish(int threads)
 //         LossSink alone: by whoever made the sink, when all passes are done; only then is its output complete.
 #pragma once
@@ -70,7 +72,7 @@ class CountSink {
         pos_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
-    double negative(Rank<T>, Index edge, std::uint64_t pairs) {
+    double negative(Rank<T>, Index edge, std::uint64_t pairs, std::size_t = 0) {
         neg_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }

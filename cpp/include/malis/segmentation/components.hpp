@@ -9,7 +9,9 @@
 
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
+#include "malis/graph/select.hpp"
 #include "malis/segmentation/every_edge.hpp"
+#include "malis/segmentation/join.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
@@ -70,71 +72,35 @@ std::vector<std::int64_t> number_components(Index* parent, std::size_t n, std::i
     return sizes;
 }
 
+// Which edges connect: those of at least a threshold, or, as in the older packages, those whose affinity is not about 0.
+// `bits(aff, aff_end, count)` says so of up to 64 edges; affinities may be read as far as `aff_end`.
+template <class T>
+struct AtLeast {
+    T threshold;
+    std::uint64_t bits(const T* aff, const T* aff_end, std::size_t count) const {
+        return detail::select_passing<detail::Strength::strong>(aff, aff_end, threshold, count);
+    }
+};
+template <class T>
+struct NotZero {
+    static constexpr T about_zero = T(1e-5);  // as in the older packages
+    std::uint64_t bits(const T* aff, const T*, std::size_t count) const {
+        std::uint64_t bits = 0;
+        for (std::size_t i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>(std::fabs(aff[i]) > about_zero) << i;
+        return bits;
+    }
+};
+
 namespace detail {
 
-// The parents of all voxels once the edges that `connects(aff)` accepts have joined them.
+// The parents of all voxels once the edges that connect have joined them.
 template <class T, class Index, class Connects>
 Buffer<Index> join_components(const Grid<Index>& grid, const T* aff, Connects connects, int threads) {
-    Buffer<Index> parents(grid.voxels);
-    Index* parent = parents.data();
-    // Slabs of rows first, each with the edges that stay in it; then the edges between slabs.
-    const std::size_t slabs = std::min<std::size_t>(grid.rows, slabs_for(grid.voxels, threads));
-    const auto slab_row = [&](std::size_t s) { return part_begin(grid.rows, slabs, s); };
-    const Index rows_per_poll = static_cast<Index>(steps_per_poll) / grid.width + 1;
-    const auto poll_now_and_then = [&](Index row) {
-        if (row % rows_per_poll == 0) poll();
+    const T* const aff_end = aff + static_cast<std::size_t>(grid.edges());
+    const auto select = [&](Index edge, Index, Index, Index count) {
+        return connects.bits(aff + edge, aff_end, count);
     };
-    const auto join_row = [&](std::size_t k, Index row) {
-        const auto& step = grid.steps[k];
-        const Index z = row / grid.height;
-        const auto x = grid.range(step, z, row - z * grid.height);
-        if (x.begin >= x.end) return;
-        const Index v = row * grid.width + x.begin;
-        const T* a = aff + static_cast<std::size_t>(k) * grid.voxels + v;
-        // Copies: as far as the compiler knows, joining could change what `step` refers to.
-        const Index u = v + step.distance, count = x.end - x.begin;
-        for (Index i = 0; i < count; ++i) {
-            if (connects(a[i])) detail::join_lowest(parent, static_cast<Index>(v + i), static_cast<Index>(u + i));
-        }
-    };
-    const auto other_row = [&](std::size_t k, Index row) {
-        return static_cast<std::int64_t>(row) + grid.steps[k].offset.z * static_cast<std::int64_t>(grid.height) +
-               grid.steps[k].offset.y;
-    };
-    parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
-        const Index begin = slab_row(slab), end = slab_row(slab + 1);
-        for (Index row = begin; row < end; ++row) {
-            poll_now_and_then(row);
-            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) parent[v] = v;
-            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-                // An offset forward meets rows that have no parents yet: these wait.
-                const std::int64_t other = other_row(k, row);
-                if (grid.steps[k].decides && other >= static_cast<std::int64_t>(begin) &&
-                    other <= static_cast<std::int64_t>(row))
-                    join_row(k, row);
-            }
-        }
-        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-            if (!grid.steps[k].decides) continue;
-            for (Index row = begin; row < end; ++row) {
-                poll_now_and_then(row);
-                const std::int64_t other = other_row(k, row);
-                if (other > static_cast<std::int64_t>(row) && other < static_cast<std::int64_t>(end)) join_row(k, row);
-            }
-        }
-    });
-    for (std::size_t slab = 0; slabs > 1 && slab < slabs; ++slab) {
-        const std::int64_t begin = slab_row(slab), end = slab_row(slab + 1);
-        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-            if (!grid.steps[k].decides) continue;
-            for (std::int64_t row = begin; row < end; ++row) {
-                poll_now_and_then(static_cast<Index>(row));
-                const std::int64_t other = other_row(k, static_cast<Index>(row));
-                if (other < begin || other >= end) join_row(k, static_cast<Index>(row));
-            }
-        }
-    }
-    return parents;
+    return join_voxels(grid, select, threads);
 }
 
 }  // namespace detail
@@ -206,21 +172,10 @@ void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, 
 
 }  // namespace detail
 
-// Which edges connect: those of at least a threshold, or, as in the older packages, those whose affinity is not about 0.
-template <class T>
-struct AtLeast {
-    T threshold;
-    bool operator()(T affinity) const { return affinity >= threshold; }
-};
-template <class T>
-struct NotZero {
-    bool operator()(T affinity) const { return std::fabs(affinity) > T(1e-5); }
-};
-
 // What becomes of components of at most size_thresh voxels.
 enum class Small { drop, merge };
 
-// Connected components of the edges that `connects(aff)` accepts. seg holds 1.. by decreasing size afterwards.
+// Connected components of the edges that connect. seg holds 1.. by decreasing size afterwards.
 template <class T, class Index, class Label, class Connects>
 std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects, std::int64_t size_thresh,
                                      Label* seg, int threads, Small small = Small::drop) {

@@ -18,6 +18,8 @@
 #include "malis/support/interrupt.hpp"
 #include "malis/support/read_once.hpp"
 #include "malis/support/split.hpp"
+#include "malis/tree/block_forest.hpp"
+#include "malis/tree/block_spanning_tree.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
@@ -35,43 +37,49 @@ struct SpanningTree {
 
 namespace detail {
 
-template <class T, class Index, class Graph>
-SpanningTree<T, Index> spanning_tree(const Graph& graph, const T* aff, std::size_t nodes, int threads) {
-    threads = threads_for(nodes, threads);
+// The edges of the tree in one go over the whole volume, where blocks do not pay.
+template <class T, class Index>
+Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
     UnionFind<Index> sets;
-    sets.reset(nodes, threads);
-    SpanningTree<T, Index> tree;
-    tree.edges.reset(nodes);
-    tree.affinities.reset(nodes);
-    tree.node1.reset(nodes);
-    tree.node2.reset(nodes);
-    std::size_t size = 0;
+    sets.reset(grid.voxels, threads);
+    Buffer<TreeEdge<T, Index>> edges;
+    edges.reserve(grid.voxels);
     KruskalScratch<T, Index> scratch;
     const EveryEdge<T> visit{aff};
-    kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
+    kruskal<T, Index>(every_edge<T, Index>(grid, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index a, Index b) {
                           sets.link(a, b);
-                          tree.edges[size] = static_cast<std::int64_t>(r.edge);
-                          tree.affinities[size] = from_rank<T>(r.rank);
-                          tree.node1[size] = r.a;
-                          tree.node2[size] = r.b;
-                          ++size;
+                          edges.push_back({r.rank, r.edge});
                           return true;
                       });
-    tree.edges.resize(size);
-    tree.affinities.resize(size);
-    tree.node1.resize(size);
-    tree.node2.resize(size);
-    return tree;
+    return edges;
 }
 
-template <class Node, class Index>
-Buffer<Node> as_nodes(const Buffer<Index>& numbers) {
-    Buffer<Node> nodes(numbers.size());
-    in_steps(numbers.size(), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) nodes[i] = static_cast<Node>(numbers[i]);
+template <class T, class Index>
+Buffer<TreeEdge<T, Index>> spanning_tree_edges(const Grid<Index>& grid, const T* aff, int threads) {
+    const auto blocks = blocks_that_pay(grid);
+    return blocks ? block_spanning_tree<T, Index>(grid, aff, *blocks, threads)
+                  : whole_spanning_tree<T, Index>(grid, aff, threads);
+}
+
+template <class T, class Node, class Index>
+SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
+    const auto edges = spanning_tree_edges<T, Index>(grid, aff, threads);
+    SpanningTree<T, Node> tree;
+    tree.edges.reset(edges.size());
+    tree.affinities.reset(edges.size());
+    tree.node1.reset(edges.size());
+    tree.node2.reset(edges.size());
+    parallel_ranges(edges.size(), std::size_t{1} << 15, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const Index k = edges[i].edge / grid.voxels, v = edges[i].edge - k * grid.voxels;
+            tree.edges[i] = static_cast<std::int64_t>(edges[i].edge);
+            tree.affinities[i] = from_rank<T>(edges[i].rank);
+            tree.node1[i] = static_cast<Node>(v);
+            tree.node2[i] = static_cast<Node>(static_cast<Index>(v + grid.steps[k].distance));
+        }
     });
-    return nodes;
+    return tree;
 }
 
 }  // namespace detail
@@ -115,7 +123,6 @@ struct TreeView {
         return {a, b};
     }
 
-  private:
     bool inside(Node node) const { return node >= 0 && static_cast<std::uint64_t>(node) < nodes; }
 };
 
@@ -154,8 +161,8 @@ void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
     sets.reset(tree.nodes);
     in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
         for (std::size_t e = begin; e < end; ++e) {
-            const auto [node1, node2] = tree.ends(e);
-            const Index a = sets.find(static_cast<Index>(node1)), b = sets.find(static_cast<Index>(node2));
+            const auto [x, y] = tree.ends(e);
+            const Index a = sets.find(static_cast<Index>(x)), b = sets.find(static_cast<Index>(y));
             if (a == b) throw std::invalid_argument("tree must not hold a cycle");
             sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
             sets.link(a, b);

@@ -10,12 +10,14 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/segmentation/block_watershed.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/support/split.hpp"
+#include "malis/tree/block_forest.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
@@ -27,11 +29,8 @@ namespace detail {
 // Gives every node the seed that it is joined to: edges are taken in order, and one that joins a component without a seed
 // to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
 // the seeds and `no_seed` elsewhere.
-template <class Index>
-constexpr Index no_seed = static_cast<Index>(-1);
-
 template <class T, class Index, class Graph>
-void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
+void flood_in_one_go(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
     const std::size_t nodes = seed.size();
     constexpr Index none = no_seed<Index>;
     threads = threads_for(nodes, threads);
@@ -65,21 +64,33 @@ void flood_from_seeds(const Graph& graph, const T* aff, Buffer<Index>& seed, int
     });
 }
 
+template <class T, class Index>
+void flood_from_seeds(const EdgeList<Index>& list, const T* aff, Buffer<Index>& seed, int threads) {
+    flood_in_one_go<T, Index>(list, aff, seed, threads);
+}
+template <class T, class Index>
+void flood_from_seeds(const Grid<Index>& grid, const T* aff, Buffer<Index>& seed, int threads) {
+    if (const auto blocks = blocks_that_pay(grid)) block_watershed<T, Index>(grid, aff, *blocks, seed.data(), threads);
+    else flood_in_one_go<T, Index>(grid, aff, seed, threads);
+}
+
 }  // namespace detail
 
 // The seeded maximin watershed. seg enters with the seeds (0: none), and leaves with the label of the seed that each node
 // is joined to first in the order of edges, or 0 where none is.
 template <class T, class Index, class Graph, class Label>
 void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+    constexpr std::size_t grain = std::size_t{1} << 16;
     Buffer<Index> seed(nodes);
-    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
+    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t v = begin; v < end; ++v)
             seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
     });
-    detail::flood_from_seeds<T, Index>(graph, aff, seed, threads);
-    // In place: a seed keeps its label.
-    in_steps(nodes, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t v = begin; v < end; ++v) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
+    detail::flood_from_seeds(graph, aff, seed, threads);
+    // In place: a seed keeps its label, and is not written while others read it.
+    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            if (seed[v] != static_cast<Index>(v)) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
     });
 }
 

@@ -40,7 +40,68 @@ class LabelHistograms {
         });
     }
 
+    // n nodes without voxels of any label again; keeps its memory for many small problems.
+    void reset(std::size_t n) {
+        nodes_.reset(n);
+        for (std::size_t i = 0; i < n; ++i) nodes_[i] = {0, 0};
+        if (memory_.empty()) return;
+        for (auto& free : free_) free.clear();
+        const bool reusable = memory_[0].size() >= line << chunk_bits;
+        memory_.resize(reusable ? 1 : 0);
+        chunks_.resize(memory_.size());
+        chunk_ = 0;
+        used_ = reusable ? 0 : std::size_t{1} << chunk_bits;
+    }
+
     void set(Index node, Index label, Index voxels) { nodes_[node] = {label, label == 0 ? Index{0} : voxels}; }
+
+    // The label of a component that carries no other, and 0 for one of several labels or none.
+    Index single_label(Index root) const { return nodes_[root].label <= labels_ ? nodes_[root].label : 0; }
+
+    // Calls f(label, voxels) for every label of a component.
+    template <class F>
+    void each_label(Index root, F&& f) const {
+        const Node& node = nodes_[root];
+        if (node.voxels == 0) return;
+        if (node.label <= labels_) return f(node.label, node.voxels);
+        const Entry* const t = at(node.label);
+        const bool hashed = t->label != 0;
+        const Entry* const entries = t + (hashed ? line : 1);
+        const std::size_t size = hashed ? std::size_t{1} << t->label : static_cast<std::size_t>(t->voxels);
+        for (std::size_t i = 0; i < size; ++i)
+            if (entries[i].label != 0) f(entries[i].label, entries[i].voxels);
+    }
+
+    // Adds voxels of one label to a component, as if they were one that is merged into it.
+    template <class OnSame>
+    PairCount add(Index root, Index label, Index voxels, OnSame&& on_same) {
+        Node& node = nodes_[root];
+        if (node.voxels == 0) {
+            node = {label, voxels};
+            return {0, 0};
+        }
+        const std::uint64_t all = static_cast<std::uint64_t>(node.voxels) * voxels;
+        std::uint64_t same = 0, same_unlabelled = 0;
+        if (node.label == label) {
+            same = all;
+            if (label == unlabelled_) same_unlabelled = all;
+            on_same(node.voxels, voxels);
+        } else {
+            if (node.label <= labels_) {
+                const Index table = new_table(0);
+                Entry* const t = at(table);
+                t[0].voxels = 1;
+                t[1] = {node.label, node.voxels};
+                node.label = table;
+            }
+            add(node.label, Entry{label, voxels}, same, same_unlabelled, on_same);
+        }
+        node.voxels += voxels;
+        return {same - same_unlabelled, all - same};
+    }
+    PairCount add(Index root, Index label, Index voxels) {
+        return add(root, label, voxels, [](Index, Index) {});
+    }
 
     // Foreground voxels of a component.
     Index foreground(Index root) const { return nodes_[root].voxels; }

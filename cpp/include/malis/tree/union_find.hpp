@@ -117,6 +117,16 @@ class UnionFind {
         return x;
     }
 
+    // Calls f on every node of a set. For up to `relabelled` nodes only.
+    template <class F>
+    void each_member(Index root, F&& f) const {
+        Index x = root;
+        do {
+            f(x);
+            x = next_[x];
+        } while (x != root);
+    }
+
     // Where a find begins: for prefetching.
     const Index* parents() const { return root_.data(); }
 
