@@ -356,3 +356,12 @@ def test_arguments_are_not_changed(problem, data, flags):
     malis.pairs(*problem, **flags, **masks)
     for array, copy in zip((*problem, *masks.values()), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_masks_of_any_bytes(rng):
+    """A view of other memory as bool may hold any bytes: all but 0 are true, as for NumPy."""
+    shape = (6, 7, 8)
+    aff, seg, nhood = rng.random((3, *shape)), rng.integers(0, 4, shape), malis.mknhood3d(1)
+    edges, voxels = rng.integers(0, 5, aff.shape, dtype=np.uint8), rng.integers(0, 3, shape, dtype=np.uint8)
+    odd = malis.pairs(aff, seg, nhood, edge_mask=edges.view(bool), unlabelled_mask=voxels.view(bool))
+    np.testing.assert_array_equal(odd, malis.pairs(aff, seg, nhood, edge_mask=edges != 0, unlabelled_mask=voxels != 0))

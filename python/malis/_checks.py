@@ -140,7 +140,10 @@ def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> n
         raise TypeError(f"{name} must have dtype bool, got {describe(mask)}")
     if mask.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {describe(mask)}")
-    return contiguous(mask)
+    mask = contiguous(mask)
+    # A view of other memory may hold bytes that are neither 0 nor 1: NumPy takes them for true, C++ has no such bool.
+    bytes_of_mask = mask.view(np.uint8)
+    return mask if bytes_of_mask.max(initial=0) <= 1 else bytes_of_mask != 0
 
 
 def check_volume(aff: Array, seg: Array, seg_name: str, nhood: npt.NDArray[np.int64]) -> None:

@@ -84,7 +84,10 @@ def start_batch(subject: str, seed: int, examples: int) -> tuple[collections.Cou
     except subprocess.TimeoutExpired as error:
         return collections.Counter(), f"{' '.join(command)}\nhas not ended after {BATCH_LIMIT} s\n{error.stderr}"
     if done.returncode != 0:
-        return collections.Counter(), f"{' '.join(command)}\nended with {done.returncode}\n{done.stderr[-6000:]}"
+        return (
+            collections.Counter(),
+            f"{' '.join(command)}\nended with {done.returncode}\n{done.stderr[:3000]}\n...\n{done.stderr[-4000:]}",
+        )
     return collections.Counter(json.loads(done.stdout.splitlines()[-1])), ""
 
 
