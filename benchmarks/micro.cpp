@@ -106,7 +106,7 @@ int main(int argc, char** argv) {
             result = static_cast<double>(*std::max_element(pos.begin(), pos.end()));
         } else if (what == "components") {
             const auto sizes = malis::components<float, std::uint32_t>(
-                malis::make_grid<std::uint32_t>(volume), aff.data(), [](float a) { return a >= 0.6f; }, 1,
+                malis::make_grid<std::uint32_t>(volume), aff.data(), malis::AtLeast<float>{0.6f}, 1,
                 components.data(), threads);
             result = static_cast<double>(sizes.size());
         } else {

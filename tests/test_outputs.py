@@ -181,7 +181,9 @@ def test_a_link_to_nothing_needs_force(name, tmp_path, seg):
 
 # The labels do not compress, so that writing them takes about a second.
 SLOW = """
-    import signal, sys, numpy as np, malis
+    import os, signal, sys, time, numpy as np, malis
+    original = os.fsync
+    os.fsync = lambda file: (time.sleep(1), original(file))  # a slow disk: the signal comes before the name is given
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell have it ignored
     def segment(*args, **options):
         print("segmented", flush=True)
@@ -189,7 +191,7 @@ SLOW = """
     malis.affgraph_to_seg = segment
     np.save("aff.npy", np.ones((3, 4, 4, 4), np.float32))
     from malis.__main__ import main
-    sys.exit(main(["segment", "aff.npy", "-o", sys.argv[1], "--force"]))
+    sys.exit(main(["segment", "aff.npy", "-o", sys.argv[1], "--force", "--quiet"]))
 """
 
 

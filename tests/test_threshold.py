@@ -11,6 +11,7 @@ from scipy import ndimage
 
 import malis
 from malis import metrics
+from malis._growing import GrowingComponents, GrowingCounts
 from strategies import problems
 
 NHOOD = malis.mknhood2d(1)
@@ -281,9 +282,39 @@ def test_bad_input(change, error, message):
 
 
 def test_candidates_are_where_large_components_join(rng):
+    # Pairs join at 0.9, one voxel after the other to them at 0.8 and 0.7, then two pairs at 0.6, and all at 0.3.
+    tree = malis.maximum_spanning_tree([[0, 0.9, 0.6, 0.9, 0.3, 0.9, 0.8, 0.7]], [[-1]])
+    smaller = malis._core.smaller_sizes(8, tree.affinities, tree.node1, tree.node2)
+    assert smaller.tolist() == [1, 1, 1, 1, 1, 2, 4]
     # Of 99 joins ten are looked at where the truth has no object: those of five parts of 20 voxels are among them.
     aff = rng.uniform(0.9, 1, (1, 100))
     aff[0, 20::20] = [0.3, 0.6, 0.4, 0.5]
     found = malis.find_threshold([aff], [np.zeros(100, int)], [[-1]], score=lambda true, pred: 0.0)
     assert {0.3, 0.4, 0.5, 0.6} <= set(found.thresholds.tolist())
     assert np.count_nonzero(np.isin(found.thresholds, aff)) == 10
+
+
+@pytest.mark.parametrize("min_size", [0, 1, 2, 5, 40, 10**6])
+@pytest.mark.parametrize("ignore_label", [None, 3])
+def test_tables_of_all_thresholds(min_size, ignore_label, rng, monkeypatch):
+    """Following the large components counts what segmenting and counting at every threshold does."""
+    monkeypatch.setattr("malis._growing._BLOCK", 7)
+    truth = np.kron(rng.integers(0, 5, (3, 4)), np.ones((4, 5), int))
+    nhood = malis.mknhood2d(1)
+    aff = rng.integers(0, 12, (2, *truth.shape)) / 8  # many equal ones
+    tree = malis.maximum_spanning_tree(aff, nhood)
+    levels = np.unique(np.append(aff, [2.0, -1.0]))[::-1]
+    components = GrowingComponents(tree, levels, min_size)
+    counts = GrowingCounts(components, truth, ignore_label)
+    for seg, _ in malis.segment_tree(tree, levels, min_size=min_size):
+        components.lower()
+        counts.lower()
+        expected = malis.metrics.contingency_table(truth, seg, ignore_label=ignore_label)
+        found = counts.table()
+        for name, table in (("found", found), ("expected", expected)):
+            assert (table.counts > 0).all(), name
+        entries = [
+            sorted(zip(t.true_labels[t.true_index], t.pred_labels[t.pred_index], t.counts, strict=True))
+            for t in (found, expected)
+        ]
+        assert entries[0] == entries[1]

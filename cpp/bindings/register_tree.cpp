@@ -1,5 +1,7 @@
 #include "numpy.hpp"
 
+#include "malis/segmentation/large_components.hpp"
+
 namespace malis::bindings {
 
 namespace {
@@ -74,6 +76,23 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
     });
 }
 
+py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
+                                const py::array& node2) {
+    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
+        using Node = std::remove_const_t<std::remove_reference_t<decltype(*tree.node1)>>;
+        py::array_t<Node> sizes(static_cast<py::ssize_t>(tree.size));
+        Node* data = sizes.mutable_data();
+        {
+            const WithoutGil released;
+            with_index(tree.nodes, 1, [&](auto index) {
+                smaller_sizes<decltype(index)>(tree, data);
+                return 0;
+            });
+        }
+        return static_cast<py::array>(sizes);
+    });
+}
+
 py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                           const py::array& node2, double highest) {
     return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
@@ -90,6 +109,26 @@ py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const
     });
 }
 
+py::tuple large_components_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
+                                   const py::array& node2, const std::vector<double>& thresholds,
+                                   std::int64_t min_size) {
+    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
+        using T = std::remove_cv_t<std::remove_pointer_t<decltype(tree.affinities)>>;
+        using Node = std::remove_cv_t<std::remove_pointer_t<decltype(tree.node1)>>;
+        const std::vector<T> at(thresholds.begin(), thresholds.end());
+        LargeComponents<Node> found;
+        {
+            const WithoutGil released;
+            with_index(tree.nodes, 1, [&](auto index) {
+                found = large_components<decltype(index)>(tree, at, min_size);
+                return 0;
+            });
+        }
+        return py::tuple(py::make_tuple(as_array(std::move(found.nodes)), as_array(std::move(found.components)),
+                                        as_array(found.begins), as_array(found.into), as_array(found.when)));
+    });
+}
+
 }  // namespace
 
 void register_tree(py::module_& m) {
@@ -99,6 +138,10 @@ void register_tree(py::module_& m) {
           py::arg("node2"), py::arg("thresholds"), py::kw_only(), py::arg("size_thresh"), py::arg("num_threads"));
     m.def("linkage", &linkage_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"), py::arg("node2"),
           py::kw_only(), py::arg("highest"));
+    m.def("smaller_sizes", &smaller_sizes_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
+          py::arg("node2"));
+    m.def("large_components", &large_components_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
+          py::arg("node2"), py::arg("thresholds"), py::arg("min_size"));
 }
 
 }  // namespace malis::bindings

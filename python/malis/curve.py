@@ -182,7 +182,8 @@ def rand_curve(
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities, or any numbers that increase with them, such as logits; bool and integers are taken as well.
+        Affinities, or any numbers that increase with them, such as logits; bool and integers are taken as well,
+        bytes (uint8) as 0 to 255 for 0 to 1.
     seg : array_like of int, shape `shape`
         Labels of the truth, 1 to 3 dimensions; 0 is background, which connects what it lies between but counts in no
         pair.

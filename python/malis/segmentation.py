@@ -25,7 +25,8 @@ def affgraph_to_seg(
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities, or the affinity graph of a segmentation (bool and integers are taken as well).
+        Affinities, or the affinity graph of a segmentation (bool and integers are taken as well); bytes (uint8) are
+        0 to 255 for 0 to 1.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     size_thresh : int, optional
@@ -113,7 +114,7 @@ def watershed_basins(
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities; bool and integers are taken as well.
+        Affinities; bool and integers are taken as well, bytes (uint8) as 0 to 255 for 0 to 1.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     min_size : int, optional

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from malis import _checks, metrics
+from malis import _checks, _core, metrics
 from malis._growing import GrowingComponents, GrowingCounts
-from malis.tree import SpanningTree, linkage, maximum_spanning_tree, segment_tree
+from malis.tree import SpanningTree, maximum_spanning_tree, segment_tree
 
 # Of the truth, labels or skeletons, and the predicted labels.
 Score = Callable[[Any, npt.NDArray[Any]], float]
@@ -134,7 +134,9 @@ def find_threshold(
     for i, (pred, gt) in enumerate(zip(preds, gts, strict=True)):
         affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
         n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
-        trees.append(maximum_spanning_tree(affinities, offsets, num_threads=num_threads))
+        tree = maximum_spanning_tree(affinities, offsets, num_threads=num_threads)
+        trees.append(tree._replace(edges=tree.edges[:0].copy()))  # 8 bytes for every voxel that nothing here reads
+        del tree, affinities
     levels = _candidates(trees, n_objects) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
     levels = np.unique(levels)[::-1]
 
@@ -145,11 +147,11 @@ def find_threshold(
             for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
                 scores[row, column] = _checks.as_real(score(truth, seg), "score")
         elif isinstance(gt, metrics.Skeletons):
-            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest, num_threads)):
+            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest)):
                 scores[row, column] = getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
         else:
             of_table, _ = _SCORES[score]
-            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest, num_threads)):
+            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest)):
                 scores[row, column] = of_table(table, smallest)
     defined = ~np.isnan(scores)
     if not defined.any():
@@ -211,14 +213,13 @@ def _tables(
     gt: npt.ArrayLike,
     ignore_label: int | None,
     min_size: int,
-    num_threads: int | None,
 ) -> Iterator[metrics.ContingencyTable]:
     """Yield the table of the truth and of the segmentation at every threshold, from the highest threshold down."""
-    components = GrowingComponents(tree, levels[0], min_size, num_threads)
+    components = GrowingComponents(tree, levels, min_size)
     counts = GrowingCounts(components, gt, ignore_label)
-    yield counts.table()
-    for level in levels[1:]:
-        counts.join(*components.lower(level))
+    for _ in levels:
+        components.lower()
+        counts.lower()
         yield counts.table()
 
 
@@ -227,15 +228,16 @@ def _node_segments(
     levels: npt.NDArray[np.float64],
     skeletons: metrics.Skeletons,
     min_size: int,
-    num_threads: int | None,
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the predicted label of every node of skeletons at every threshold, from the highest threshold down."""
-    components = GrowingComponents(tree, levels[0], min_size, num_threads)
-    nodes = metrics.skeleton_segments(skeletons, components.at_highest)
-    yield components.labels(nodes)
-    for level in levels[1:]:
-        components.lower(level)
-        yield components.labels(nodes)
+    components = GrowingComponents(tree, levels, min_size)
+    component, threshold = (metrics.skeleton_segments(skeletons, seg) for seg in components.of_voxels())
+    for i in range(len(levels)):
+        components.lower()
+        there = (component > 0) & (threshold <= i)
+        labels = np.zeros(len(component), np.int64)
+        labels[there] = components.labels()[components.find(component[there] - 1)]
+        yield labels
 
 
 def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[np.float64]:
@@ -246,14 +248,9 @@ def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[
     """
     joins = []
     for tree, objects in zip(trees, n_objects, strict=True):
-        edges = len(tree.affinities)
-        # The sizes of components depend on the order of the edges alone, and affinities may be infinite.
-        ranked = tree._replace(affinities=-np.arange(edges, dtype=np.float64))
-        rows = linkage(ranked, highest=0.0)[:edges]
-        sizes = np.concatenate([np.ones(math.prod(tree.shape)), rows[:, 3]])
-        smaller = sizes[rows[:, :2].astype(np.int64)].min(axis=1)
+        smaller = _core.smaller_sizes(math.prod(tree.shape), tree.affinities, tree.node1, tree.node2)
         smaller[~np.isfinite(tree.affinities)] = 0  # no threshold to try, and none of the few that are taken
-        joins.append(tree.affinities[np.argsort(-smaller, kind="stable")[: 2 * objects + _FEWEST]])
+        joins.append(tree.affinities[_largest(smaller, 2 * objects + _FEWEST)])
     distinct = np.unique(np.concatenate(joins)).astype(np.float64)
     distinct = distinct[np.isfinite(distinct)]
     if len(distinct) == 0:
@@ -263,3 +260,12 @@ def _candidates(trees: list[SpanningTree], n_objects: list[int]) -> npt.NDArray[
     by_rank = np.linspace(0, len(distinct) - 1, min(len(distinct), _CANDIDATES // 2))
     by_value = np.linspace(distinct[0], distinct[-1], _CANDIDATES - len(by_rank))
     return np.concatenate([distinct[np.rint(by_rank).astype(np.int64)], by_value])
+
+
+def _largest(values: npt.NDArray[Any], number: int) -> npt.NDArray[np.int64]:
+    """Return the positions of so many of the largest values; of equal ones the first."""
+    if len(values) <= number:
+        return np.arange(len(values))
+    least = np.partition(values, -number)[-number]
+    above, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
+    return np.concatenate([above, equal[: number - len(above)]])

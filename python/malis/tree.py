@@ -37,7 +37,7 @@ def maximum_spanning_tree(aff: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threa
     Parameters
     ----------
     aff : array_like, shape (K, *shape)
-        Affinities; bool and integers are taken as well.
+        Affinities; bool and integers are taken as well, bytes (uint8) as 0 to 255 for 0 to 1.
     nhood : array_like of int, shape (K, ndim)
         Offsets.
     num_threads : int, optional
@@ -181,6 +181,19 @@ def linkage(tree: SpanningTree, *, highest: float = 1.0) -> npt.NDArray[np.float
     if affinities.size > 0 and affinities[0] > top:
         raise ValueError(f"highest must be at least the highest affinity of the tree, {affinities[0]}, got {highest!r}")
     return _core.linkage(math.prod(shape), affinities, node1, node2, highest=top)
+
+
+def large_components(
+    tree: SpanningTree, thresholds: npt.NDArray[np.float64], min_size: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Follow the components of at least `min_size` voxels along decreasing thresholds.
+
+    Returns the voxels in the order in which they come into such a component, the component that each comes into, where
+    those of every threshold begin, and for every component the one that it is joined into (or itself) and the number
+    of the threshold at which it is (or the number of thresholds).
+    """
+    shape, affinities, node1, node2 = _parts(tree)
+    return _core.large_components(math.prod(shape), affinities, node1, node2, thresholds.tolist(), min_size)
 
 
 def _parts(tree: SpanningTree) -> tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

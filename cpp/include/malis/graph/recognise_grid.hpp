@@ -115,6 +115,7 @@ class NodeLists {
         return grid;
     }
 
+    // All offsets of a row, then the next row: a wrong guess shows early at one of them.
     bool equal(const GridOfLists& grid, int threads) const {
         const auto [depth, height, width] = grid.shape;
         const std::size_t rows = depth * height;
@@ -123,7 +124,7 @@ class NodeLists {
             rows * offsets_, (std::size_t{1} << 15) / width + 1, threads,
             [&, width = width, height = height, depth = depth](std::size_t begin, std::size_t end) {
                 for (std::size_t r = begin; r < end && all.load(std::memory_order_relaxed); ++r) {
-                    const std::size_t k = r / rows, row = r % rows;
+                    const std::size_t k = r % offsets_, row = r / offsets_;
                     const Offset& o = grid.nhood[k];
                     const std::int64_t z = static_cast<std::int64_t>(row / height) + o.z,
                                        y = static_cast<std::int64_t>(row % height) + o.y,
@@ -142,9 +143,11 @@ class NodeLists {
                     const Node* const b = node2_ + k * nodes_ + v;
                     bool wrong = false;
                     for (std::size_t x = 0; x < from; ++x) wrong |= exists(k * nodes_ + v + x);
-                    for (std::size_t x = from; x < to; ++x)
-                        wrong |= (a[x] != static_cast<Node>(v + x)) | (b[x] != static_cast<Node>(u + x));
                     for (std::size_t x = to; x < width; ++x) wrong |= exists(k * nodes_ + v + x);
+                    Node difference = 0;  // in any bit: what compilers make vectors of
+                    for (std::size_t x = from; x < to; ++x)
+                        difference |= (a[x] ^ static_cast<Node>(v + x)) | (b[x] ^ static_cast<Node>(u + x));
+                    wrong |= difference != 0;
                     if (wrong) all.store(false, std::memory_order_relaxed);
                 }
             });

@@ -102,8 +102,8 @@ class CurveReceiver {
 
     CurveReceiver(const Entropies& entropies, std::vector<List>& lists) : entropies_(entropies), lists_(lists) {}
 
-    void begin() { list_ = {}; }
-    void end(std::size_t part) { lists_[part] = std::move(list_); }
+    void begin() { list_.clear(); }
+    void end(std::size_t part) { lists_[part] = exact_copy(list_); }
     PairCount merge(LabelHistograms<Index>& histograms, Index into, Index from) {
         joined_.joint = 0;
         const Index x = histograms.foreground(into), y = histograms.foreground(from);

@@ -123,7 +123,6 @@ struct TreeView {
         return {a, b};
     }
 
-  private:
     bool inside(Node node) const { return node >= 0 && static_cast<std::uint64_t>(node) < nodes; }
 };
 
@@ -152,6 +151,23 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
         sizes[i] = number_components<Index, Label>(swept.data(), tree.nodes, size_thresh, segs[i], threads);
     }
     return sizes;
+}
+
+// Of every edge, the nodes of the smaller one of the two components that it joins; `sizes` has room for tree.size.
+template <class Index, class T, class Node>
+void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
+    tree.check();
+    UnionFind<Index> sets;
+    sets.reset(tree.nodes);
+    in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t e = begin; e < end; ++e) {
+            const auto [x, y] = tree.ends(e);
+            const Index a = sets.find(static_cast<Index>(x)), b = sets.find(static_cast<Index>(y));
+            if (a == b) throw std::invalid_argument("tree must not hold a cycle");
+            sizes[e] = static_cast<Node>(std::min(sets.size(a), sets.size(b)));
+            sets.link(a, b);
+        }
+    });
 }
 
 // The dendrogram in the format of scipy.cluster.hierarchy: row i joins clusters rows[4 i] < rows[4 i + 1] into cluster

@@ -458,6 +458,14 @@ struct Stream {
     Index base;
 };
 
+// In as much memory as it takes: lists that grow have written to twice as much.
+template <class Item>
+Buffer<Item> exact_copy(const Buffer<Item>& items) {
+    Buffer<Item> copy(items.size());
+    std::copy(items.begin(), items.end(), copy.begin());
+    return copy;
+}
+
 // Sorts items by (rank, edge), which many are already.
 template <class T, class Item>
 void sort_by_order(Buffer<Item>& items, Buffer<Item>& scratch, SortScratch<T, std::uint32_t>& keys) {
@@ -490,7 +498,8 @@ class CutStreams {
     // before(x, y) is the order; equal items stay together.
     template <class Before>
     CutStreams(const std::vector<Stream<Item, Index>>& streams, Before before, int threads) : streams_(streams) {
-        constexpr std::size_t piece = std::size_t{1} << 13, step = piece / 16;
+        // In cache, and long enough that there is less to cut than to merge.
+        const std::size_t piece = std::max(std::size_t{1} << 13, 16 * streams.size()), step = piece / 16;
         for (const auto& s : streams) total_ += static_cast<std::size_t>(s.end - s.begin);
         const std::size_t pieces = total_ / piece + 1;
         std::vector<Item> samples;
@@ -672,6 +681,7 @@ class BlockForest {
         BlockKruskal<T, Index> kruskal;
         Buffer<Rank<T>> opens;  // per root: the rank of the first face edge
         Buffer<Local> number;   // per root: its node
+        Buffer<Link> links;     // of the block at hand
     };
 
     template <class Carry>
@@ -702,7 +712,8 @@ class BlockForest {
             }
             return number[root];
         };
-        Buffer<Link>& links = solved.links;
+        Buffer<Link>& links = work.links;
+        links.clear();
         kruskal.run(
             [&](Rank<T> rank, std::uint32_t e, Local, Local, Local a, Local b) {
                 const bool open_a = opens[a] <= rank, open_b = opens[b] <= rank;
@@ -745,6 +756,7 @@ class BlockForest {
             }
         });
         solved.nodes = next;
+        solved.links = detail::exact_copy(links);
         carry.end(i);
     }
 

@@ -144,12 +144,21 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
     return true;
 }
 
+// So many records, 64 MB of them, are given back as soon as they are sorted; fewer are kept for the next problem, which
+// would have to take the memory anew.
+constexpr std::size_t kept_records = std::size_t{1} << 22;
+
 // Sorts the records of all parts and takes them in order; false when on_merge asked to stop.
 template <class T, class Index, class OnMerge>
 bool merge_sorted(Parts<T, Index>& records, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch, int threads,
                   OnMerge& on_merge) {
-    if (sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads))
+    if (sort_records<T, Index>(records, scratch.sorted, scratch.keys, threads)) {
+        // They lie in memory twice now, and what on_merge keeps comes on top of that.
+        if (scratch.sorted.size() > kept_records) {
+            for (auto& part : records) part.release();
+        }
         return merge_records<T, Index>(scratch.sorted, sets, on_merge);
+    }
     for (const auto& part : records) {
         if (!merge_records<T, Index>(part, sets, on_merge)) return false;
     }
@@ -322,6 +331,7 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
         sets.sets() < 2) {
         return;
     }
+    if (scratch.sorted.size() > detail::kept_records) scratch.sorted.release();
     kruskal_below<T, Index>(from_rank<T>(first), source, sets, scratch, threads, on_merge, edges_per_node, last);
 }
 
