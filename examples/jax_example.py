@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,8 @@ import optax
 from flax import linen as nn
 
 from data import Batches, Image
-from malis.malis_jax import malis_loss2d
-from tasks import Network, Task
+from malis.malis_jax import AffinityLoss
+from tasks import NHOOD, Network, Task
 from training import Phase, Progress, phases, run, unet_features
 
 # As in the other examples, whose layers begin with these by default.
@@ -68,20 +68,22 @@ class UNet(nn.Module):
         return nn.Conv(self.channels, (1, 1), kernel_init=KERNEL)(x)
 
 
-def training_step(model: UNet, phase: Phase, optimizer: optax.GradientTransformation, known: Any, margin: float) -> Any:
+def criterion_of(task: Task, phase: Phase, margin: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return the loss of a phase: (logits, labels) -> a scalar."""
+    if task.of_mask:
+        return lambda logits, labels: optax.sigmoid_binary_cross_entropy(logits, labels[..., None] > 0).mean()
+    # The phases are the warm-up, each with an optimiser of its own; in one phase AffinityLoss takes the step.
+    weights = {"malis": phase.malis, "cross_entropy": phase.cross_entropy}
+    return AffinityLoss(NHOOD, **weights, warmup=0, margin=margin, data_format="channels_last")
+
+
+def training_step(model: UNet, criterion: Callable[..., jax.Array], optimizer: optax.GradientTransformation) -> Any:
     """Compile a step of a phase: (parameters, statistics, moments), a batch -> the same, and the loss."""
 
-    def loss_of(params: Any, stats: Any, images: Any, labels: Any, target: Any) -> Any:
+    def loss_of(params: Any, stats: Any, images: Any, labels: Any) -> Any:
         variables = {"params": params, "batch_stats": stats}
         logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        loss = jnp.zeros(())
-        if phase.malis > 0:
-            malis_loss = malis_loss2d(labels, logits, margin=margin, from_logits=True, data_format="channels_last")
-            loss += phase.malis * malis_loss
-        if phase.cross_entropy > 0:
-            each = optax.sigmoid_binary_cross_entropy(logits, target)
-            loss += phase.cross_entropy * (known * each).mean()
-        return loss, updated["batch_stats"]
+        return criterion(logits, labels), updated["batch_stats"]
 
     @jax.jit
     def step(state: Any, *batch: Any) -> Any:
@@ -102,17 +104,15 @@ def train(args: argparse.Namespace, task: Task, image_channels: int, batches: Ba
     variables = jax.jit(model.init, static_argnames="train")(jax.random.key(args.seed), image, train=False)
     params, stats = variables["params"], variables["batch_stats"]
     print(f"U-Net with {sum(p.size for p in jax.tree.leaves(params)):,} parameters")
-    known = np.moveaxis(task.known((args.crop, args.crop)), 0, -1)
 
     for phase in phases(args):
         rates = jnp.array([phase.learning_rate(step) for step in range(phase.steps)])
         optimizer = optax.adam(rates.__getitem__)
-        step = training_step(model, phase, optimizer, known, args.margin)
+        step = training_step(model, criterion_of(task, phase, args.margin), optimizer)
         state = params, stats, optimizer.init(params)
         with Progress(phase) as progress:
             for images, labels in batches.take(phase.steps):
-                target = task.target(labels)
-                state, loss = step(state, np.moveaxis(images, 1, -1), labels, np.moveaxis(target, 1, -1))
+                state, loss = step(state, np.moveaxis(images, 1, -1), labels)
                 progress.step(float(loss))
         params, stats, _ = state
 

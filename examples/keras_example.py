@@ -18,8 +18,8 @@ import numpy.typing as npt
 from keras import layers
 
 from data import Batches, Image
-from malis.malis_keras import MalisLoss
-from tasks import Network, Task
+from malis.malis_keras import AffinityLoss
+from tasks import NHOOD, Network, Task
 from training import Phase, Progress, phases, run, unet_features
 
 
@@ -83,26 +83,26 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.take(self.rates, keras.ops.cast(step, "int32"))
 
 
-def train_phase(model: keras.Model, phase: Phase, task: Task, batches: Batches, losses: dict[str, Any]) -> None:
-    """Compile the losses of a phase with an optimiser of its own, and fit."""
-    weights = {"malis": phase.malis, "cross_entropy": phase.cross_entropy}
-    weights = {name: weight for name, weight in weights.items() if weight > 0}
-    # Keras takes one loss for each output: here all outputs are the logits, under the names of the losses.
-    trained = keras.Model(model.input, dict.fromkeys(weights, model.output))
-    trained.compile(
-        keras.optimizers.Adam(LearningRate(phase)),
-        loss={name: losses[name] for name in weights},
-        loss_weights=weights,
-    )
+def criterion_of(task: Task, phase: Phase, margin: float) -> keras.losses.Loss:
+    """Return the loss of a phase."""
+    if task.of_mask:
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    # The phases are the warm-up, each with an optimiser of its own; in one phase AffinityLoss counts the steps itself.
+    return AffinityLoss(NHOOD, malis=phase.malis, cross_entropy=phase.cross_entropy, warmup=0, margin=margin)
 
-    def samples() -> Iterator[tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]]]]:
+
+def train_phase(model: keras.Model, phase: Phase, task: Task, batches: Batches, margin: float) -> None:
+    """Compile the loss of a phase with an optimiser of its own, and fit."""
+    model.compile(keras.optimizers.Adam(LearningRate(phase)), loss=criterion_of(task, phase, margin))
+
+    def samples() -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[Any]]]:
         for images, labels in batches.take(phase.steps):
-            truth = {"malis": labels, "cross_entropy": np.moveaxis(task.target(labels), 1, -1)}
-            yield np.moveaxis(images, 1, -1), {name: truth[name] for name in weights}
+            truth = (labels[..., None] > 0).astype(np.float32) if task.of_mask else labels
+            yield np.moveaxis(images, 1, -1), truth
 
     with Progress(phase) as progress:
         show = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: progress.show(logs["loss"]))
-        trained.fit(samples(), steps_per_epoch=phase.steps, shuffle=False, verbose=0, callbacks=[show])
+        model.fit(samples(), steps_per_epoch=phase.steps, shuffle=False, verbose=0, callbacks=[show])
 
 
 def train(args: argparse.Namespace, task: Task, image_channels: int, batches: Batches) -> Network:
@@ -113,15 +113,8 @@ def train(args: argparse.Namespace, task: Task, image_channels: int, batches: Ba
     keras.utils.set_random_seed(args.seed)
     model = unet(image_channels, unet_features(args.channels), task.channels)
     print(f"U-Net with {sum(int(np.prod(v.shape)) for v in model.trainable_variables):,} parameters")
-    known = np.moveaxis(task.known((args.crop, args.crop)), 0, -1)
-
-    def cross_entropy(target: Any, logits: Any) -> Any:
-        each = keras.ops.binary_crossentropy(target, logits, from_logits=True)
-        return keras.ops.mean(keras.ops.multiply(known, each), axis=(1, 2, 3))
-
-    losses = {"malis": MalisLoss(margin=args.margin, from_logits=True), "cross_entropy": cross_entropy}
     for phase in phases(args):
-        train_phase(model, phase, task, batches, losses)
+        train_phase(model, phase, task, batches, args.margin)
 
     def network(image: Image) -> npt.NDArray[np.float32]:
         return np.moveaxis(model.predict_on_batch(np.moveaxis(image, 0, -1)[np.newaxis])[0], -1, 0)

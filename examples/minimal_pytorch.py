@@ -10,7 +10,7 @@ import torch
 from monai.networks.nets import BasicUNet
 
 import malis
-from malis.malis_torch import MalisLoss
+from malis.malis_torch import AffinityLoss
 from malis.synthetic import synthetic_image
 
 NHOOD = malis.mknhood2d(1)  # [[-1, 0], [0, -1]]: the network has one output channel for each offset
@@ -19,21 +19,17 @@ NHOOD = malis.mknhood2d(1)  # [[-1, 0], [0, -1]]: the network has one output cha
 def main(steps: int = 400, warmup: int = 320, size: int = 128) -> malis.metrics.Scores:
     """Train on sixteen images, segment one that the network never saw, and return its scores."""
     images, labels = (np.stack(arrays) for arrays in zip(*(synthetic_image(s, size) for s in range(17)), strict=True))
-    targets = np.stack([malis.seg_to_affgraph(seg, NHOOD) for seg in labels]).astype(np.float32)
-    x, y, aff = map(torch.from_numpy, (images, labels, targets))  # (17, 1, H, W), (17, H, W), (17, 2, H, W)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)  # (17, 1, H, W), (17, H, W)
 
     torch.manual_seed(0)
     features = (16, 16, 32, 64, 128, 16)
     net = BasicUNet(2, in_channels=1, out_channels=len(NHOOD), features=features, norm="batch", upsample="nontrainable")
-    cross_entropy, malis_loss = torch.nn.BCEWithLogitsLoss(), MalisLoss(nhood=NHOOD, from_logits=True)
+    criterion = AffinityLoss(NHOOD, warmup=warmup)  # a part of the cross entropy stays beside MALIS
     optimizer = torch.optim.Adam(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
     for step in range(steps):
         batch = torch.randperm(16)[:2]
-        logits = net(x[batch])
-        loss = cross_entropy(logits, aff[batch])
-        if step >= warmup:  # a part of the cross entropy stays beside MALIS
-            loss = malis_loss(y[batch], logits) + 0.2 * loss
+        loss = criterion(net(x[batch]), y[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -18,9 +18,9 @@ import torch
 from monai.networks.nets import BasicUNet
 
 from data import Batches, Image
-from malis.malis_torch import MalisLoss
-from tasks import Network, Task
-from training import Progress, phases, run, unet_features
+from malis.malis_torch import AffinityLoss
+from tasks import NHOOD, Network, Task
+from training import Phase, Progress, phases, run, unet_features
 
 
 class UNet(torch.nn.Module):
@@ -54,8 +54,17 @@ class Step(NamedTuple):
 
     number: int  # from 1
     seconds: float  # of this step
-    seconds_in_malis: float
+    seconds_in_malis: float  # in the loss, while MALIS is a part of it
     loss: float
+
+
+def criterion_of(task: Task, phase: Phase, margin: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return the loss of a phase: (logits, labels) -> a scalar."""
+    if task.of_mask:
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits
+        return lambda logits, labels: entropy(logits, (labels[:, None] > 0).to(logits))
+    # The phases are the warm-up, each with an optimiser of its own; in one phase AffinityLoss counts the steps itself.
+    return AffinityLoss(NHOOD, malis=phase.malis, cross_entropy=phase.cross_entropy, warmup=0, margin=margin)
 
 
 def train(
@@ -75,13 +84,6 @@ def train(
     model = UNet(image_channels, task.channels, args.channels, bfloat16).to(device)
     print(f"U-Net with {sum(p.numel() for p in model.parameters()):,} parameters")
 
-    malis_loss = MalisLoss(margin=args.margin, from_logits=True)
-    known = torch.from_numpy(task.known((args.crop, args.crop))).to(device)
-
-    def cross_entropy(logits: torch.Tensor, labels: npt.NDArray[np.int32]) -> torch.Tensor:
-        target = torch.from_numpy(task.target(labels)).to(device)
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, target, known.expand_as(target))
-
     def network(image: Image) -> npt.NDArray[np.float32]:
         model.eval()
         with torch.no_grad():
@@ -89,6 +91,7 @@ def train(
 
     number, all_in_malis = 0, 0.0
     for phase in phases(args):
+        criterion = criterion_of(task, phase, args.margin)
         optimizer = torch.optim.Adam(model.parameters(), 1.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, phase.learning_rate)
         with Progress(phase) as progress:
@@ -96,13 +99,10 @@ def train(
                 began, in_malis = time.perf_counter(), 0.0
                 model.train()
                 logits = model(torch.from_numpy(image).to(device))
-                loss = torch.zeros((), device=device)
+                began_loss = time.perf_counter()
+                loss = criterion(logits, torch.from_numpy(labels))
                 if phase.malis > 0:
-                    began_malis = time.perf_counter()
-                    loss = loss + phase.malis * malis_loss(torch.from_numpy(labels), logits)
-                    in_malis = time.perf_counter() - began_malis
-                if phase.cross_entropy > 0:
-                    loss = loss + phase.cross_entropy * cross_entropy(logits, labels)
+                    in_malis = time.perf_counter() - began_loss
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -110,7 +110,7 @@ def train(
                 progress.step(loss.item())
                 number, all_in_malis = number + 1, all_in_malis + in_malis
                 after_step(Step(number, time.perf_counter() - began, in_malis, loss.item()), network)
-    print(f"{all_in_malis:.1f} s of the training in the MALIS loss")
+    print(f"{all_in_malis:.1f} s of the training in the loss with MALIS")
     return network
 
 

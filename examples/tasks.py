@@ -27,8 +27,12 @@ class Task:
 
     channels: int
     target: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]  # (B, H, W) -> (B, channels, H, W)
-    known: Callable[[tuple[int, int]], npt.NDArray[np.float32]]  # 1 where a target exists, (channels, H, W)
     affinities: Callable[[Probabilities], npt.NDArray[np.float32]]  # (channels, H, W) -> (2, H, W)
+
+    @property
+    def of_mask(self) -> bool:
+        """Whether the network predicts where objects are, and not affinities: there is no `AffinityLoss` for that."""
+        return self.channels == 1
 
     def segment(self, probabilities: Probabilities, threshold: float) -> npt.NDArray[Any]:
         """Return the objects that probabilities above the threshold connect, as labels (H, W)."""
@@ -44,10 +48,6 @@ def _affinity_target(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     return np.stack([malis.seg_to_affgraph(i, NHOOD) for i in labels]).astype(np.float32)
 
 
-def _affinity_known(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    return malis.seg_to_affgraph(np.ones(shape, np.int32), NHOOD).astype(np.float32)
-
-
 def task_of(loss: str) -> Task:
     """Return affinities of the nearest neighbours, or the object mask for "cross-entropy"."""
     if loss not in LOSSES:
@@ -56,10 +56,9 @@ def task_of(loss: str) -> Task:
         return Task(
             1,
             target=lambda labels: (labels[:, np.newaxis] > 0).astype(np.float32),
-            known=lambda shape: np.ones((1, *shape), np.float32),
             affinities=lambda mask: malis.bmap_to_affgraph(1 - mask[0], NHOOD),
         )
-    return Task(len(NHOOD), _affinity_target, _affinity_known, affinities=lambda affinities: affinities)
+    return Task(len(NHOOD), _affinity_target, affinities=lambda affinities: affinities)
 
 
 def probabilities(network: Network, image: Image) -> Probabilities:

@@ -38,7 +38,7 @@ class Phase:
     steps: int
     lr: float  # the highest learning rate
     malis: float  # weight of the MALIS loss
-    cross_entropy: float  # weight of the cross entropy of `Task.target` where `Task.known`
+    cross_entropy: float  # weight of the cross entropy
 
     def learning_rate(self, step: int) -> float:
         """One cycle: for a fifth of the steps up from `lr` / 25, then down to nearly 0, both along a cosine."""

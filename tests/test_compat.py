@@ -359,3 +359,42 @@ def test_all_calls_from_a_thread_pool(rng):
     for results, expected in zip(threaded, serial, strict=True):
         for got, want in zip(results, expected, strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+# ------------------------------------------------------------------------------------- the ops for training scripts
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("framework", ["numpy", "torch", "tensorflow"])
+def test_loss_op_is_the_loss_without_margin(framework, masked):
+    rng = np.random.default_rng(0)
+    nhood, shape = malis.mknhood3d(), (5, 6, 7)
+    seg = rng.integers(0, 4, shape)
+    affs = rng.random((3, *shape), dtype=np.float32)
+    known, labelled = (rng.random(affs.shape) > 0.2).astype(np.float32), (rng.random(shape) > 0.1).astype(np.uint8)
+    masks = {"edge_mask": known > 0, "unlabelled_mask": labelled == 0} if masked else {}
+    # As the old documentation asks: 0 between labelled and unlabelled voxels.
+    truth = malis.seg_to_affgraph(np.where(labelled, seg, 0) if masked else seg, nhood)
+    expected, grad = malis.malis_loss(affs, seg, nhood, margin=0, **masks)
+    given = (truth, seg, *((known, labelled) if masked else ()))
+    if framework == "numpy":
+        loss = malis.malis_loss_op(affs, *given[:2], nhood, *given[2:])
+    elif framework == "torch":
+        torch = pytest.importorskip("torch")
+        tensor = torch.from_numpy(affs).requires_grad_()
+        arrays = [torch.from_numpy(a) for a in given]
+        loss = malis.malis_loss_op(tensor, *arrays[:2], nhood, *arrays[2:], name="loss")
+        (of_op,) = torch.autograd.grad(loss, tensor)
+        loss = loss.item()
+    else:
+        tf = pytest.importorskip("tensorflow")
+        tensor = tf.Variable(affs)
+
+        @tf.function
+        def loss_of():
+            with tf.GradientTape() as tape:
+                loss = malis.malis_loss_op(tensor, *given[:2], nhood, *given[2:])
+            return loss, tape.gradient(loss, tensor)
+
+        loss, of_op = loss_of()
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    if framework != "numpy":
+        np.testing.assert_allclose(of_op, grad, rtol=1e-4, atol=1e-7)

@@ -41,6 +41,8 @@ PUBLIC = [
     "get_num_threads",
     "nodelist_like",
     "malis_loss_weights",
+    "malis_loss_op",
+    "malis_weights_op",
     "connected_components",
     "connected_components_affgraph",
     "marker_watershed",

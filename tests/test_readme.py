@@ -44,9 +44,14 @@ def test_keras_lines(framework, tmp_path):
     assert re.search(r"2/2.*loss: 0\.\d+", printed), printed  # both steps of `fit`
 
 
-@pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_lines_of_other_frameworks(framework, tmp_path):
-    run_block(f"malis.malis_{framework}", *FRAMEWORKS[framework], tmp_path)
+def test_lines_of_jax(tmp_path):
+    run_block("malis.malis_jax", *FRAMEWORKS["jax"], tmp_path)
+
+
+def test_whole_loop(tmp_path):
+    (block,) = [block for block in BLOCKS if "from malis.malis_torch" in block]
+    assert len([line for line in block.splitlines() if line]) <= 20
+    assert re.match(r"Scores\(object_score=", run_block("malis.malis_torch", ["torch", "scipy"], {}, tmp_path))
 
 
 def test_lines_on_arrays(tmp_path):

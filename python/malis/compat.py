@@ -22,8 +22,10 @@ __all__ = [
     "compute_V_rand_N2",
     "connected_components",
     "connected_components_affgraph",
+    "malis_loss_op",
     "malis_loss_weights",
     "malis_weights",
+    "malis_weights_op",
     "marker_watershed",
     "mk_cont_table",
     "nodelist_like",
@@ -173,6 +175,145 @@ def malis_weights(
         raise ValueError(f"affinity_gt must have the shape of affinity_pred, {pred.shape}, got {truth.shape}")
     pos, neg = loss.pairs(pred, seg_gt, nhood, constrain_negative=not _checks.as_flag(unrestrict_neg, "unrestrict_neg"))
     return pos.astype(np.float32), neg.astype(np.float32)
+
+
+def malis_weights_op(
+    affs: Any,
+    gt_affs: Any,
+    gt_seg: Any,
+    neighborhood: ArrayLike,
+    gt_aff_mask: Any = None,
+    gt_seg_unlabelled: Any = None,
+    name: str | None = None,
+) -> Any:
+    """Weigh the edges of one sample by the shares of the pairs that they decide: constrained MALIS.
+
+    Parameters
+    ----------
+    affs : tensor of TensorFlow or PyTorch, or array_like, shape (K, *shape)
+        Predicted affinities.
+    gt_affs : tensor or array_like, shape (K, *shape)
+        Affinities of the ground truth. Their shape is checked; their values follow from `gt_seg`.
+    gt_seg : tensor or array_like of int, shape `shape`
+        Labels; 0 is background.
+    neighborhood : array_like of int, shape (K, ndim)
+        Offsets.
+    gt_aff_mask : tensor or array_like, shape (K, *shape), optional
+        1 where the affinity is known, 0 where not.
+    gt_seg_unlabelled : tensor or array_like, shape `shape`, optional
+        0 where objects exist but carry no label, else 1.
+    name : str, optional
+        Taken for the old call; not used.
+
+    Returns
+    -------
+    tensor or ndarray of float32, shape (K, *shape)
+        ``pos / pos.sum() + neg / neg.sum()`` of `pairs`, of the kind of `affs`; constants of the derivative.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pairs` does.
+
+    Notes
+    -----
+    The TuragaLab package takes the constraints from `gt_affs`, which gives the same numbers where these are the
+    affinity graph of `gt_seg`. It writes into `gt_seg`; this does not.
+
+    Examples
+    --------
+    >>> import malis
+    >>> seg, nhood = [1, 1, 0, 2], [[-1]]
+    >>> malis.malis_weights_op([[0, 0.9, 0.5, 0.4]], malis.seg_to_affgraph(seg, nhood), seg, nhood)
+    array([[0., 1., 0., 1.]], dtype=float32)
+    """
+    arrays = [affs, gt_affs, gt_seg, gt_aff_mask, gt_seg_unlabelled]
+    framework = type(affs).__module__.partition(".")[0]
+    if framework == "torch":
+        import torch
+
+        on_host = [a.detach().cpu().numpy() if isinstance(a, torch.Tensor) else a for a in arrays]
+        return torch.from_numpy(_pair_shares(neighborhood, *on_host)).to(affs.device)
+    if framework == "tensorflow":
+        import tensorflow as tf
+
+        given = [tf.convert_to_tensor(a) for a in arrays if a is not None]
+
+        def shares(*values: NDArray[Any]) -> NDArray[np.float32]:
+            rest = iter(values)
+            return _pair_shares(neighborhood, *[None if a is None else next(rest) for a in arrays])
+
+        weights = tf.numpy_function(shares, [tf.stop_gradient(a) for a in given], tf.float32, stateful=False)
+        weights.set_shape(given[0].shape)
+        return weights
+    return _pair_shares(neighborhood, *arrays)
+
+
+def malis_loss_op(
+    affs: Any,
+    gt_affs: Any,
+    gt_seg: Any,
+    neighborhood: ArrayLike,
+    gt_aff_mask: Any = None,
+    gt_seg_unlabelled: Any = None,
+    name: str | None = None,
+) -> Any:
+    """Compute the constrained MALIS loss of one sample with the squared distance to the ground truth.
+
+    ``sum(weights * (gt_affs - affs) ** 2)`` with the weights of `malis_weights_op`: for affinities from 0 to 1 that is
+    `malis_loss` with ``margin=0``.
+
+    Parameters
+    ----------
+    affs, gt_affs, gt_seg, neighborhood, gt_aff_mask, gt_seg_unlabelled, name
+        As of `malis_weights_op`.
+
+    Returns
+    -------
+    tensor or float
+        The loss, of the kind of `affs`, and differentiable by it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pairs` does.
+
+    Examples
+    --------
+    >>> import torch, malis
+    >>> seg, nhood = torch.tensor([1, 1, 0, 2]), [[-1]]
+    >>> affs = torch.tensor([[0, 0.9, 0.5, 0.4]], requires_grad=True)
+    >>> gt_affs = torch.from_numpy(malis.seg_to_affgraph(seg.numpy(), nhood))
+    >>> loss = malis.malis_loss_op(affs, gt_affs, seg, nhood)
+    >>> round(loss.item(), 4)  # 0.1 ** 2 + 0.4 ** 2
+    0.17
+    """
+    weights = malis_weights_op(affs, gt_affs, gt_seg, neighborhood, gt_aff_mask, gt_seg_unlabelled, name)
+    framework = type(affs).__module__.partition(".")[0]
+    if framework == "torch":
+        return (weights * (gt_affs.to(affs) - affs) ** 2).sum()
+    if framework == "tensorflow":
+        import tensorflow as tf
+
+        affs = tf.convert_to_tensor(affs)
+        return tf.reduce_sum(tf.cast(weights, affs.dtype) * tf.square(tf.cast(gt_affs, affs.dtype) - affs))
+    return float(np.sum(weights * (np.asarray(gt_affs) - np.asarray(affs)) ** 2, dtype=np.float64))
+
+
+def _pair_shares(
+    nhood: ArrayLike, affs: Any, gt_affs: Any, gt_seg: Any, gt_aff_mask: Any, gt_seg_unlabelled: Any
+) -> NDArray[np.float32]:
+    if np.shape(gt_affs) != np.shape(affs):
+        raise ValueError(f"gt_affs must have the shape of affs, {np.shape(affs)}, got {np.shape(gt_affs)}")
+    counts = loss.pairs(
+        affs,
+        gt_seg,
+        nhood,
+        edge_mask=None if gt_aff_mask is None else np.asarray(gt_aff_mask) != 0,
+        unlabelled_mask=None if gt_seg_unlabelled is None else np.asarray(gt_seg_unlabelled) == 0,
+    )
+    shares = [count / max(1, int(count.sum())) for count in counts]
+    return np.asarray(shares[0] + shares[1], dtype=np.float32)
 
 
 def connected_components(
