@@ -105,9 +105,9 @@ int main(int argc, char** argv) {
             malis::count_pairs(volume, aff.data(), seg.data(), options, pos.data(), neg.data());
             result = static_cast<double>(*std::max_element(pos.begin(), pos.end()));
         } else if (what == "components") {
-            const auto sizes = malis::components<float, std::uint32_t>(
-                malis::make_grid<std::uint32_t>(volume), aff.data(), malis::AtLeast<float>{0.6f}, 1,
-                components.data(), threads);
+            const auto sizes =
+                malis::components<float, std::uint32_t>(malis::make_grid<std::uint32_t>(volume), aff.data(),
+                                                        malis::AtLeast<float>{0.6f}, 1, components.data(), threads);
             result = static_cast<double>(sizes.size());
         } else {
             result = malis::malis_loss(volume, aff.data(), seg.data(), options, malis::LossOptions{}, grad.data());
