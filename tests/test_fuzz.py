@@ -17,8 +17,9 @@ def test_fuzz(subject):
     process = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-4000:]
     assert ": 0 batches failed" in process.stdout
-    counted = [line.split()[1] for line in process.stdout.splitlines() if line.endswith(("result", "error"))]
-    assert len(set(counted)) == (12 if subject == "calls" else 1)
+    # Every function and reader has had arguments that it takes.
+    done = {line.split()[1] for line in process.stdout.splitlines() if line.endswith("result")}
+    assert len(done) == (12 if subject == "calls" else 1)
 
 
 def test_failures_are_reported(tmp_path):

@@ -173,7 +173,7 @@ def check_segmentations(p: Problem) -> None:
         malis.affgraph_to_seg(p.aff, p.nhood, p.size, threshold=p.threshold, num_threads=p.threads),
         malis.affgraph_to_seg(p.aff, p.nhood, p.size, num_threads=p.threads),
         malis.affgraph_to_seg(p.aff, p.nhood, p.size, threshold=p.threshold, small="merge", num_threads=p.threads),
-        malis.watershed_basins(p.aff, p.nhood, p.size, threshold=p.threshold, num_threads=p.threads),
+        malis.watershed_basins(p.aff, p.nhood, min_size=p.size, threshold=p.threshold, num_threads=p.threads),
         malis.connected_components_affgraph(p.aff, p.nhood),
     ):
         assert seg.shape == p.shape
@@ -189,7 +189,7 @@ def check_watershed(p: Problem) -> None:
 def check_tree(p: Problem) -> None:
     tree = malis.maximum_spanning_tree(p.aff, p.nhood, num_threads=p.threads)
     assert len(tree.affinities) < int(np.prod(p.shape))
-    for seg, sizes in malis.segment_tree(tree, [0.5, 0.0], p.size, num_threads=p.threads):
+    for seg, sizes in malis.segment_tree(tree, [0.5, 0.0], min_size=p.size, num_threads=p.threads):
         assert int(sizes.sum()) == seg.size
     if np.isfinite(tree.affinities).all():
         malis.linkage(tree)
@@ -242,5 +242,6 @@ def call(function: str, problem: Problem) -> bool:
         assert str(error), f"{function} raised an error without a message"
         # What pybind11 says where Python hands the core what it does not take: that is our mistake.
         assert "incompatible function arguments" not in str(error), error
+        assert " positional argument" not in str(error) and "unexpected keyword" not in str(error), error
         return False
     return True
