@@ -241,6 +241,8 @@ OPTIONS = {
     "constrain_positive": False,
     "constrain_negative": False,
     "ignore_background": False,
+    "ignore_label": -1,
+    "connect_labels": True,
     "num_threads": 1,
     "data_format": "channels_first",
     "reduction": "sum",

@@ -334,7 +334,7 @@ def test_module_repr(module: MalisLoss) -> None:
     assert repr(module) == (
         "MalisLoss(nhood=((-1, 0), (0, -2)), margin=0.2, pos_loss_weight=0.5, normalize=True, "
         "pointwise='cross_entropy', from_logits=False, constrain_positive=True, constrain_negative=True, "
-        "ignore_background=True, num_threads=2, reduction='sum')"
+        "ignore_background=True, ignore_label=None, connect_labels=False, num_threads=2, reduction='sum')"
     )
 
 

@@ -226,7 +226,8 @@ def _join(
 
 def _compact(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the sorted distinct labels and, flat, the position of each voxel's label among them."""
-    flat = labels.reshape(-1)
+    # A copy: NumPy checks indices before it uses them, so another thread must not change them in between.
+    flat = np.array(labels).reshape(-1)
     if flat.size == 0:
         return flat, np.zeros(0, np.int64)
     largest = int(flat.max())
