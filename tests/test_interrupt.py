@@ -142,15 +142,33 @@ except KeyboardInterrupt:
 """
 
 
+def communicate(process):
+    """Wait for the end of a process, and end it where it does not come."""
+    try:
+        return process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+def default_interrupt():
+    """Shells start what runs in the background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_ctrl_c(num_threads):
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(num_threads)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, str(num_threads)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_interrupt,
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=300)
+    output, errors = communicate(process)
     assert output == "interrupted\n", errors
     assert process.returncode == 0
 
@@ -162,12 +180,18 @@ def test_ctrl_c_in_the_command_line(tmp_path, volume):
     command = [sys.executable, "-c", start, "segment", "aff.npy", "-o", "seg.npy", "--small", "merge"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_interrupt,
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.4)  # reading or computing: it is all the same
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
+    _, errors = communicate(process)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aff.npy"]
