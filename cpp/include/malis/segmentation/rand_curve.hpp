@@ -219,6 +219,7 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
                  const CurveTruth& truth, const Entropies& entropies, int threads, RandCurve<T>& curve) {
     using Change = CurveChange<T>;
     std::vector<Stream<Change, std::uint32_t>> streams;
+    streams.reserve(lists.size());
     for (const auto& list : lists) streams.push_back({list.begin(), list.end(), 0});
     const CutStreams<Change, std::uint32_t> cut(
         streams, [](const Change& x, const Change& y) { return x.rank < y.rank; }, threads);

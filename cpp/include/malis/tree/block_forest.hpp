@@ -175,8 +175,11 @@ class Blocks {
             if (oz < 0 || oy < 0 || oz >= static_cast<std::int64_t>(grid.depth) ||
                 oy >= static_cast<std::int64_t>(grid.height))
                 return;
-            const bool inside = oz >= static_cast<std::int64_t>(b.z) && oz < static_cast<std::int64_t>(b.z + b.depth) &&
-                                oy >= static_cast<std::int64_t>(b.y) && oy < static_cast<std::int64_t>(b.y + b.height);
+            const auto within = [](std::int64_t at, Index begin, Index size) {
+                const auto from = static_cast<std::int64_t>(begin), count = static_cast<std::int64_t>(size);
+                return at >= from && at < from + count;
+            };
+            const bool inside = within(oz, b.z, b.depth) && within(oy, b.y, b.height);
             const std::int64_t first = b.x, last = static_cast<std::int64_t>(b.x) + b.width;
             const auto stretch = [&](std::int64_t from, std::int64_t to) {  // x of the voxels inside
                 from = std::max<std::int64_t>({from, first, -dx});

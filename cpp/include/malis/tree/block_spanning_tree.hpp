@@ -72,6 +72,7 @@ Buffer<TreeEdge<T, Index>> block_spanning_tree(const Grid<Index>& grid, const T*
             if (sets.unite(link->a, link->b)) edges.back().push_back({link->rank, link->edge});
     });
     std::vector<detail::Stream<Edge, Index>> streams;
+    streams.reserve(edges.size());
     for (const auto& list : edges) streams.push_back({list.begin(), list.end(), Index{0}});
     return detail::merge_streams<T>(streams, threads, [](Edge edge, Index) { return edge; });
 }
