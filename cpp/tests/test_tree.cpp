@@ -54,9 +54,8 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
         const auto sizes = segment_tree<std::uint32_t>(view_of(tree, n), thresholds, 1, to, threads);
         for (std::size_t i = 0; i < thresholds.size(); ++i) {
             std::vector<std::int32_t> seg(n);
-            CHECK_SAME(sizes[i], components<T>(
-                                     make_grid<std::uint32_t>(volume), aff.data(),
-                                     [t = thresholds[i]](T a) { return a >= t; }, 1, seg.data(), threads));
+            CHECK_SAME(sizes[i], components<T>(make_grid<std::uint32_t>(volume), aff.data(), AtLeast<T>{thresholds[i]},
+                                               1, seg.data(), threads));
             CHECK_SAME(segs[i], seg);
         }
     }
