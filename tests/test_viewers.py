@@ -117,6 +117,7 @@ def test_the_voxel_size_of_a_time_and_channel_image(tmp_path, rng):
     assert volume.grid == Grid((2.0, 1.0, 1.0), (4.0, 0.0, 1.0), "micrometer")
 
 
+@pytest.mark.viewers
 def test_ome_zarr_finds_the_labels(tmp_path, seg):
     reader = pytest.importorskip("ome_zarr.reader", reason="ome-zarr is not installed")
     from ome_zarr.io import parse_url
@@ -133,6 +134,7 @@ def test_ome_zarr_finds_the_labels(tmp_path, seg):
         assert translation["translation"] == list(GRID.translation)
 
 
+@pytest.mark.viewers
 def test_the_metadata_keep_to_the_schema(tmp_path, seg):
     pytest.importorskip("ome_zarr_models", reason="ome-zarr-models is not installed")
     from ome_zarr_models.v04 import ImageLabel as Label04
@@ -143,6 +145,7 @@ def test_the_metadata_keep_to_the_schema(tmp_path, seg):
         model.from_zarr(zarr.open_group(str(tmp_path / f"{version}.zarr"), mode="r"))
 
 
+@pytest.mark.viewers
 def test_the_reader_of_napari_finds_image_and_labels(tmp_path, seg):
     plugin = pytest.importorskip("napari_ome_zarr", reason="napari-ome-zarr is not installed")
     for version in FORMATS:
@@ -207,6 +210,7 @@ def test_hdf5_as_cremi_has_it(tmp_path, seg):
         assert labels.dtype == np.uint32
 
 
+@pytest.mark.viewers
 @pytest.mark.parametrize("name", ["a.zarr", "a.h5:/x", "a.tif", "a.npy"])
 def test_neuroglancer_sees_a_segmentation(name, tmp_path, seg):
     neuroglancer = pytest.importorskip("neuroglancer", reason="neuroglancer is not installed")
