@@ -18,6 +18,7 @@ from races import FUNCTIONS
 CALLS = int(os.environ.get("MALIS_RACE_CALLS", "2000"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_arrays_that_change_during_a_call(function, threads):

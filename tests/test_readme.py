@@ -48,6 +48,7 @@ def test_lines_of_jax(tmp_path):
     run_block("malis.malis_jax", *FRAMEWORKS["jax"], tmp_path)
 
 
+@pytest.mark.slow
 def test_whole_loop(tmp_path):
     (block,) = [block for block in BLOCKS if "from malis.malis_torch" in block]
     assert len([line for line in block.splitlines() if line]) <= 20
