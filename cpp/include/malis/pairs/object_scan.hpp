@@ -50,6 +50,7 @@ class ObjectScan {
         // Each slab of nodes on its own, then what leads from one to another.
         parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
             const Index begin = slab_node(slab), end = slab_node(slab + 1);
+            const Index readable = slab + 1 == slabs ? nodes + read_beyond : end;
             bool fresh = true;
             each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
                 const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
@@ -59,7 +60,7 @@ class ObjectScan {
                             s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
                         if (!inside) continue;
                         if (fresh && along_rows) chain(*s, threshold, parent);
-                        else join(*s, threshold, parent);
+                        else join(*s, threshold, parent, readable);
                     }
                 });
                 fresh = false;
@@ -79,7 +80,7 @@ class ObjectScan {
                 const std::size_t slab = slab_of(s->a);
                 if (slab_of(s->b) != slab || slab_of(s->a + s->count - 1) != slab ||
                     slab_of(s->b + s->count - 1) != slab)
-                    join(*s, threshold, parent);
+                    join(*s, threshold, parent, nodes + read_beyond);
             }
         });
     }
@@ -126,7 +127,15 @@ class ObjectScan {
         }
     }
 
-    void join(const Stretch<Index>& s, T threshold, Index* parent) const {
+    // How many nodes behind the last one select_changes may read.
+    static constexpr Index read_beyond = 16;
+
+    // No parent from `readable` on is read: it may be another thread's.
+    void join(const Stretch<Index>& s, T threshold, Index* parent, Index readable) const {
+        const bool room = std::max(s.a, s.b) + s.count + read_beyond <= readable;
+        const auto changes = [room](const Index* p, Index count) {
+            return room ? select_changes(p, count - 1) : select_changes<Index>(p, count - 1);
+        };
         // Parents of the last edge: where the next one has the same, it joins nothing.
         Index of_a = s.a, of_b = of_a;
         for (Index block = 0; block < s.count; block += 64) {
@@ -135,7 +144,7 @@ class ObjectScan {
             std::uint64_t selected =
                 select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
             // Neither does an edge beside another one, between the same parents. Without a branch this drops most.
-            selected &= ~(selected << 1) | (select_changes(a, count - 1) | select_changes(b, count - 1)) << 1;
+            selected &= ~(selected << 1) | (changes(a, count) | changes(b, count)) << 1;
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(lowest_bit(selected));
                 if (a[i] == of_a && b[i] == of_b) continue;
