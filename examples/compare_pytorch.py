@@ -23,7 +23,7 @@ from scores import choose_threshold, table
 from tasks import MIN_SIZE, components, probabilities, task_of
 from training import training_parser
 
-LOSSES = {"cross entropy": "affinity-bce", "MALIS after it": "malis"}
+LOSSES = {"cross entropy": "affinity-bce", "MALIS": "malis"}
 UNCHOSEN = 0.5
 
 
@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[metrics.Scores]]:
             [probabilities(network, image) for image in part.images] for part in (data.validation, data.test)
         )
         best, _ = choose_threshold(validation, data.validation)
-        for cut, threshold in (("", UNCHOSEN), ("best, ", best)):
+        for cut, threshold in (("cut at", UNCHOSEN), ("best cut,", best)):
             found = [components(affinities, threshold) for affinities in test]
-            title = f"{name}, cut at {cut}{threshold:.3g}"
+            title = f"{name}, {cut} {threshold:.3g}"
             scores[title] = [
                 metrics.evaluate(truth, seg, min_size=MIN_SIZE)
                 for truth, seg in zip(data.test.labels, found, strict=True)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[metrics.Scores]]:
     matplotlib.use("Agg")
     figure = malis.plot.comparison(data.test.labels[0], first, image=data.test.images[0][0])
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.output, dpi=60)
+    figure.savefig(args.output, dpi=60, bbox_inches="tight")
     print(f"figure saved to {args.output}")
     return scores
 

@@ -373,7 +373,7 @@ def test_whole_run(kind, loss, run_example, folder, hdf5, tmp_path, capsys):
 def test_comparison_of_both_losses(folder, tmp_path, capsys):
     compare = load_example("compare_pytorch").main
     scores = compare([*TINY, "--data", str(folder), "--test", "2", "--output", str(tmp_path / "new" / "picture.jpg")])
-    assert [name.partition(",")[0] for name in scores] == ["cross entropy"] * 2 + ["MALIS after it"] * 2
+    assert [name.partition(",")[0] for name in scores] == ["cross entropy"] * 2 + ["MALIS"] * 2
     assert all("cut at 0.5" in name for name in list(scores)[::2])
     assert all(np.shape(rows) == (2, 5) and np.isfinite(rows).all() for rows in scores.values())
     printed = capsys.readouterr().out
