@@ -411,6 +411,19 @@ def test_tiff_whose_pages_go_round_in_a_circle(bigtiff, n_pages, tmp_path):
         _io.read_labels(str(path))
 
 
+def test_tiff_that_says_to_be_larger_than_it_can_be(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((4, 5), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[name].valueoffset for name in ("ImageLength", "ImageWidth")]
+    data = bytearray(path.read_bytes())
+    for at in places:
+        data[at : at + 4] = (60000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.tif is damaged: it says to hold shape \(60000, 60000\) in \d+ bytes"):
+        _io.read_labels(str(path))
+
+
 def test_tiff_without_axes(tmp_path, rng):
     aff = rng.random((2, 5, 6), np.float32)
     tifffile.imwrite(tmp_path / "aff.tif", aff, photometric="minisblack")

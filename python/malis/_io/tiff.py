@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from malis._io.volume import SPATIAL, Stored
 
 # Classical TIFF, which alone ImageJ opens without a plugin, has 32-bit positions.
 _LARGEST_IMAGEJ = 2**32 - 2**24
+# An image of more than a gigabyte, and of more bytes than this for each byte of its file, is damaged: no compression
+# makes a volume so small, even where all of it is 0.
+_MOST_BYTES_PER_BYTE = 2**16
 
 
 def read(place: Place, tick: Tick) -> Stored:
@@ -31,6 +35,7 @@ def read(place: Place, tick: Tick) -> Stored:
         if len(file.series) != 1:
             raise Unsuitable(f"{place.path} must hold one image, got {len(file.series)}")
         series = file.series[0]
+        _check_size(series, place.path)
         array = _pages(series, tick)
         if len(series.axes) != array.ndim or not set(series.axes) <= set("CSTZYX"):
             return Stored(array)  # pages in some order that nobody wrote down, or of a damaged file
@@ -57,6 +62,15 @@ def _check_pages(file: Any, path: Path) -> None:
         handle.seek(offset + layout.tagnosize + struct.unpack(layout.tagnoformat, head)[0] * layout.tagsize)
         link = handle.read(layout.offsetsize)
         offset = struct.unpack(layout.offsetformat, link)[0] if len(link) == layout.offsetsize else 0
+
+
+def _check_size(series: Any, path: Path) -> None:
+    """Check that an image can be what its file holds, before memory is taken for it."""
+    size = math.prod(series.shape) * series.dtype.itemsize if series.dtype is not None else 0
+    if size > max(2**30, _MOST_BYTES_PER_BYTE * path.stat().st_size):
+        raise Unsuitable(
+            f"{path} is damaged: it says to hold shape {tuple(series.shape)} in {path.stat().st_size} bytes"
+        )
 
 
 def _pages(series: Any, tick: Tick) -> Array:
@@ -89,6 +103,7 @@ def read_sections(place: Place, tick: Tick) -> Stored:
             _check_pages(file, path)
             if len(file.series) != 1:
                 raise Unsuitable(f"{path} must hold one section, got {len(file.series)} images")
+            _check_size(file.series[0], path)
             section = np.asarray(file.series[0].asarray())
             if stored is None:
                 stored = Stored(np.empty((len(paths), *section.shape), section.dtype), *_section_axes(file))
