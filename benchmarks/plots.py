@@ -34,19 +34,14 @@ STYLES: dict[str, dict[str, Any]] = {
     "malis.watershed_from_affgraph": {"color": GREEN, "marker": "D"},
 }
 FLOORS = ("numpy.copy", "numpy.argsort")  # drawn in every picture of times
-
-
-def _style() -> None:
-    plt.rcParams.update(
-        {
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.axisbelow": True,
-            "figure.dpi": 110,
-            "savefig.bbox": "tight",
-        }
-    )
+LOOK = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+}
 
 
 def _seconds(value: float, _: int | None = None) -> str:
@@ -166,9 +161,9 @@ def speed_up(scaling: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+@plt.rc_context(LOOK)
 def save(results: dict[str, Any], folder: Path) -> list[Path]:
     """Save one picture for each part of the results that is there."""
-    _style()
     folder.mkdir(parents=True, exist_ok=True)
     saved = []
 

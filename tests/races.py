@@ -18,7 +18,7 @@ import malis
 from malis import _core
 from malis.loss import batch_loss
 
-SHAPE = (8, 48, 48)
+SHAPE = (16, 48, 48)  # of more voxels than one block of the trees has
 NHOOD = np.array([[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, 3, 2]])
 ACCEPTED = (ValueError, TypeError, IndexError, OverflowError, MemoryError)
 
@@ -34,7 +34,7 @@ class Arrays:
     def __init__(self) -> None:
         rng = np.random.default_rng(7)
         self.aff = rng.random((len(NHOOD), *SHAPE), dtype=np.float32)
-        self.seg = np.repeat(np.repeat(rng.integers(0, 40, (8, 12, 12)), 4, 1), 4, 2).astype(np.int64)
+        self.seg = np.repeat(np.repeat(rng.integers(0, 40, (16, 12, 12)), 4, 1), 4, 2).astype(np.int64)
         self.edge_mask, self.voxel_mask = rng.random(self.aff.shape) < 0.9, rng.random(SHAPE) < 0.1
         node1, node2 = malis.nodelist_from_shape(SHAPE, NHOOD)
         self.node1, self.node2 = node1.ravel().copy(), node2.ravel().copy()
@@ -95,12 +95,15 @@ FUNCTIONS: dict[str, tuple[Function, str]] = {
         lambda a, n: _core.smaller_sizes(a.seg.size, a.tree.affinities, a.tree.node1, a.tree.node2),
         "tree",
     ),
+    "connect_labels": (lambda a, n: malis.connect_labels(a.seg, NHOOD, **n), "labels"),
+    "malis_loss-connected": (
+        lambda a, n: malis.malis_loss(a.aff, a.seg, NHOOD, connect_labels=True, ignore_label=7, **n),
+        "labels affinities",
+    ),
     "seg_to_affgraph": (lambda a, n: malis.seg_to_affgraph(a.seg, NHOOD, **n), "labels"),
     "affgraph_to_edgelist": (lambda a, n: malis.affgraph_to_edgelist(a.aff, NHOOD), "affinities"),
     "malis_loss_weights": (
-        lambda a, n: malis.malis_loss_weights(
-            a.seg.ravel().view(np.uint64), a.node1.view(np.uint64), a.node2.view(np.uint64), a.aff.ravel(), 1
-        ),
+        lambda a, n: malis.malis_loss_weights(a.seg.ravel().view(np.uint64), a.node1, a.node2, a.aff.ravel(), 1),
         "labels affinities nodes",
     ),
     "connected_components": (
@@ -135,6 +138,7 @@ def main(name: str, calls: int, threads: int) -> None:
     """Call a function so many times, and print how the calls ended."""
     function, kinds = FUNCTIONS[name]
     arrays, done = Arrays(), threading.Event()
+    function(arrays, {"num_threads": threads})  # nothing is wrong with the arguments until they change
     thread = threading.Thread(target=scribble, args=(arrays.wild(kinds), done))
     thread.start()
     ends: collections.Counter[str] = collections.Counter()

@@ -101,6 +101,7 @@ def benchmark(load, tmp_path, monkeypatch, capsys):
     malis.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_all_rows(benchmark):
     results, printed = benchmark("--sizes", "--adapters")
     rows = {row["key"]: row for row in results["rows"]}

@@ -392,6 +392,38 @@ def test_tiff_of_imagej_and_ome(tmp_path, rng):
         np.testing.assert_array_equal(_io.read_affinities(f"{tmp_path}/{name}").array, aff.swapaxes(0, 1))
 
 
+@pytest.mark.parametrize("n_pages", [3, 120])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_tiff_whose_pages_go_round_in_a_circle(bigtiff, n_pages, tmp_path):
+    path = tmp_path / "a.tif"
+    pages = np.zeros((n_pages, 4, 5), np.uint8)
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as file:
+        for page in pages:
+            file.write(page, contiguous=False, metadata=None)
+    np.testing.assert_array_equal(_io.read_labels(str(path)).array, pages)
+    with tifffile.TiffFile(path) as file:
+        last, back, layout = file.pages[n_pages - 1], file.pages[1].offset, file.tiff
+    data = bytearray(path.read_bytes())
+    link = last.offset + layout.tagnosize + len(last.tags) * layout.tagsize
+    data[link : link + layout.offsetsize] = back.to_bytes(layout.offsetsize, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.tif is damaged: its pages go round in a circle"):
+        _io.read_labels(str(path))
+
+
+def test_tiff_that_says_to_be_larger_than_it_can_be(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((4, 5), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[name].valueoffset for name in ("ImageLength", "ImageWidth")]
+    data = bytearray(path.read_bytes())
+    for at in places:
+        data[at : at + 4] = (60000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.tif is damaged: it says to hold shape \(60000, 60000\) in \d+ bytes"):
+        _io.read_labels(str(path))
+
+
 def test_tiff_without_axes(tmp_path, rng):
     aff = rng.random((2, 5, 6), np.float32)
     tifffile.imwrite(tmp_path / "aff.tif", aff, photometric="minisblack")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -281,19 +283,25 @@ def test_batch_of_2d_images_is_not_a_volume(rng):
 
 
 # --------------------------------------------------------------------------------------- larger volumes
-@pytest.mark.parametrize("pointwise", POINTWISE)
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("constrained", [True, False])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_larger_volume(pointwise, normalize, constrained, dtype, rng):
-    shape = (40, 40, 40)
+@functools.cache
+def larger_volume(constrained, dtype):
+    """A volume and the counts of the oracle, which takes its time."""
+    rng, shape = np.random.default_rng(40), (40, 40, 40)
     blocks = rng.integers(0, 90, (8, 8, 8))  # label 0: background; one label in several places
     seg = np.kron(blocks, np.ones((5, 5, 5), int))
     nhood = np.concatenate([malis.mknhood3d(1), [[0, 0, 4], [0, -7, 0]]])
     aff = rng.uniform(0.01, 0.99, (len(nhood), *shape)).astype(dtype)
     flags = {"constrain_positive": constrained, "constrain_negative": constrained}
+    return aff, seg, nhood, flags, *oracle.kruskal_pairs(aff, seg, nhood, **flags)
+
+
+@pytest.mark.parametrize("pointwise", POINTWISE)
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_larger_volume(pointwise, normalize, constrained, dtype):
+    aff, seg, nhood, flags, pos, neg = larger_volume(constrained, dtype)
     options = {"pointwise": pointwise, "normalize": normalize}
-    pos, neg = oracle.kruskal_pairs(aff, seg, nhood, **flags)
     loss, grad = malis.malis_loss(aff, seg, nhood, **flags, **options, num_threads=1)
     assert loss == pytest.approx(oracle.loss_from_counts(aff, pos, neg, **options), rel=1e-10)
     # Both kinds of pairs may meet at one edge and cancel: the rounding error is that of the two parts.

@@ -204,7 +204,9 @@ def wait_for_partial(folder):
 
 @pytest.mark.parametrize(
     ("name", "number", "delay"),
-    [(name, number, 0.0) for name in FORMATS for number in (signal.SIGINT, signal.SIGTERM)]
+    [(name, signal.SIGTERM, 0.0) for name in FORMATS]
+    # The same exception ends a run after either signal: one format tells.
+    + [("seg.h5:/labels", signal.SIGINT, 0.0)]
     # .npy and TIFF are written faster than that.
     + [(name, signal.SIGTERM, 0.15) for name in ("seg.npz", "seg.h5:/labels", "seg.zarr")],
 )

@@ -23,6 +23,8 @@ from malis.__main__ import main
 from test_examples import EXAMPLES
 from test_segmentation import assert_same_partition, grid_graph
 
+pytestmark = pytest.mark.slow  # a network is trained first
+
 NHOOD = malis.mknhood2d(1)
 SHAPE = (256, 256)
 SIZE = 64

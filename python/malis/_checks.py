@@ -24,7 +24,7 @@ def as_nhood(nhood: npt.ArrayLike, ndim: int | None = None) -> npt.NDArray[np.in
     if array.ndim != 2 or array.shape[0] < 1 or not 1 <= array.shape[1] <= 3:
         raise ValueError(f"nhood must have shape (K, ndim) with ndim 1 to 3, got {describe(array)}")
     if array.dtype.kind == "f" and np.all(np.isfinite(array)) and np.all(array == np.rint(array)):
-        array = array.astype(np.int64)  # mesh grids and lists of floats hold integers, too
+        array = array.astype(np.int64)  # offsets that were computed as floats
     if array.dtype.kind not in "iu":
         raise TypeError(f"nhood must hold integer offsets, got {describe(array)}")
     if ndim is not None and array.shape[1] != ndim:
@@ -121,10 +121,10 @@ def as_truth(array: npt.ArrayLike, name: str, ignore_label: object) -> tuple[Arr
     """
     if ignore_label is None:
         return as_labels(array, name), None
-    label = as_label(ignore_label, "ignore_label")
+    label = as_label(ignore_label, "ignore_label")  # metrics take all labels of 64 bits, also unsigned ones
     seg = np.asarray(array)
     if seg.dtype.kind not in "iufb":
-        return as_labels(seg, name), None  # which refuses it
+        return as_labels(seg, name), None  # refuses other dtypes
     ignored = np.asarray(seg == label)
     if not ignored.any():
         return as_labels(seg, name), None
@@ -141,7 +141,8 @@ def as_mask(array: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> n
     if mask.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {describe(mask)}")
     mask = contiguous(mask)
-    # A view of other memory may hold bytes that are neither 0 nor 1: NumPy takes them for true, C++ has no such bool.
+    # A bool array may be a view of memory whose bytes are neither 0 nor 1. NumPy takes these for true; in C++ reading
+    # them as bool is undefined.
     bytes_of_mask = mask.view(np.uint8)
     return mask if bytes_of_mask.max(initial=0) <= 1 else bytes_of_mask != 0
 

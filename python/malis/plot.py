@@ -284,7 +284,7 @@ def _neighbours(
             low, high = np.minimum(before, after)[differ], np.maximum(before, after)[differ]
             codes.append(np.unique(low.astype(np.int64) * len(distinct) + high))
     first, second = np.divmod(np.unique(np.concatenate(codes)) if codes else np.zeros(0, np.int64), len(distinct))
-    seen = distinct[first] != 0  # 0 is the lowest
+    seen = distinct[first] != 0
     return first[seen], second[seen]
 
 
@@ -470,7 +470,7 @@ def rand_curve(
     ax.set(xlabel="threshold of the affinities", ylabel="score of pairs of voxels", ylim=(-0.02, 1.02))
     ax.set_title("every threshold at once", fontsize="medium")
     ax.grid(alpha=0.3)
-    # Below the axis: whatever its course, the legend covers nothing of the curve.
+    # Below the axes, where the legend cannot cover the curve.
     ncols = 1 if chosen_by is not None else 2
     ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=ncols, frameon=False)
     return ax
@@ -753,7 +753,7 @@ def _draw_scale(ax: Axes, shape: tuple[int, ...], size: float, unit: str | None)
 def _finish(ax: Axes, title: str, handles: list[Any]) -> Axes:
     ax.set_title(title, fontsize="medium")
     if handles:
-        # Below the picture: nothing of it is covered.
+        # Below the picture, which it would cover otherwise.
         ax.legend(
             handles=handles,
             loc="upper center",

@@ -166,7 +166,7 @@ def watershed_basins(
     )
 
 
-# Labels of seeds index the sizes that are returned with them.
+# The sizes that are returned are indexed by the labels of seeds: a larger label would take gigabytes of them.
 _LARGEST_SEED = 2**27
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,22 +23,54 @@ from malis._io.volume import SPATIAL, Stored
 
 # Classical TIFF, which alone ImageJ opens without a plugin, has 32-bit positions.
 _LARGEST_IMAGEJ = 2**32 - 2**24
+# An image of more than a gigabyte, and of more bytes than this for each byte of its file, is damaged: no compression
+# makes a volume so small, even where all of it is 0.
+_MOST_BYTES_PER_BYTE = 2**16
 
 
 def read(place: Place, tick: Tick) -> Stored:
     """Read a TIFF file that holds one image."""
     with library("tifffile").TiffFile(place.path) as file:
+        _check_pages(file, place.path)
         if len(file.series) != 1:
             raise Unsuitable(f"{place.path} must hold one image, got {len(file.series)}")
         series = file.series[0]
+        _check_size(series, place.path)
         array = _pages(series, tick)
-        if not set(series.axes) <= set("CSTZYX"):
-            return Stored(array)  # pages in some order that nobody wrote down
+        if len(series.axes) != array.ndim or not set(series.axes) <= set("CSTZYX"):
+            return Stored(array)  # pages in some order that nobody wrote down, or of a damaged file
         names = tuple({"S": "c"}.get(letter, letter.lower()) for letter in series.axes)
         sizes, unit = _voxel_size(file)
         # Only spatial axes have sizes; the others count as 1.
         scale = tuple(sizes.get(name, 1.0) for name in names) if sizes else None
         return Stored(array, names, scale, None, unit)
+
+
+def _check_pages(file: Any, path: Path) -> None:
+    """Check that no page of a file leads back to an earlier one: tifffile would read such pages for ever."""
+    layout, handle, offset = file.tiff, file.filehandle, file.pages.first.offset
+    seen: set[int] = set()
+    while offset:
+        if offset in seen:
+            raise Unsuitable(f"{path} is damaged: its pages go round in a circle")
+        seen.add(offset)
+        # The number of tags, the tags, and the offset of the next page.
+        handle.seek(offset)
+        head = handle.read(layout.tagnosize)
+        if len(head) < layout.tagnosize:
+            return
+        handle.seek(offset + layout.tagnosize + struct.unpack(layout.tagnoformat, head)[0] * layout.tagsize)
+        link = handle.read(layout.offsetsize)
+        offset = struct.unpack(layout.offsetformat, link)[0] if len(link) == layout.offsetsize else 0
+
+
+def _check_size(series: Any, path: Path) -> None:
+    """Check that an image can be what its file holds, before memory is taken for it."""
+    size = math.prod(series.shape) * series.dtype.itemsize if series.dtype is not None else 0
+    if size > max(2**30, _MOST_BYTES_PER_BYTE * path.stat().st_size):
+        raise Unsuitable(
+            f"{path} is damaged: it says to hold shape {tuple(series.shape)} in {path.stat().st_size} bytes"
+        )
 
 
 def _pages(series: Any, tick: Tick) -> Array:
@@ -66,8 +100,10 @@ def read_sections(place: Place, tick: Tick) -> Stored:
     stored = None
     for z, path in enumerate(paths):
         with tifffile.TiffFile(path) as file:
+            _check_pages(file, path)
             if len(file.series) != 1:
                 raise Unsuitable(f"{path} must hold one section, got {len(file.series)} images")
+            _check_size(file.series[0], path)
             section = np.asarray(file.series[0].asarray())
             if stored is None:
                 stored = Stored(np.empty((len(paths), *section.shape), section.dtype), *_section_axes(file))

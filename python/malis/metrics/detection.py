@@ -124,7 +124,7 @@ def _largest_matching(true_index: NDArray[np.int64], pred_index: NDArray[np.int6
         reached_from: dict[int, int] = {}
         free: int | None = None
         queue = [start]
-        for true in queue:  # grows on the way
+        for true in queue:  # the loop appends to it
             for pred in partners[true]:
                 if pred not in reached_from:
                     reached_from[pred] = true
