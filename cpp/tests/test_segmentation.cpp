@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -112,7 +113,51 @@ void check_basins(const Volume& volume, const Graph& graph, const std::vector<T>
     }
 }
 
+// Parts of labels are the components of the edges within labels.
+template <class Index, class Label>
+void check_parts(const Volume& volume, const Graph& graph, const std::vector<std::int32_t>& labels) {
+    const std::vector<Label> seg(labels.begin(), labels.end());
+    std::vector<char> connected(graph.edges());
+    for (std::size_t e = 0; e < graph.edges(); ++e) {
+        const bool exists = graph.node2[e] != Graph::missing;
+        connected[e] = exists && seg[graph.node1[e]] == seg[graph.node2[e]];
+    }
+    const auto component = flood(graph, connected);
+    std::vector<Label> expected(seg.size());
+    std::map<std::size_t, Label> number;
+    for (std::size_t v = 0; v < seg.size(); ++v)
+        if (seg[v] != 0)
+            expected[v] = number.try_emplace(component[v], static_cast<Label>(number.size() + 1)).first->second;
+    const auto grid = make_grid<Index>(volume);
+    for (const int threads : {1, 3}) {
+        std::vector<Label> found(seg.size(), 99);
+        detail::LabelRuns<Index> runs(grid, threads);
+        CHECK(!runs.join(seg.data()));
+        CHECK_EQUAL(static_cast<std::size_t>(runs.number()), number.size());
+        runs.write(found.data());
+        CHECK_SAME(found, expected);
+    }
+}
+
 }  // namespace
+
+MALIS_TEST(parts_of_labels) {
+    Random random(83);
+    for (int i = 0; i < 300; ++i) {
+        const std::array<std::size_t, 3> shape{1 + random.below(5), 1 + random.below(9), 1 + random.below(90)};
+        const Volume volume{shape, random_nhood(shape, random)};
+        context = "volume " + std::to_string(i);
+        const auto seg = make_seg(volume, all_segs[static_cast<std::size_t>(i) % std::size(all_segs)], random);
+        check_parts<std::uint32_t, std::int64_t>(volume, graph_of(volume), seg);
+        check_parts<std::uint64_t, std::uint32_t>(volume, graph_of(volume), seg);
+    }
+    for (const Volume& volume :
+         {Volume{{41, 42, 45}, nearest_neighbours()},
+          Volume{{41, 42, 45}, {{1, 0, 0}, {-30, 1, 2}, {0, 1, -1}, {0, 0, 0}, {29, -3, 1}}},
+          Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}},
+          Volume{{1, 1, 70000}, {{0, 0, -1}, {0, 0, 40000}}}, Volume{{1, 70000, 1}, {{0, 1, 0}}}})
+        check_parts<std::uint32_t, std::int32_t>(volume, graph_of(volume), make_seg(volume, Seg::cells, random));
+}
 
 MALIS_TEST(small_volumes) {
     Random random(71);

@@ -135,15 +135,15 @@ template <class Label>
 void connect_labels(const Volume& volume, const Label* seg, Label* connected, int threads) {
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
-        connect_labels(make_grid<Index>(volume), labels, threads);
-        if (static_cast<std::uint64_t>(labels.count) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
-            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " +
-                                        std::to_string(labels.count) + " connected parts");
+        const Grid<Index> grid = make_grid<Index>(volume);
+        detail::LabelRuns<Index> runs(grid, threads);
+        if (runs.join(seg)) check_labels(seg, volume.voxels(), "seg", threads);
+        const Index parts = runs.number();
+        if (static_cast<std::uint64_t>(parts) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
+            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " + std::to_string(parts) +
+                                        " connected parts");
         }
-        parallel_ranges(volume.voxels(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t v = begin; v < end; ++v) connected[v] = static_cast<Label>(labels.of[v]);
-        });
+        runs.write(connected);
         return 0;
     });
 }
