@@ -74,6 +74,21 @@ inline std::uint64_t select_passing(const float* aff, const float* aff_end, floa
 }
 
 template <Strength strength>
+inline std::uint64_t select_passing(const std::uint8_t* aff, const std::uint8_t* aff_end, std::uint8_t threshold,
+                                    std::size_t count) {
+    if (aff_end - aff < 64) return select_passing<strength, std::uint8_t>(aff, aff_end, threshold, count);
+    const __m128i t = _mm_set1_epi8(static_cast<char>(threshold));
+    std::uint64_t strong = 0;
+    for (std::size_t i = 0; i < 64; i += 16) {
+        const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(aff + i));
+        const int of16 = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(a, t), a));
+        strong |= static_cast<std::uint64_t>(static_cast<unsigned>(of16)) << i;
+    }
+    const std::uint64_t bits = strength == Strength::strong ? strong : ~strong;
+    return count < 64 ? bits & ((std::uint64_t{1} << count) - 1) : bits;
+}
+
+template <Strength strength>
 inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_t* b, const float* aff,
                                       const float* aff_end, float threshold, std::size_t count) {
     if (aff_end - aff < 64)
