@@ -9,8 +9,8 @@ namespace {
 py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nhood, std::optional<int> threads) {
     const Volume volume = make_affinity_volume(aff, nhood);
     const int n = threads_or_default(threads);
-    return visit_affinities(aff, "aff", [&](const auto* affinities) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+    return visit_affinities_or_bytes(aff, "aff", [&](const auto* affinities) {
+        using T = AffinityValue<std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>>;
         return with_label(volume.voxels(), [&](auto node) {
             SpanningTree<T, decltype(node)> tree;
             {

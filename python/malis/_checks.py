@@ -55,8 +55,16 @@ def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) ->
     return contiguous(aff)
 
 
+def as_stored_affinities(array: npt.ArrayLike, name: str) -> Array:
+    """Check affinities for functions of the core that read bytes as they are: uint8 stays, the rest becomes floats."""
+    aff = np.asarray(array)
+    if aff.dtype == np.uint8 and aff.size > 0:
+        return contiguous(aff)
+    return as_affinities(aff, name, integers=True)
+
+
 def bytes_as_affinities(aff: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return bytes as affinities: 0 is 0 and 255 is 1. The only place where bytes become floats."""
+    """Return bytes as affinities: 0 is 0 and 255 is 1."""
     return np.divide(aff, np.float32(255), dtype=np.float32)
 
 

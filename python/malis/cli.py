@@ -203,7 +203,7 @@ def segment(
             _check_shapes(aff, affinities.shape[1:], seeds, start.shape, "another file")
         step("choosing the threshold" if threshold == "auto" else "checking")
         _check_values(affinities, aff, {"--threshold": level, "--grow": grow})
-        values = _checks.as_affinities(affinities, "AFF", integers=True)
+        values = _checks.as_stored_affinities(affinities, "AFF")
         del affinities
         if threshold == "auto":
             assert truth is not None

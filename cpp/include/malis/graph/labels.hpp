@@ -149,10 +149,6 @@ class LabelTable {
     Index count_ = 0;
 };
 
-}  // namespace detail
-
-namespace detail {
-
 // The label that is ignored, in the type of the labels; none where that type cannot hold it.
 template <class Label>
 std::optional<Label> as_label(std::optional<std::int64_t> ignore_label) {

@@ -127,15 +127,10 @@ class ObjectScan {
         }
     }
 
-    // How many nodes behind the last one select_changes may read.
-    static constexpr Index read_beyond = 16;
+    static constexpr Index read_beyond = changes_read_beyond;
 
     // No parent from `readable` on is read: it may be another thread's.
     void join(const Stretch<Index>& s, T threshold, Index* parent, Index readable) const {
-        const bool room = std::max(s.a, s.b) + s.count + read_beyond <= readable;
-        const auto changes = [room](const Index* p, Index count) {
-            return room ? select_changes(p, count - 1) : select_changes<Index>(p, count - 1);
-        };
         // Parents of the last edge: where the next one has the same, it joins nothing.
         Index of_a = s.a, of_b = of_a;
         for (Index block = 0; block < s.count; block += 64) {
@@ -143,8 +138,7 @@ class ObjectScan {
             const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
             std::uint64_t selected =
                 select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
-            // Neither does an edge beside another one, between the same parents. Without a branch this drops most.
-            selected &= ~(selected << 1) | (changes(a, count) | changes(b, count)) << 1;
+            selected = select_first_of_equals(selected, a, readable - s.a - block, b, readable - s.b - block, count);
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(lowest_bit(selected));
                 if (a[i] == of_a && b[i] == of_b) continue;
