@@ -93,6 +93,53 @@ def test_a_volume_of_cells(chunks, rng):
     assert_same_segmentation(found, expected)
 
 
+@given(chunked_problems(), st.integers(1, 40))
+def test_the_spanning_tree_has_the_edges_of_that_in_memory(tmp_path_factory, drawn, chunk_edges):
+    problem, chunks = drawn
+    expected = malis.maximum_spanning_tree(problem.aff, problem.nhood)
+    folder = tmp_path_factory.mktemp("scratch")
+    for _ in range(2):  # the second time from what the first has left
+        tree = malis_dask.maximum_spanning_tree(
+            chunked(problem.aff, chunks), problem.nhood, scratch=folder, chunk_edges=chunk_edges
+        )
+        assert tree.shape == expected.shape
+        for name in ("edges", "affinities", "node1", "node2"):
+            assert getattr(tree, name).dtype == getattr(expected, name).dtype
+            np.testing.assert_array_equal(getattr(tree, name).compute(), getattr(expected, name))
+
+
+@given(chunked_problems(), st.data(), st.integers(0, 4), st.sampled_from(["u1", "i4", "u8", "f4", "?"]))
+def test_the_watershed_has_the_labels_of_that_in_memory(drawn, data, min_size, dtype):
+    problem, chunks = drawn
+    few = data.draw(st.integers(1, 3))
+    seeds = np.where(np.arange(problem.seg.size).reshape(problem.seg.shape) % few == 0, problem.seg, 0).astype(dtype)
+    other = data.draw(chunkings(seeds.shape))
+    seg, sizes = malis_dask.watershed_from_affgraph(
+        chunked(problem.aff, chunks), chunked(seeds, other), problem.nhood, min_size=min_size
+    )
+    expected, expected_sizes = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, min_size=min_size)
+    assert seg.chunks == chunks and seg.dtype == expected.dtype
+    np.testing.assert_array_equal(seg.compute(), expected)
+    np.testing.assert_array_equal(sizes, expected_sizes)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_trees_of_a_volume_in_many_chunks(tmp_path, rng, dtype):
+    nhood = np.concatenate([malis.mknhood3d(1), [[-9, 0, 0], [0, 5, -12]]])
+    aff = (rng.random((len(nhood), 30, 31, 32)) * 255).astype(dtype)
+    seeds = np.where(rng.random((30, 31, 32)) < 0.01, rng.integers(1, 50, (30, 31, 32)), 0)
+    whole = da.from_array(aff, chunks=(-1, 10, 7, 16))
+    tree = malis_dask.maximum_spanning_tree(whole, nhood, scratch=tmp_path, chunk_edges=1000)
+    expected = malis.maximum_spanning_tree(aff, nhood)
+    assert len(tree.edges.chunks[0]) > 20
+    np.testing.assert_array_equal(tree.edges.compute(), expected.edges)
+    np.testing.assert_array_equal(tree.affinities.compute(), expected.affinities)
+    seg, sizes = malis_dask.watershed_from_affgraph(whole, da.from_array(seeds, chunks=20), nhood)
+    flooded = malis.watershed_from_affgraph(aff, seeds, nhood)
+    np.testing.assert_array_equal(seg.compute(), flooded[0])
+    np.testing.assert_array_equal(sizes, flooded[1])
+
+
 @given(chunked_problems(), st.booleans())
 def test_connected_labels(drawn, nearest):
     problem, chunks = drawn
@@ -172,6 +219,12 @@ def test_what_is_refused_of_labels():
         malis_dask.seg_to_affgraph(seg, malis.mknhood2d(1)).compute()
     with pytest.raises(ValueError, match="seg_pred must have the shape of seg_true"):
         malis_dask.contingency_table(seg, seg[:1])
+    aff = da.zeros((2, 2, 2), chunks=1)
+    for labels, message in ((-1, "seeds must hold labels of at least 0"), (2**27 + 1, "at most 2[*][*]27")):
+        with pytest.raises(ValueError, match=message):
+            malis_dask.watershed_from_affgraph(aff, da.from_array(np.full((2, 2), labels)), malis.mknhood2d(1))
+    with pytest.raises(ValueError, match="seeds must have shape"):
+        malis_dask.watershed_from_affgraph(aff, da.zeros((2, 3), int), malis.mknhood2d(1))
     with pytest.raises(ValueError, match="known shape"):
         malis_dask.connect_labels(seg[seg > 1])
 
@@ -283,7 +336,7 @@ def test_a_cluster_that_loses_a_worker(tmp_path, rng):
         assert dead.exists()
 
 
-@pytest.mark.parametrize("name", ["affgraph", "labels", "scores", "segmentation"])
+@pytest.mark.parametrize("name", ["affgraph", "labels", "scores", "segmentation", "tree", "watershed"])
 def test_examples_of_the_documentation(name):
     failed, tried = doctest.testmod(importlib.import_module(f"malis.malis_dask.{name}"), verbose=False)
     assert tried > 0

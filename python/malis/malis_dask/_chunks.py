@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,11 @@ class ChunkGrid:
     def shape(self) -> tuple[int, ...]:
         """Spatial shape of the volume."""
         return tuple(int(bounds[-1]) for bounds in self.bounds)
+
+    @cached_property
+    def voxels(self) -> int:
+        """How many voxels the volume has."""
+        return math.prod(self.shape)
 
     @cached_property
     def counts(self) -> tuple[int, ...]:

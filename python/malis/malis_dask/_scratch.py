@@ -88,8 +88,30 @@ class Scratch:
         labels: npt.NDArray[Any] = np.load(self._file("labels", index, ".npy"))
         return labels
 
+    def has_arrays(self, name: str) -> bool:
+        """Whether arrays were kept under a name."""
+        return self._file(name, (), ".npz").exists()
+
+    def write_arrays(self, name: str, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Keep small arrays."""
+        _write(self._file(name, (), ".npz"), lambda target: np.savez(target, **arrays))  # type: ignore[arg-type]
+
+    def read_arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Read small arrays."""
+        with np.load(self._file(name, (), ".npz")) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+
+    def write_array(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Keep a large array."""
+        _write(self._file(name, (), ".npy"), lambda target: np.save(target, array))
+
+    def open_array(self, name: str) -> npt.NDArray[Any]:
+        """Return a large array as it lies in its file; what is used of it is read."""
+        array: npt.NDArray[Any] = np.load(self._file(name, (), ".npy"), mmap_mode="r")
+        return array
+
     def _file(self, kind: str, index: Index, suffix: str) -> Path:
-        return self.folder / f"{kind}-{'-'.join(map(str, index))}{suffix}"
+        return self.folder / f"{'-'.join([kind, *map(str, index)])}{suffix}"
 
 
 def _write(file: Path, write: Any) -> None:
