@@ -128,8 +128,8 @@ def watershed_from_affgraph(
 
 def _dtype_of(seeds: Any) -> np.dtype[Any]:
     """Return the dtype of the labels: that of the seeds, as `malis.watershed_from_affgraph` reads them."""
-    converted = {"b": np.dtype(np.uint8), "f": np.dtype(np.int32)}
-    return converted.get(seeds.dtype.kind, np.dtype(seeds.dtype))
+    dtype: np.dtype[Any] = np.dtype({"b": np.uint8, "f": np.int32}.get(seeds.dtype.kind, seeds.dtype))
+    return dtype
 
 
 def _seeds_of(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
