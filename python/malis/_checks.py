@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,19 @@ from malis import _core
 Array = npt.NDArray[Any]
 
 
-def describe(array: Array) -> str:
+class Described(Protocol):
+    """What has a shape and a dtype."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype."""
+
+
+def describe(array: Described) -> str:
     """Shape and dtype of an array, for messages."""
     return f"an array of shape {array.shape} and dtype {array.dtype}"
 

@@ -167,7 +167,7 @@ def watershed_basins(
 
 
 # The sizes that are returned are indexed by the labels of seeds: a larger label would take gigabytes of them.
-_LARGEST_SEED = 2**27
+LARGEST_SEED = 2**27
 
 
 def watershed_from_affgraph(
@@ -232,7 +232,7 @@ def watershed_from_affgraph(
     affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seeds", offsets)
     largest_small = _checks.as_size_thresh(min_size, size_thresh)
-    if labels.max() > _LARGEST_SEED:
+    if labels.max() > LARGEST_SEED:
         raise ValueError(
             f"seeds must hold labels of at most 2**27, got {labels.max()}: number them anew, for example with "
             "skimage.segmentation.relabel_sequential"
