@@ -26,7 +26,7 @@ class AffinityLabeller:
 
     def label(self, block: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:  # noqa: D102
         return _core.components(
-            _checks.as_affinities(block, "aff", integers=True),
+            _checks.as_stored_affinities(block, "aff"),
             self.nhood,
             threshold=self.threshold,
             size_thresh=0,
