@@ -157,10 +157,10 @@ void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairO
     check_nan(aff, volume.edges(), "aff", options.threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
+        auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         CountSink<T, Index> sink(pos, neg, volume.edges());
         sink.clear(options.threads);
-        count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        count_on_grid<T, Index>(make_grid<Index>(volume), aff, std::move(labels), options, sink);
         return 0;
     });
 }
@@ -173,10 +173,10 @@ double malis_loss(const Volume& volume, const T* aff, LabelArray seg, const Pair
     check_loss_values(aff, volume.edges(), loss, options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
+        auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         LossSink<T, Index> sink(grad, volume.voxels(), volume.nhood.size(), loss, layout, options.threads);
         sink.clear(options.threads);
-        const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, std::move(labels), options, sink);
         sink.finish(options.threads);
         return value;
     });
@@ -223,7 +223,7 @@ template <class T, class Index>
 void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg, const PairOptions& options,
                    std::int64_t* pos, std::int64_t* neg) {
     check_nan(weights, list.edges, "weights", options.threads);
-    const auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
+    auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
     CountSink<T, Index> sink(pos, neg, list.edges);
     sink.clear(options.threads);
     const auto grid = list.wide1 != nullptr
@@ -233,10 +233,10 @@ void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg
     if (grid) {
         count_on_grid<T, Index>({static_cast<Index>(grid->shape[0]), static_cast<Index>(grid->shape[1]),
                                  static_cast<Index>(grid->shape[2]), grid->nhood},
-                                weights, labels, options, sink, want_positive, want_negative);
+                                weights, std::move(labels), options, sink, want_positive, want_negative);
         return;
     }
-    count_on_graph<T, Index>(list, weights, labels, options, want_positive, want_negative, sink);
+    count_on_graph<T, Index>(list, weights, std::move(labels), options, want_positive, want_negative, sink);
 }
 
 }  // namespace detail

@@ -184,7 +184,7 @@ std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, Affin
     }
     const auto links = forest.links(threads);
     receive.begin();
-    count_links<T, Index>(forest, links, nodes, labels.count, receive);
+    count_links<T, Index>(forest, links, nodes, labels, receive);
     receive.end(forest.blocks.size());
     return lists;
 }
