@@ -151,8 +151,7 @@ class NegativePass {
                            OnMerge&& on_merge) const {
         // Basins of many voxels share many edges; basins of a few, less than this on average, are as good as a lattice.
         constexpr Index voxels_of_lattice_basin = 8;
-        const double edges_per_node =
-            grid_.voxels / voxels_of_lattice_basin < basins ? lattice_edges : parallel_edges;
+        const double edges_per_node = grid_.voxels / voxels_of_lattice_basin < basins ? lattice_edges : parallel_edges;
         // Where it is known how many pairs there are in the end, edges up to the cutoff need not be met.
         const T cutoff = sink_.negative_cutoff();
         const Rank<T> last = all_counted && cutoff > -infinity ? to_rank(std::nextafter(cutoff, infinity))

@@ -192,7 +192,8 @@ class WaysOut {
             ways_.push_back({step, grid.across(step), channel});
             step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
             step.distance = Index{0} - step.distance;
-            ways_.push_back({step, grid.across(step), channel + step.distance});  // the edge of the voxel at the other end
+            ways_.push_back(
+                {step, grid.across(step), channel + step.distance});  // the edge of the voxel at the other end
         }
     }
 

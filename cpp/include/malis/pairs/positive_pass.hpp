@@ -70,8 +70,7 @@ class PositivePass {
     // Without `report` the pass only finds the regions, and calls nothing of the sink. Without `want_regions` those of
     // objects that edges of unknown truth touch are left out.
     PositivePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report,
-                 bool want_regions)
+                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report, bool want_regions)
         : grid_(grid),
           aff_(aff),
           labels_(labels),

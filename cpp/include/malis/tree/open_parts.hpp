@@ -131,14 +131,14 @@ class OpenParts {
         Index node, size;
     };
     std::size_t next_exit_ = 0;
-    Index open_ = 0;        // components that are open
-    Index alone_ = 0;       // the root of the only one
-    Index known_ = 0;       // how many nodes of it `receive` knows of
-    Rank<T> last_ = 0;      // the rank of what joined it last
+    Index open_ = 0;    // components that are open
+    Index alone_ = 0;   // the root of the only one
+    Index known_ = 0;   // how many nodes of it `receive` knows of
+    Rank<T> last_ = 0;  // the rank of what joined it last
     Index parts_ = 0;
-    UnionFind<Index> attached_;         // as `sets`, but without what links open components
-    Buffer<Index> part_of_root_;        // of `sets`: a part of it, or none
-    Buffer<Opened> opened_;   // per part, with a node of it
+    UnionFind<Index> attached_;   // as `sets`, but without what links open components
+    Buffer<Index> part_of_root_;  // of `sets`: a part of it, or none
+    Buffer<Opened> opened_;       // per part, with a node of it
 };
 
 }  // namespace malis::detail
