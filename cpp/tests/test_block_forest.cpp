@@ -64,7 +64,8 @@ void check_counts(const Problem& problem, const std::vector<std::int32_t>& seg, 
                 if (!positive && !negative) continue;
                 Counts counts{none, none};
                 CountSink<T, Index> sink(counts.pos.data(), counts.neg.data(), volume.edges());
-                count_on_blocks<T, Index>(grid, aff.data(), labels, {}, problem.blocks, threads, positive, negative, sink);
+                count_on_blocks<T, Index>(grid, aff.data(), labels, {}, problem.blocks, threads, positive, negative,
+                                          sink);
                 CHECK_SAME(counts.pos, positive ? expected.pos : none);
                 CHECK_SAME(counts.neg, negative ? expected.neg : none);
             }

@@ -209,8 +209,11 @@ MALIS_TEST(masks_of_large_volumes) {
     for (const Seg seg_kind : {Seg::cells, Seg::touching, Seg::split, Seg::random, Seg::distinct, Seg::single}) {
         const auto seg = make_seg(volume, seg_kind, random);
         for (const Where where : {everywhere, slab, cube, scattered, rare}) {
-            const auto aff = make_aff<float>(
-                volume, seg, where == slab ? Aff::ties : where == rare ? Aff::uniform : Aff::noisy, random);
+            const auto aff = make_aff<float>(volume, seg,
+                                             where == slab   ? Aff::ties
+                                             : where == rare ? Aff::uniform
+                                                             : Aff::noisy,
+                                             random);
             const auto marked = [&](std::size_t v) {
                 return where == everywhere ? random.chance(0.5)
                        : where == slab     ? place(v)[0] < 9

@@ -20,13 +20,13 @@
 #include "malis/segmentation/watershed.hpp"
 #include "malis/support/integers.hpp"
 
-#define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
-    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,      \
-                                         CountSink<T, Index>&, bool, bool);                                           \
-    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,      \
-                                         LossSink<T, Index>&, bool, bool);                                            \
-    prefix template double count_on_graph(const EdgeList<Index>&, const T*, Labels<Index>, const PairOptions&, \
-                                          bool, bool, CountSink<T, Index>&);
+#define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                      \
+    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,            \
+                                         CountSink<T, Index>&, bool, bool);                                          \
+    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,            \
+                                         LossSink<T, Index>&, bool, bool);                                           \
+    prefix template double count_on_graph(const EdgeList<Index>&, const T*, Labels<Index>, const PairOptions&, bool, \
+                                          bool, CountSink<T, Index>&);
 
 #define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                              \
     prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);           \

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
@@ -75,6 +76,11 @@ class UnknownEdges {
             words_[from / 64] &= ~(detail::lowest_bits(count) << at);
             from += count;
         }
+    }
+    bool any_in(std::size_t from, std::size_t to) const {
+        for (; from < to; from += 64)
+            if (select(static_cast<Index>(from), std::min<std::size_t>(64, to - from)) != 0) return true;
+        return false;
     }
     // To be called when all bits are set.
     void finish() {
@@ -159,6 +165,23 @@ UnknownEdges<Index> unknown_edges(const EdgeList<Index>& list, const Labels<Inde
     });
     unknown.finish();
     return unknown;
+}
+
+// Per row of a volume, whether an unknown edge begins or ends in it.
+template <class Index>
+std::vector<char> rows_of_unknown_edges(const Grid<Index>& grid, const UnknownEdges<Index>& unknown) {
+    std::vector<char> rows(grid.rows, 0);
+    for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+        const auto& offset = grid.steps[k].offset;
+        const Index other = static_cast<Index>(offset.z) * grid.height + static_cast<Index>(offset.y);
+        in_steps(Index{0}, grid.rows, std::size_t{1} << 12, [&](Index begin, Index end) {
+            for (Index row = begin; row < end; ++row) {
+                const std::size_t first = k * grid.voxels + static_cast<std::size_t>(row) * grid.width;
+                if (unknown.any_in(first, first + grid.width)) rows[row] = rows[static_cast<Index>(row + other)] = 1;
+            }
+        });
+    }
+    return rows;
 }
 
 }  // namespace malis

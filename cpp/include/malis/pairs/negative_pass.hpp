@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 #include <utility>
 
 #include "malis/graph/grid.hpp"
@@ -19,8 +18,8 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/pairs/sink.hpp"
-#include "malis/pairs/unlabelled.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/tree/block_forest.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
 #include "malis/tree/order.hpp"
@@ -51,25 +50,24 @@ struct BasinVisit {
     }
 };
 
-// The OnMerge where regions of unlabelled voxels grow meanwhile. What they take in decides no pairs that count, and is not
-// waited for: `merge.left` is without the pairs of voxels that have not been taken in yet.
+// The OnMerge where regions grow meanwhile (divide.hpp). That decides no pairs that count, so nothing is left to be decided
+// as soon as all regions are joined, whatever they have yet to grow by.
 template <class T, class Index, class Merge>
 struct MergeAndGrow {
     Merge merge;
-    const Growth<T, Index>* next;
-    const Growth<T, Index>* const end;
-    const Index first, label;        // the number of the first region of unlabelled voxels, and their label
-    const std::uint64_t partners;  // how many voxels an unlabelled one has negative pairs with
+    const ForestLink<T, Index>* next;
+    const ForestLink<T, Index>* const end;
+    const Index* first_region;  // per label
+    std::size_t left;           // components with a region
 
     bool operator()(const Record<T, Index>& r, Index a, Index b) {
-        const auto before = [&](const Growth<T, Index>& g) {
-            return g.rank < r.rank || (g.rank == r.rank && g.edge < r.edge);
-        };
-        for (; next != end && before(*next); ++next) {
-            const Index root = merge.sets.find(first + next->region);
-            merge.left.neg += partners * next->voxels - merge.histograms.add(root, label, next->voxels).neg;
+        for (; next != end && next->before({r.rank, r.edge, 0, 0, 0}); ++next) {
+            const Index root = merge.sets.find(first_region[next->b] + next->a);
+            const std::uint64_t pairs = merge.histograms.add(root, next->b, next->voxels).neg;
+            merge.left.neg -= std::min(merge.left.neg, pairs);
         }
-        return merge(r, a, b);
+        left -= merge.histograms.foreground(a) > 0 && merge.histograms.foreground(b) > 0;
+        return merge(r, a, b) && left > 1;
     }
     MALIS_INLINE void prefetch_root(Index root) const { merge.prefetch_root(root); }
     MALIS_INLINE void prefetch_beyond(Index root) const { merge.prefetch_beyond(root); }
@@ -101,21 +99,20 @@ class NegativePass {
           foreground_(grid, objects) {}
 
     // Begins with what the positive pass has found. Returns the loss.
-    double run(ObjectRegions<Index> found) {
+    double run(ObjectRegions<T, Index> found) {
         if (foreground_.negative_pairs == 0 || sink_.negative_cutoff() == infinity) {
             sink_.expect_negative(0);
             return 0;
         }
-        if (labels_.unlabelled != 0)
-            unlabelled_ = divide_unlabelled(grid_, aff_, labels_, objects_, threads_, found);
         Regions<Index> regions = number_regions(grid_, labels_, objects_, found, threads_);
+        const Buffer<ForestLink<T, Index>> growths = merge_lists(found.growths, threads_);
         found = {};  // what comes next needs the memory
-        // The unlabelled regions are the last ones: theirs is the last label.
-        first_unlabelled_ = static_cast<Index>(regions.label.size() - unlabelled_.voxels.size());
-        for (std::size_t r = 0; r < unlabelled_.voxels.size(); ++r)
-            regions.voxels[first_unlabelled_ + r] = unlabelled_.voxels[r];
+        in_steps(growths.begin(), growths.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+            for (const auto* growth = begin; growth != end; ++growth)
+                regions.voxels[regions.first[growth->b] + growth->a] -= growth->voxels;
+        });
         const Index basins = BackgroundFlow<T, Index>(grid_, aff_, objects_, regions, threads_).run();
-        return merge_basins(regions, basins);
+        return merge_basins(regions, growths, basins);
     }
 
   private:
@@ -123,7 +120,7 @@ class NegativePass {
 
     // Counts the pairs that the edges between basins decide. The first of them are `regions.label.size()` regions, the
     // others are background.
-    double merge_basins(const Regions<Index>& regions, Index basins) {
+    double merge_basins(const Regions<Index>& regions, const Buffer<ForestLink<T, Index>>& growths, Index basins) {
         LabelHistograms<Index> histograms(basins, labels_.count, 0, threads_);
         for (std::size_t r = 0; r < regions.label.size(); ++r)
             histograms.set(static_cast<Index>(r), regions.label[r], regions.voxels[r]);
@@ -141,16 +138,10 @@ class NegativePass {
                                           [](const auto&) { return true; }));
         } else {
             const auto known = [&](const Record<T, Index>& r) { return !unknown_(r.edge); };
-            const std::uint64_t unlabelled = labels_.unlabelled == 0 ? 0 : objects_.voxels[labels_.unlabelled];
-            const std::uint64_t partners = foreground_.voxels - unlabelled;
-            std::uint64_t later = 0;
-            for (const auto& growth : unlabelled_.growths) later += partners * growth.voxels;
-            const auto merge =
-                count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs - later}, known);
-            kruskal_on_basins(regions, basins, sets, all_counted,
-                              MergeAndGrow<T, Index, std::remove_const_t<decltype(merge)>>{
-                                  merge, unlabelled_.growths.begin(), unlabelled_.growths.end(), first_unlabelled_,
-                                  labels_.unlabelled, partners});
+            auto merge = count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs}, known);
+            MergeAndGrow<T, Index, decltype(merge)> grow{merge, growths.begin(), growths.end(), regions.first.data(),
+                                                         regions.label.size()};
+            kruskal_on_basins(regions, basins, sets, all_counted, grow);
         }
         return emit_negative<T, Index>(decisions, all_counted ? pairs : negative_pairs<T, Index>(decisions), sink_);
     }
@@ -160,8 +151,7 @@ class NegativePass {
                            OnMerge&& on_merge) const {
         // Basins of many voxels share many edges; basins of a few, less than this on average, are as good as a lattice.
         constexpr Index voxels_of_lattice_basin = 8;
-        const double edges_per_node =
-            grid_.voxels / voxels_of_lattice_basin < basins ? lattice_edges : parallel_edges;
+        const double edges_per_node = grid_.voxels / voxels_of_lattice_basin < basins ? lattice_edges : parallel_edges;
         // Where it is known how many pairs there are in the end, edges up to the cutoff need not be met.
         const T cutoff = sink_.negative_cutoff();
         const Rank<T> last = all_counted && cutoff > -infinity ? to_rank(std::nextafter(cutoff, infinity))
@@ -180,8 +170,6 @@ class NegativePass {
     const int threads_;
     Sink& sink_;
     const Foreground<Index> foreground_;
-    UnlabelledRegions<T, Index> unlabelled_;
-    Index first_unlabelled_ = 0;
 };
 
 }  // namespace malis::detail

@@ -188,7 +188,8 @@ void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>
     {
         std::vector<CountCarry<T, Index, Receiver>> carries;
         for (std::size_t t = 0; t < static_cast<std::size_t>(std::max(1, threads)); ++t)
-            carries.emplace_back(forest.blocks, labels, nodes, Receiver(deliver, unknown, t, want_positive, want_negative));
+            carries.emplace_back(forest.blocks, labels, nodes,
+                                 Receiver(deliver, unknown, t, want_positive, want_negative));
         forest.solve(carries, threads, last);
     }
     const auto links = forest.links(threads, last);

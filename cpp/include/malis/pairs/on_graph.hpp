@@ -80,8 +80,8 @@ struct Contraction {
 
 // Joins all known intra edges, with which the negative pass begins.
 template <class T, class Index, class Graph>
-void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels,
-                      const UnknownEdges<Index>& unknown, UnionFind<Index>& sets) {
+void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels, const UnknownEdges<Index>& unknown,
+                      UnionFind<Index>& sets) {
     Contraction<T, Index> unite{sets};
     const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), unknown};
     const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);

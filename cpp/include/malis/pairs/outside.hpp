@@ -34,13 +34,6 @@ struct OpenPart {
     Index node, label, voxels;
 };
 
-// What objects leave to be decided among the edges outside.
-template <class T, class Index>
-struct LeftOpen {
-    Buffer<OpenPart<Index>> parts;
-    Buffer<ForestLink<T, Index>> links;
-};
-
 // In place of an edge: voxels that an object has joined by itself.
 template <class Index>
 constexpr Index no_edge = static_cast<Index>(-1);
@@ -72,36 +65,17 @@ struct OutsideVisit {
     }
 };
 
-// All links in order.
-template <class T, class Index>
-Buffer<ForestLink<T, Index>> merge_left_open(std::vector<LeftOpen<T, Index>>& left, int threads) {
-    using Link = ForestLink<T, Index>;
-    struct Scratch {
-        Buffer<Link> moved;
-        SortScratch<T, std::uint32_t> keys;
-    };
-    std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, threads)));
-    parallel_for(left.size(), threads, [&](std::size_t i, std::size_t thread) {
-        if (!left[i].links.empty()) sort_by_order<T>(left[i].links, scratch[thread].moved, scratch[thread].keys);
-    });
-    std::vector<Stream<Link, Index>> streams;
-    for (const auto& of_task : left) {
-        if (!of_task.links.empty()) streams.push_back({of_task.links.begin(), of_task.links.end(), Index{0}});
-    }
-    return merge_streams<T>(streams, threads, [](const Link& link, Index) { return link; });
-}
-
-// Joins parts along the edges outside, and calls report(rank, edge, pairs) for the known edges of objects that still decide
-// positive pairs. `node` holds the node of every voxel of an object that has an exit, below `parts`.
+// Joins parts of objects along the edges outside, and calls report(rank, edge, pairs) for the known edges of objects, among
+// `links`, that still decide positive pairs. `node` holds the part of every voxel that has an exit.
 template <class T, class Index, class Report>
 void join_outside(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                  const UnknownEdges<Index>& unknown, std::vector<LeftOpen<T, Index>> left, Buffer<Index>& node,
-                  Index parts, int threads, Report&& report) {
+                  const UnknownEdges<Index>& unknown, const std::vector<Buffer<OpenPart<Index>>>& parts,
+                  const Buffer<ForestLink<T, Index>>& links, Buffer<Index>& node, int threads, Report&& report) {
     using Link = ForestLink<T, Index>;
-    const Buffer<Link> links = merge_left_open<T>(left, threads);
     if (links.empty()) return;
+    Index nodes = 0;
+    for (const auto& of_task : parts) nodes += static_cast<Index>(of_task.size());
     // Voxels that are in no positive pair are nodes of their own.
-    Index nodes = parts;
     const auto add_nodes = [&](Index l) {
         const Run<Index>* const runs = objects.runs.data() + objects.first_run[l];
         const std::size_t count = objects.first_run[l + 1] - objects.first_run[l];
@@ -116,11 +90,10 @@ void join_outside(const Grid<Index>& grid, const T* aff, const Labels<Index>& la
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
-    for (const auto& of_task : left) {
+    for (const auto& of_task : parts) {
         poll();
-        for (const OpenPart<Index>& part : of_task.parts) histograms.set(part.node, part.label, part.voxels);
+        for (const OpenPart<Index>& part : of_task) histograms.set(part.node, part.label, part.voxels);
     }
-    left.clear();
     const auto link_sets = [&](Index a, Index b) {
         const Index into = sets.link(a, b);
         return histograms.merge(into, into == a ? b : a);

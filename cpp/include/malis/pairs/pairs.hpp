@@ -17,7 +17,7 @@
 //     objects (objects.hpp)
 //       v   positive pass (positive_pass.hpp): every object on its own  ------------------>  positive counts
 //       |   and what edges of unknown truth join outside of them (outside.hpp)  ---------->
-//     regions (regions.hpp): the components of the objects along known edges; of unlabelled voxels (unlabelled.hpp)
+//     regions (regions.hpp): the components of the objects along known edges (divide.hpp)
 //       v   every background voxel joins the neighbour across its strongest edge (background.hpp)
 //     basins: regions with the background that leads to them, and patches of background that lead to none yet
 //       v   negative pass (negative_pass.hpp): edges between basins, with label histograms
@@ -57,9 +57,9 @@ double count_on_grid(const Grid<Index>& grid, const T* aff, Labels<Index> labels
     if (constrained_positive || constrained_negative) {
         const int threads = threads_for(grid.voxels, options.threads);
         const Objects<Index> objects = find_objects(grid, labels, threads);
-        detail::ObjectRegions<Index> regions;
+        detail::ObjectRegions<T, Index> regions;
         loss += detail::PositivePass<T, Index, Sink>(grid, aff, labels, objects, unknown, threads, sink,
-                                                     constrained_positive)
+                                                     constrained_positive, constrained_negative)
                     .run(regions);
         if (constrained_negative) {
             loss += detail::NegativePass<T, Index, Sink>(grid, aff, labels, objects, unknown, threads, sink)

@@ -21,6 +21,7 @@
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/graph/unknown_edges.hpp"
+#include "malis/pairs/divide.hpp"
 #include "malis/pairs/object_scan.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/outside.hpp"
@@ -45,6 +46,7 @@ struct ObjectWork {
     UnionFind<Index> sets;
     Buffer<Index> number;
     OpenParts<T, Index> open;
+    Division<T, Index> division;
     int skip_joining = 0;  // so many objects more are not joined without an order
 };
 
@@ -65,9 +67,10 @@ constexpr int skipped_after_failure = 7;
 template <class T, class Index, class Sink>
 class PositivePass {
   public:
-    // Without `report` the pass only finds the regions, and calls nothing of the sink.
+    // Without `report` the pass only finds the regions, and calls nothing of the sink. Without `want_regions` those of
+    // objects that edges of unknown truth touch are left out.
     PositivePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report)
+                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report, bool want_regions)
         : grid_(grid),
           aff_(aff),
           labels_(labels),
@@ -76,11 +79,15 @@ class PositivePass {
           threads_(threads),
           sink_(sink),
           report_(report),
+          want_regions_(want_regions),
           cutoff_(report ? sink.positive_cutoff() : -infinity),
-          work_(static_cast<std::size_t>(std::max(1, threads))) {}
+          ways_(grid),
+          work_(static_cast<std::size_t>(std::max(1, threads))) {
+        if (unknown.any()) touched_rows_ = rows_of_unknown_edges(grid, unknown);
+    }
 
     // Returns the loss, and puts the components of the objects into `regions`.
-    double run(ObjectRegions<Index>& regions) {
+    double run(ObjectRegions<T, Index>& regions) {
         regions_.count.assign(objects_.labels(), 0);
         regions_.split.resize(work_.size());
         double expected = 0;
@@ -116,7 +123,7 @@ class PositivePass {
         constexpr Index voxels_worth_order = 64;
         std::vector<Index> order;
         for (Index l = 1; l < objects_.labels(); ++l)
-            if (is_object(l)) order.push_back(l);
+            if (is_object(l) || (objects_.voxels[l] > 0 && want_regions_)) order.push_back(l);
         if (order.size() < grid_.voxels / voxels_worth_order) {
             std::sort(order.begin(), order.end(), [&](Index a, Index b) {
                 return objects_.runs[objects_.first_run[a]].v < objects_.runs[objects_.first_run[b]].v;
@@ -149,29 +156,32 @@ class PositivePass {
         std::vector<Index> large;
         const std::vector<Task> tasks = divide(order, large);
         std::vector<Result> results(tasks.size() + large.size());
-        std::vector<LeftOpen<T, Index>> left(unknown_.any() && cutoff_ > -infinity ? results.size() : 0);
-        if (!left.empty()) node_.reset(grid_.voxels);
-        const auto left_of = [&](std::size_t task) { return left.empty() ? nullptr : &left[task]; };
+        if (unknown_.any()) {
+            regions_.growths.resize(results.size());
+            links_.resize(results.size());
+            parts_.resize(results.size());
+            node_.reset(grid_.voxels);
+        }
         parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
             ObjectWork<T, Index>& work = work_[thread];
             for (std::size_t i = tasks[task].begin; i < tasks[task].end; ++i) {
                 if (i == tasks[task].begin) prepare(order[i], work.stretches);
                 if (i + 1 < tasks[task].end) prepare(order[i + 1], work.next);
-                solve(order[i], thread, 1, results[task], left_of(task));
+                solve(order[i], task, thread, 1, results[task]);
                 std::swap(work.stretches, work.next);
             }
         });
         for (std::size_t i = 0; i < large.size(); ++i) {
             find_stretches(grid_, objects_, large[i], work_[0].stretches);
-            solve(large[i], 0, threads_, results[tasks.size() + i], left_of(tasks.size() + i));
+            solve(large[i], tasks.size() + i, 0, threads_, results[tasks.size() + i]);
         }
-        if (!left.empty()) {
+        if (unknown_.any()) {
             Result outside;
-            join_outside(grid_, aff_, labels_, objects_, unknown_, std::move(left), node_, parts_.load(), threads_,
-                         [&](Rank<T> rank, Index edge, std::uint64_t pairs) {
-                             outside.loss += sink_.positive(rank, edge, pairs, 0);
-                             outside.pairs += pairs;
-                         });
+            join_outside<T>(grid_, aff_, labels_, objects_, unknown_, parts_, merge_lists(links_, threads_), node_,
+                            threads_, [&](Rank<T> rank, Index edge, std::uint64_t pairs) {
+                                outside.loss += sink_.positive(rank, edge, pairs, 0);
+                                outside.pairs += pairs;
+                            });
             results.push_back(outside);
         }
         Result all;
@@ -196,10 +206,11 @@ class PositivePass {
     }
 
     // Solves an object whose stretches are at hand, with the work of one thread.
-    void solve(Index l, std::size_t thread, int threads, Result& result, LeftOpen<T, Index>* left) {
+    void solve(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
         ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
-        if (unknown_.any() && find_exits(l, work.open.exits)) return solve_touched(l, thread, threads, result, left);
+        if (unknown_.any() && (find_exits(l, work.open.exits) || !is_object(l)))
+            return solve_touched(l, task, thread, threads, result);
         regions_.count[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
@@ -231,54 +242,70 @@ class PositivePass {
     bool find_exits(Index l, Buffer<Exit<T, Index>>& exits) const {
         bool touched = false;
         exits.clear();
-        each_edge_of(grid_, objects_, l, [&](Index edge, Index v, Index u, Index local, Index count) {
-            std::uint64_t found = unknown_.select(edge, count);
-            if (found == 0) return;
-            touched = true;
-            found &= ~select_same(labels_.of.data() + v, labels_.of.data() + u, count);
-            for (; found != 0; found &= found - 1) {
-                const Index i = static_cast<Index>(lowest_bit(found));
-                exits.push_back({to_rank(aff_[edge + i]), local + i});
-            }
-        });
+        ways_.each_edge_of(
+            grid_, objects_, l, [&](Index row) { return touched_rows_[row] != 0; },
+            [&](Index edge, Index v, Index u, Index local, Index count) {
+                std::uint64_t found = unknown_.select(edge, count);
+                if (found == 0) return;
+                touched = true;
+                found &= ~select_same(labels_.of.data() + v, labels_.of.data() + u, count);
+                for (; found != 0; found &= found - 1) {
+                    const Index i = static_cast<Index>(lowest_bit(found));
+                    exits.push_back({to_rank(aff_[edge + i]), local + i});
+                }
+            });
         return touched;
     }
 
     // Solves an object that edges of unknown truth touch, of which work.open has the exits.
-    void solve_touched(Index l, std::size_t thread, int threads, Result& result, LeftOpen<T, Index>* left) {
+    void solve_touched(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
+        if (want_regions_) divide(l, task, thread, threads);
+        if (cutoff_ == -infinity || !is_object(l)) return;
         ObjectWork<T, Index>& work = work_[thread];
-        const Index n = objects_.voxels[l];
         UnionFind<Index>& sets = work.sets;
-        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
-        // The negative pass begins with what known edges join.
-        sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
-        regions_.count[l] = static_cast<Index>(sets.sets());
-        if (sets.sets() > 1) keep_regions(l, work, threads, regions_.split[thread]);
-        if (left == nullptr) return;
-
         OpenParts<T, Index>& open = work.open;
-        Reporting receive{*this, l, thread, result, *left};
-        const std::size_t first_link = left->links.size();
-        sets.reset(n, threads);
+        Buffer<ForestLink<T, Index>>& links = links_[task];
+        const std::size_t first_link = links.size();
+        Reporting receive{*this, l, thread, result, links};
+        sets.reset(objects_.voxels[l], threads);
         open.begin(sets, threads);
-        kruskal<T, Index>(source, sets, work.scratch, threads, [&](const Record<T, Index>& r, Index a, Index b) {
-            open.merge(sets, r, a, b, receive);
-            return sets.sets() > 1;
-        });
+        kruskal<T, Index>(ObjectScan<T, Index>(grid_, aff_, work.stretches, threads), sets, work.scratch, threads,
+                          [&](const Record<T, Index>& r, Index a, Index b) {
+                              open.merge(sets, r, a, b, receive);
+                              return sets.sets() > 1;
+                          });
         open.finish(sets, receive);
         if (open.exits.empty()) return;
-        const Index base = parts_.fetch_add(open.parts(), std::memory_order_relaxed);
-        for (auto* link = left->links.begin() + first_link; link != left->links.end(); ++link) {
+        const Index base = next_part_.fetch_add(open.parts(), std::memory_order_relaxed);
+        for (auto* link = links.begin() + first_link; link != links.end(); ++link) {
             link->a += base;
             if (link->voxels == 0) link->b += base;
         }
         for (Index part = 0; part < open.parts(); ++part)
-            left->parts.push_back({base + part, l, open.size_when_opened(part)});
+            parts_[task].push_back({base + part, l, open.size_when_opened(part)});
         const Run<Index>* run = objects_.runs.data() + objects_.first_run[l];
         open.each_node(threads, [&](Index i, Index part) {
             if (i == run->first + run->length) ++run;
             node_[run->v + (i - run->first)] = base + part;
         });
+    }
+
+    // Finds the regions of an object that edges of unknown truth touch.
+    void divide(Index l, std::size_t task, std::size_t thread, int threads) {
+        ObjectWork<T, Index>& work = work_[thread];
+        const Index n = objects_.voxels[l];
+        UnionFind<Index>& sets = work.sets;
+        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+        sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
+        regions_.count[l] = 1;
+        if (sets.sets() == 1) return;
+        const Index regions = work.division.run(grid_, aff_, labels_.of, objects_, unknown_, ways_, l, work.stretches,
+                                                sets, work.scratch, threads, regions_.growths[task]);
+        regions_.count[l] = regions;
+        if (regions > 1) {
+            Index* const region = add_split(l, regions_.split[thread]);
+            work.division.each_node(threads, [region](Index i, Index r) { region[i] = r; });
+        }
     }
 
     // What the edges of one touched object decide (open_parts.hpp).
@@ -287,7 +314,7 @@ class PositivePass {
         Index label;
         std::size_t thread;
         Result& result;
-        LeftOpen<T, Index>& left;
+        Buffer<ForestLink<T, Index>>& links;
 
         void closed(const Record<T, Index>& r, Index a, Index b) {
             if (pass.unknown_(r.edge)) return;
@@ -297,13 +324,13 @@ class PositivePass {
         }
         void attached(const Record<T, Index>& r, Index part, Index a, Index b, bool alone) {
             if (alone) closed(r, a, b);
-            else left.links.push_back({r.rank, r.edge, part, label, b});
+            else links.push_back({r.rank, r.edge, part, label, b});
         }
         void linked(const Record<T, Index>& r, Index part, Index other) {
-            left.links.push_back({r.rank, r.edge, part, other, 0});
+            links.push_back({r.rank, r.edge, part, other, 0});
         }
         void grown(Rank<T> rank, Index part, Index voxels) {
-            left.links.push_back({rank, no_edge<Index>, part, label, voxels});
+            links.push_back({rank, no_edge<Index>, part, label, voxels});
         }
     };
 
@@ -321,22 +348,28 @@ class PositivePass {
 
     // Keeps the region of every voxel of an object of several.
     void keep_regions(Index l, ObjectWork<T, Index>& work, int threads,
-                      typename ObjectRegions<Index>::Split& split) const {
+                      typename ObjectRegions<T, Index>::Split& split) const {
         const Index n = objects_.voxels[l];
         const Index* root = work.sets.roots(threads);
         work.number.reset(n);
-        const std::size_t at = split.region.size();
-        split.objects.push_back({l, at});
-        split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
-        split.region.resize(at + n);
+        Index* const region = add_split(l, split);
         Index next = 0;
         in_steps(n, [&](Index begin, Index end) {
             for (Index i = begin; i < end; ++i)
                 if (root[i] == i) work.number[i] = next++;
         });
         in_steps(n, [&](Index begin, Index end) {
-            for (Index i = begin; i < end; ++i) split.region[at + i] = work.number[root[i]];
+            for (Index i = begin; i < end; ++i) region[i] = work.number[root[i]];
         });
+    }
+
+    // Room for the regions of the voxels of one more object.
+    Index* add_split(Index l, typename ObjectRegions<T, Index>::Split& split) const {
+        const std::size_t at = split.region.size(), n = objects_.voxels[l];
+        split.objects.push_back({l, at});
+        split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
+        split.region.resize(at + n);
+        return split.region.data() + at;
     }
 
     const Grid<Index>& grid_;
@@ -347,11 +380,17 @@ class PositivePass {
     const int threads_;
     Sink& sink_;
     const bool report_;
+    const bool want_regions_;
     const T cutoff_;  // edges from here on are not reported; minus infinity: none are
+    const WaysOut<Index> ways_;
+    std::vector<char> touched_rows_;  // by edges of unknown truth
     std::vector<ObjectWork<T, Index>> work_;
-    ObjectRegions<Index> regions_;
-    Buffer<Index> node_;            // per voxel of an object that has exits: its part
-    std::atomic<Index> parts_{0};  // of all objects
+    ObjectRegions<T, Index> regions_;
+    // What is left to be decided outside of objects (outside.hpp), per task.
+    std::vector<Buffer<ForestLink<T, Index>>> links_;
+    std::vector<Buffer<OpenPart<Index>>> parts_;
+    Buffer<Index> node_;  // per voxel of an object that has exits: its part
+    std::atomic<Index> next_part_{0};
 };
 
 }  // namespace malis::detail

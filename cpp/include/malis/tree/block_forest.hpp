@@ -578,6 +578,24 @@ Buffer<Item> merge_streams(const std::vector<Stream<Item, Index>>& streams, int 
     return merged;
 }
 
+// Lists of links as one list, in order.
+template <class T, class Index>
+Buffer<ForestLink<T, Index>> merge_lists(std::vector<Buffer<ForestLink<T, Index>>>& lists, int threads) {
+    using Link = ForestLink<T, Index>;
+    struct Scratch {
+        Buffer<Link> moved;
+        SortScratch<T, std::uint32_t> keys;
+    };
+    std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, threads)));
+    parallel_for(lists.size(), threads, [&](std::size_t i, std::size_t thread) {
+        if (!lists[i].empty()) sort_by_order<T>(lists[i], scratch[thread].moved, scratch[thread].keys);
+    });
+    std::vector<Stream<Link, Index>> streams;
+    for (const Buffer<Link>& list : lists)
+        if (!list.empty()) streams.push_back({list.begin(), list.end(), Index{0}});
+    return merge_streams<T>(streams, threads, [](const Link& link, Index) { return link; });
+}
+
 }  // namespace detail
 
 namespace detail {

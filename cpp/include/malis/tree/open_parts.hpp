@@ -54,7 +54,7 @@ class OpenParts {
         in_steps(sets.nodes(), [&](std::size_t begin, std::size_t end) {
             std::fill(part_of_root_.begin() + begin, part_of_root_.begin() + end, none);
         });
-        size_when_opened_.clear();
+        opened_.clear();
     }
 
     template <class Receive>
@@ -86,34 +86,27 @@ class OpenParts {
         if (!was_alone) known_ = sets.size(into);
     }
 
-    // When all edges have been taken: what has an exit is a part all the same; with `all`, everything is.
+    // When all edges have been taken: what has an exit is a part all the same.
     template <class Receive>
-    void finish(UnionFind<Index>& sets, Receive& receive, bool all = false) {
+    void finish(UnionFind<Index>& sets, Receive& receive) {
         for (; next_exit_ < exits.size(); ++next_exit_) open(sets, sets.find(exits[next_exit_].node), receive);
-        if (exits.empty()) return;
-        in_steps(sets.nodes(), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; all && i < end; ++i) {
-                const Index root = sets.find(static_cast<Index>(i));
-                if (part_of_root_[root] == none) open(sets, root, receive);
-            }
-        });
     }
 
     Index parts() const { return parts_; }
     // How many nodes a part had when it opened.
-    Index size_when_opened(Index part) const { return size_when_opened_[part].size; }
+    Index size_when_opened(Index part) const { return opened_[part].size; }
 
-    // Writes the part of every node to part_of(node); what belongs to none gets any.
-    template <class PartOf>
-    void each_node(int threads, PartOf&& part_of) {
+    // Calls f(node, part) for every node; what belongs to no part gets any number.
+    template <class F>
+    void each_node(int threads, F&& f) {
         const Index* const root = attached_.roots(threads);
         // A part has the root that its components had when they were joined last: all its nodes have that one now.
         for (Index part = 0; part < parts_; ++part) {
             if (part % static_cast<Index>(steps_per_poll) == 0) poll();
-            part_of_root_[root[size_when_opened_[part].node]] = part;
+            part_of_root_[root[opened_[part].node]] = part;
         }
         in_steps(attached_.nodes(), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) part_of(static_cast<Index>(i), part_of_root_[root[i]]);
+            for (std::size_t i = begin; i < end; ++i) f(static_cast<Index>(i), part_of_root_[root[i]]);
         });
     }
 
@@ -124,7 +117,7 @@ class OpenParts {
     void open(UnionFind<Index>& sets, Index root, Receive& receive) {
         if (part_of_root_[root] != none) return;
         part_of_root_[root] = parts_++;
-        size_when_opened_.push_back({root, sets.size(root)});
+        opened_.push_back({root, sets.size(root)});
         ++open_;
         if (open_ == 1) {
             alone_ = root;
@@ -138,14 +131,14 @@ class OpenParts {
         Index node, size;
     };
     std::size_t next_exit_ = 0;
-    Index open_ = 0;        // components that are open
-    Index alone_ = 0;       // the root of the only one
-    Index known_ = 0;       // how many nodes of it `receive` knows of
-    Rank<T> last_ = 0;      // the rank of what joined it last
+    Index open_ = 0;    // components that are open
+    Index alone_ = 0;   // the root of the only one
+    Index known_ = 0;   // how many nodes of it `receive` knows of
+    Rank<T> last_ = 0;  // the rank of what joined it last
     Index parts_ = 0;
-    UnionFind<Index> attached_;         // as `sets`, but without what links open components
-    Buffer<Index> part_of_root_;        // of `sets`: a part of it, or none
-    Buffer<Opened> size_when_opened_;   // per part, with a node of it
+    UnionFind<Index> attached_;   // as `sets`, but without what links open components
+    Buffer<Index> part_of_root_;  // of `sets`: a part of it, or none
+    Buffer<Opened> opened_;       // per part, with a node of it
 };
 
 }  // namespace malis::detail
