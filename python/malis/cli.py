@@ -210,7 +210,13 @@ def segment(
         if threshold == "auto":
             assert truth is not None
             level = malis.find_threshold(
-                [values], [truth], offsets, score=score.value, min_size=min_size, ignore_label=ignore_label
+                [values],
+                [truth],
+                offsets,
+                score=score.value,
+                min_size=min_size,
+                ignore_label=ignore_label,
+                progress=step.tick,
             ).threshold
         step("segmenting")
         if start is not None:
