@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import math
 import signal
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -281,7 +283,13 @@ def segment(
         if threshold == "auto":
             assert truth is not None
             level = malis.find_threshold(
-                [values], [truth], offsets, score=score.value, min_size=min_size, ignore_label=ignore_label
+                [values],
+                [truth],
+                offsets,
+                score=score.value,
+                min_size=min_size,
+                ignore_label=ignore_label,
+                progress=step.tick,
             ).threshold
         step("segmenting")
         if start is not None:
@@ -413,15 +421,20 @@ def curve(
             raise ValueError(f"{gt} has no object, so that there is nothing to score")
         step("writing")
         if output is not None:
-            arrays: dict[str, Any] = {name: getattr(result, name) for name in _CURVE}
-            with _io.replacing(output, force=force) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+            with (
+                _io.replacing(output, force=force) as temporary,
+                zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+            ):
+                for name in _CURVE:
+                    # From a copy, which does not keep it: all of them may take ten times the memory of the affinities.
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, getattr(copy.copy(result), name), allow_pickle=False)
         if plot is not None:
             axis = _pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
             malis.plot.rand_curve(result, axis)
             _save(axis.figure, plot, force)
-    at = int(np.argmax(result.f_score))
-    best = {name: getattr(result, name)[at].item() for name in _CURVE}
+    chosen = result.at(result.best_threshold)
+    best = {name: getattr(chosen, name)[0].item() for name in _CURVE}
     _print_scores({"threshold": best.pop("thresholds"), **best})
 
 

@@ -139,14 +139,17 @@ Buffer<Rank<T>> distinct_ranks(const Grid<Index>& grid, Affinities<T> aff, int t
         source.scan(chunk, fill);
     });
     radix_sort(ranks, scratch, threads);
+    scratch.release();
     std::size_t distinct = 0;
     in_steps(ranks.size(), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             if (distinct == 0 || ranks[i] != ranks[distinct - 1]) ranks[distinct++] = ranks[i];
         }
     });
-    ranks.resize(distinct);
-    return ranks;
+    // Ranks are kept for long, and may be far fewer than edges.
+    Buffer<Rank<T>> result(distinct);
+    std::copy(ranks.begin(), ranks.begin() + distinct, result.begin());
+    return result;
 }
 
 }  // namespace malis
