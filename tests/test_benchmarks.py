@@ -375,3 +375,27 @@ def test_wrong_adapters_are_noticed(load, monkeypatch):
     monkeypatch.setitem(adapters.CALLS, "torch", wrong(lambda loss, grad: (loss, grad.flip(1))))
     with pytest.raises(checks.WrongResult, match="another gradient"):
         adapters._measure("torch", 16, 16, 1, 1)
+
+
+def test_chunked_volumes():
+    pytest.importorskip("dask.array")
+    result = run(
+        "benchmarks/chunked.py",
+        "--shape",
+        "40",
+        "40",
+        "40",
+        "--chunk",
+        "20",
+        "--repeat",
+        "1",
+        "--skip",
+        "read",
+        "whole tree",
+    )
+    assert result.returncode == 0, result.stderr
+    rows = {line[:18].strip(): line.partition("{")[2] for line in result.stdout.splitlines()[1:]}
+    objects = rows["whole components"].partition("}")[0]
+    assert objects in rows["components"] and objects in rows["components, kept"]
+    assert rows["tree"].startswith(f"'edges': {40**3 - 1},")
+    assert rows["watershed"] == rows["whole watershed"]

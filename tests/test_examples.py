@@ -638,3 +638,22 @@ def test_wilcoxon_over_seeds_and_images(comparison):
     assert module.p_value(better) == pytest.approx(2 / 2**10)  # two-sided: all of ten signs agree
     assert module.p_value(-better) == module.p_value(better)
     assert module.p_value(np.zeros((5, 2))) == 1
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+
+def test_two_processes_learn_what_one_does():
+    pytest.importorskip("torch")
+    script = str(EXAMPLES / "distributed_example.py")
+    options = ["--steps", "3", "--warmup", "1", "--size", "64"]
+    losses = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]):
+        command = [sys.executable, *launcher, script, *options]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert result.returncode == 0, result.stderr[-2000:]
+        losses.append([float(line.split()[-1]) for line in result.stdout.splitlines() if ": loss" in line])
+        assert "step   2, MALIS" in result.stdout and "object score" in result.stdout
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)

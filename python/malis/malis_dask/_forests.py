@@ -156,11 +156,16 @@ def forest_of_chunk(
     if seeds is None:
         outside = _Outside(voxels[outer], voxels[outer])
         return _solve(edge, affinity, (node1, node2), voxels, outer, outside, grid.voxels)
-    of_voxels = np.where(seeds.ravel() != 0, grid.voxels + seeds.ravel().astype(np.int64), voxels)
-    nodes, at = np.unique(of_voxels, return_inverse=True)
+    seeded = seeds.ravel() != 0
+    marked, number = np.unique(seeds.ravel()[seeded], return_inverse=True)
+    # Voxels come in the order of their indices, and seeds after them.
+    nodes = np.concatenate([voxels[~seeded], grid.voxels + marked.astype(np.int64)])
+    at = np.empty(voxels.size, np.int64)
+    at[~seeded] = np.arange(len(nodes) - len(marked))
+    at[seeded] = len(nodes) - len(marked) + number
     terminal = nodes >= grid.voxels
     terminal[at[outer]] = True
-    outside = _Outside(voxels[outer], of_voxels[outer])
+    outside = _Outside(voxels[outer], nodes[at[outer]])
     solved = _solve(edge, affinity, (at[node1], at[node2]), nodes, terminal, outside, grid.voxels)
     return solved._replace(at=at)
 

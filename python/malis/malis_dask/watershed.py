@@ -149,25 +149,13 @@ def _solve_chunk(
     seeds: npt.NDArray[Any],
 ) -> Reduced:
     aff = _checks.as_affinities(block, "aff", integers=True)
-    solved, terminals = _terminals(grid, index, nhood, num_threads, aff, _seeds_of(seeds))
-    reached, counts = np.unique(terminals, return_counts=True)
-    unreached = int(counts[reached < 0].sum())
-    reached, counts = reached[reached >= 0], counts[reached >= 0]
+    solved = _forests.forest_of_chunk(grid, index, nhood, aff, _seeds_of(seeds), num_threads)
+    counts = np.bincount(solved.component[solved.at], minlength=len(solved.names))
+    reached = solved.names >= 0
+    unreached = int(counts[~reached].sum())
+    terminals, counts = solved.names[reached], counts[reached]
     crossing = _forests.crossing_edges(grid, index, crossings, aff)
-    return Reduced(solved.forest, crossing, _Joined(reached, reached, counts, unreached))
-
-
-def _terminals(
-    grid: ChunkGrid,
-    index: Index,
-    nhood: Integers,
-    num_threads: int | None,
-    aff: npt.NDArray[Any],
-    seeds: npt.NDArray[Any],
-) -> tuple[Solved, Integers]:
-    """Solve a chunk; also returns the terminal that each voxel is joined to, or -1."""
-    solved = _forests.forest_of_chunk(grid, index, nhood, aff, seeds, num_threads)
-    return solved, solved.names[solved.component][solved.at]
+    return Reduced(solved.forest, crossing, _Joined(terminals, terminals, counts, unreached))
 
 
 def _joined(name: str, solved: Solved) -> _Joined:
@@ -221,10 +209,11 @@ def _flood_chunk(
     """Give every voxel of a chunk the label of the terminal that it is joined to."""
     aff = _checks.as_affinities(block, "aff", integers=True)
     marked = _seeds_of(seeds)
-    _, terminals = _terminals(grid, index, nhood, num_threads, aff, marked)
-    distinct, at = np.unique(terminals, return_inverse=True)
-    labels = np.where(distinct >= grid.voxels, distinct - grid.voxels, 0)
+    solved = _forests.forest_of_chunk(grid, index, nhood, aff, marked, num_threads)
+    names = solved.names
+    labels = np.where(names >= grid.voxels, names - grid.voxels, 0)
     labels[np.isin(labels, dropped)] = 0
-    surface = (distinct >= 0) & (distinct < grid.voxels)
-    labels[surface] = label[np.searchsorted(found, distinct[surface])]
-    return labels.astype(_dtype_of(seeds))[at].reshape(marked.shape)
+    surface = (names >= 0) & (names < grid.voxels)
+    labels[surface] = label[np.searchsorted(found, names[surface])]
+    seg: npt.NDArray[Any] = labels.astype(_dtype_of(seeds))[solved.component[solved.at]]
+    return seg.reshape(marked.shape)
