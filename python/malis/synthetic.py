@@ -189,7 +189,8 @@ def synthetic_volume(
 
     def smooth(sigma: float) -> npt.NDArray[np.float64]:
         noise = _smooth_noise(rng, extent, (sigma / size).tolist())
-        return np.subtract(noise, noise.mean())  # which is large where grains are as wide as the volume
+        noise -= noise.mean()  # which is large where grains are as wide as the volume
+        return noise
 
     points, owner = _grow_neurites(rng, np.array(extent) * size)
     at = np.floor(points / size).astype(np.int64)
@@ -296,7 +297,8 @@ def _grow_neurites(
 
 
 def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.divide(vectors, np.linalg.norm(vectors, axis=-1, keepdims=True))
+    units: npt.NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units
 
 
 def synthetic_affinities(
