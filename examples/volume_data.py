@@ -45,7 +45,7 @@ def load(
     *,
     names: Sequence[str] | None = None,
     voxel_size: Sequence[float] | None = None,
-    shape: Sequence[int] = (64, 128, 128),
+    shape: Sequence[int] = (48, 96, 96),
     anisotropic: bool = False,
     shares: tuple[float, float] = (0.2, 0.2),
 ) -> Parts:

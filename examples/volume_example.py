@@ -87,6 +87,9 @@ def criterion_of(phase: Phase, args: argparse.Namespace) -> AffinityLoss:
 # What two runs must have in common for one to go on where the other has stopped.
 _SAME = (
     "data",
+    "names",
+    "validation",
+    "test",
     "anisotropic",
     "shape",
     "crop",
@@ -231,17 +234,17 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--names", nargs=2, metavar=("IMAGE", "LABELS"), help="arrays of the file (default: the usual ones)")
     p.add_argument("--voxel-size", nargs=3, type=float, metavar=("Z", "Y", "X"), help="in nm (default: of the file)")
-    p.add_argument("--shape", nargs=3, type=positive, default=[64, 128, 128], help="of generated volumes")
+    p.add_argument("--shape", nargs=3, type=positive, default=[48, 96, 96], help="of generated volumes")
     p.add_argument("--validation", type=share, default=0.2, help="share of the sections to choose thresholds on")
     p.add_argument("--test", type=share, default=0.2, help="share of the sections to score")
     p.add_argument("--anisotropic", action="store_true", help="for thick sections: kernels, offsets, transpositions")
     p.add_argument("--loss", choices=("malis", "affinity-bce"), default="malis")
-    p.add_argument("--steps", type=positive, default=400)
+    p.add_argument("--steps", type=positive, default=260)
     p.add_argument("--warmup", type=share, default=0.75, help="share of the steps with affinity BCE before MALIS")
     p.add_argument("--batch", type=positive, default=1)
-    p.add_argument("--crop", nargs=3, type=positive, help="multiples of 4 (default: 40 40 40, 12 64 64 if anisotropic)")
-    p.add_argument("--channels", type=positive, default=12, help="channels of the first level of the U-Net")
-    p.add_argument("--lr", type=float, default=4e-3, help="highest learning rate; half of it for MALIS")
+    p.add_argument("--crop", nargs=3, type=positive, help="multiples of 4 (default: 24 24 24, 8 40 40 if anisotropic)")
+    p.add_argument("--channels", type=positive, default=8, help="channels of the first level of the U-Net")
+    p.add_argument("--lr", type=float, default=6e-3, help="highest learning rate; half of it for MALIS")
     p.add_argument("--mix", type=float, default=0.2, help="weight of the affinity BCE that stays beside MALIS")
     p.add_argument("--margin", type=float, default=0.3)
     p.add_argument("--min-size", type=positive, default=64, help="objects of fewer voxels are dropped")
@@ -258,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the example; returns the thresholds and the scores of the test volume."""
     options = parser()
     args = options.parse_args(argv)
-    args.crop = list(args.crop or ([12, 64, 64] if args.anisotropic else [40, 40, 40]))
+    args.crop = list(args.crop or ([8, 40, 40] if args.anisotropic else [24, 24, 24]))
     if args.threads is not None:
         malis.set_num_threads(args.threads)
         torch.set_num_threads(args.threads)

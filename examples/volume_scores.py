@@ -190,14 +190,14 @@ def draw(
         plot.labels(segmentations[best], row[3], image=test.image, **options).set_title(best, fontsize="medium")
         plot.errors(test.labels, segmentations[best], row[4], image=test.image, **options)
         row[4].set_title("errors", fontsize="medium")
-    figure.savefig(files[0], dpi=80)
+    figure.savefig(files[0], dpi=80, bbox_inches="tight")
     plt.close(figure)
     for axis in "zyx":
         files.append(folder / f"comparison-{axis}.png")
         figure = plot.comparison(
             test.labels, segmentations, image=test.image, axis=axis, voxel_size=voxel_size, unit=unit
         )
-        figure.savefig(files[-1], dpi=80)
+        figure.savefig(files[-1], dpi=80, bbox_inches="tight")
         plt.close(figure)
     return files
 
