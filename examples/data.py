@@ -1,4 +1,4 @@
-"""The data of the examples: images with labels, from a folder, an HDF5 file or generated, and random crops of them."""
+"""The data of the examples: images with labels, from files, public sets or generated, and random crops of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from skimage.io import imread
 from skimage.measure import label
 
 from malis.synthetic import synthetic_image
+from public_data import IMAGES, VOLUMES, named
 
 Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
 Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
@@ -89,17 +90,25 @@ def load_hdf5(file: Path) -> Split:
 
 
 def load(source: str, validation: int | None = None, test: int | None = None, images: int = 24) -> Data:
-    """Load "synthetic" images, a folder or an HDF5 file; by default an eighth for validation, an eighth for tests."""
-    path = Path(source)
+    """Load "synthetic" images, a folder, an HDF5 file or public set; by default an eighth each to validate and test."""
+    name, path = named(source)
     if source == "synthetic":
         drawn = [synthetic_image(seed) for seed in range(images)]
         split = Split([i for i, _ in drawn], [s for _, s in drawn])
+    elif name in VOLUMES:
+        raise ValueError(f"{name} is a set of volumes, which volume_example.py takes, got {source!r}")
+    elif name:
+        loaded = IMAGES[name](path)
+        split = Split([normalized(i) for i, _ in loaded], [connected(s) for _, s in loaded])
     elif path.is_dir():
         split = load_folder(path)
     elif path.is_file():
         split = load_hdf5(path)
     else:
-        raise FileNotFoundError(f"data must be 'synthetic', a folder or an HDF5 file, got {source!r}")
+        raise FileNotFoundError(
+            f"data must be 'synthetic', a folder, an HDF5 file or one of {', '.join(IMAGES)} with a path after a "
+            f"colon, got {source!r}"
+        )
     eighth = max(1, round(len(split) / 8))
     n_validation = eighth if validation is None else validation
     n_test = eighth if test is None else test
@@ -110,7 +119,7 @@ def load(source: str, validation: int | None = None, test: int | None = None, im
             f"{n_validation} for validation and {n_test} for tests"
         )
     parts = [slice(0, n_train), slice(n_train, n_train + n_validation), slice(n_train + n_validation, None)]
-    return Data(path.name, *(Split(split.images[p], split.labels[p]) for p in parts))
+    return Data(name or path.name, *(Split(split.images[p], split.labels[p]) for p in parts))
 
 
 class Batches:

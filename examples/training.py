@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import malis
 from data import Batches, load
+from public_data import IMAGES
 from scores import report
 from tasks import LOSSES, Network, Task, probabilities, task_of
 
@@ -119,7 +120,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     """Return the options of an example that trains one network."""
     p = training_parser(description)
     p.add_argument("--loss", choices=LOSSES, default="malis")
-    p.add_argument("--data", default="synthetic", help="'synthetic', a folder with image/ and label/, or an HDF5 file")
+    p.add_argument(
+        "--data",
+        default="synthetic",
+        help="'synthetic', a folder with image/ and label/, an HDF5 file, or a public set: "
+        + ", ".join(f"{name}:PATH" for name in IMAGES),
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, default=Path("example_output") / "example.png", help="the figure")
     return p

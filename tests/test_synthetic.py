@@ -98,12 +98,59 @@ def test_bad_options_of_affinities(labels, seed, noise, error, message):
         synthetic.synthetic_affinities(labels, NHOOD, seed, noise)
 
 
+@pytest.mark.parametrize(("shape", "voxel_size"), [((24, 48, 40), (1, 1, 1)), ((12, 48, 40), (50.0, 10.0, 10.0))])
+def test_volumes_are_packed_neurites(shape, voxel_size):
+    image, labels = synthetic.synthetic_volume(3, shape, voxel_size)
+    assert image.shape == (1, *shape)
+    assert image.dtype == np.float32
+    assert image.mean() == pytest.approx(0, abs=1e-3)
+    assert image.std() == pytest.approx(1, abs=1e-5)
+    assert labels.shape == shape
+    assert labels.dtype == np.int32
+    assert np.unique(labels).tolist() == list(range(labels.max() + 1))
+    assert label(labels, background=0, connectivity=1).max() == labels.max() > 5
+    assert 0.6 < (labels > 0).mean() < 0.95
+    assert image[0][labels > 0].mean() > image[0][labels == 0].mean() + 0.5  # in standard deviations
+    # Somewhere a membrane has faded, and two neurites touch.
+    nhood = malis.mknhood3d(1)
+    touching = (malis.seg_to_affgraph(labels > 0, nhood) > 0) & (malis.seg_to_affgraph(labels, nhood) == 0)
+    assert touching.any()
+    # One section at least is missing: nothing is seen of its membranes.
+    contrast = [section.std() for section in image[0]]
+    assert min(contrast) < 0.5 * np.median(contrast)
+
+
+def test_volumes_are_reproducible():
+    image, labels = synthetic.synthetic_volume(3, (8, 24, 24))
+    again, labels_again = synthetic.synthetic_volume(3, (8, 24, 24))
+    np.testing.assert_array_equal(image, again)
+    np.testing.assert_array_equal(labels, labels_again)
+    assert not np.array_equal(labels, synthetic.synthetic_volume(4, (8, 24, 24))[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((-1,), ValueError, "seed"),
+        ((0, (7, 32, 32)), ValueError, "shape"),
+        ((0, (32, 32)), ValueError, "shape and voxel_size must have three axes"),
+        ((0, (8.5, 32, 32)), TypeError, "shape"),
+        ((0, (8, 32, 32), (1, 0, 1)), ValueError, "voxel_size must be positive"),
+        ((0, (8, 32, 32), "abc"), TypeError, "voxel_size"),
+    ],
+)
+def test_bad_options_of_volumes(arguments, error, message):
+    with pytest.raises(error, match=message):
+        synthetic.synthetic_volume(*arguments)
+
+
 WITHOUT_SCIPY = """
 import sys
 sys.modules["scipy"] = sys.modules["scipy.ndimage"] = None  # "import scipy" raises ImportError
 import malis
-from malis.synthetic import synthetic_affinities, synthetic_image
-for function, arguments in ((synthetic_image, (0,)), (synthetic_affinities, ([[1]], [[-1, 0]], 0))):
+from malis.synthetic import synthetic_affinities, synthetic_image, synthetic_volume
+calls = ((synthetic_image, (0,)), (synthetic_volume, (0,)), (synthetic_affinities, ([[1]], [[-1, 0]], 0)))
+for function, arguments in calls:
     try:
         function(*arguments)
     except ImportError as error:
@@ -120,5 +167,5 @@ def test_without_scipy():
 
 def test_examples_of_the_documentation():
     failed, tried = doctest.testmod(synthetic)
-    assert tried >= 4
+    assert tried >= 6
     assert failed == 0

@@ -1,4 +1,4 @@
-"""Generated images of packed organelles, with their labels, and affinities as a network might predict them.
+"""Generated images of organelles and volumes of neurites, with their labels, and affinities as a network predicts them.
 
 For demonstrations, examples and tests: nothing has to be downloaded, and the truth is known.
 """
@@ -6,6 +6,7 @@ For demonstrations, examples and tests: nothing has to be downloaded, and the tr
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,22 @@ import numpy.typing as npt
 
 from malis import _checks
 from malis.affgraph import seg_to_affgraph
+from malis.labels import connect_labels
 from malis.nhood import mknhood2d
 from malis.segmentation import affgraph_to_seg
 
-__all__ = ["synthetic_affinities", "synthetic_image"]
+__all__ = ["synthetic_affinities", "synthetic_image", "synthetic_volume"]
+
+# How neurites grow, in widths of the smallest side of a voxel.
+_STEP = 1.5
+_RADII = (3.5, 7.0)
+_BEND = 0.22
+_BRANCH = 0.035
+# How often new neurites are begun where there is room left, and the volume for which one is tried each time.
+_ROUNDS = 5
+_ROOM = 4000.0
+# What is smaller is a splinter that the distortion has cut off, no neurite.
+_SPLINTER = 40
 
 
 def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
@@ -121,6 +134,173 @@ def synthetic_image(seed: int, size: int = 256) -> tuple[npt.NDArray[np.float32]
     return image, parts.reshape(labels.shape).astype(np.int32)
 
 
+def synthetic_volume(
+    seed: int, shape: Sequence[int] = (64, 128, 128), voxel_size: Sequence[float] = (1.0, 1.0, 1.0)
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Draw packed neurites as an electron microscope shows them: thin, branching, with dark membranes between them.
+
+    Membranes fade in places, and there the labels touch; mitochondria are as dark as membranes and no borders. Some
+    sections along the first axis are missing (flat grey) or blurred, and their brightness wavers; what the labels say
+    goes on through them.
+
+    Parameters
+    ----------
+    seed : int
+        The same volume for the same seed.
+    shape : sequence of int, optional
+        Sections, rows and columns, each at least 8.
+    voxel_size : sequence of float, optional
+        The size of a voxel along each axis, in any unit: ``(10, 1, 1)`` for thick sections. Neurites are some ten
+        smallest sides wide.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (1, *shape)
+        Grey values with zero mean and unit variance.
+    labels : ndarray of int32, shape `shape`
+        Neurites 1..n, each of them connected within the volume; 0 is membrane.
+
+    Raises
+    ------
+    ImportError
+        If SciPy is not installed.
+    ValueError
+        If `seed` is negative, an axis is shorter than 8 voxels, or a voxel size is not positive.
+    TypeError
+        If one of them is of another type.
+
+    Examples
+    --------
+    >>> image, labels = synthetic_volume(0, (16, 32, 32))
+    >>> image.shape, labels.shape
+    ((1, 16, 32, 32), (16, 32, 32))
+    """
+    rng = np.random.default_rng(_checks.as_integer(seed, "seed", 0))
+    size = _checks.as_reals(voxel_size, "voxel_size")
+    if len(tuple(shape)) != 3 or len(size) != 3:
+        raise ValueError(f"shape and voxel_size must have three axes, got {tuple(shape)} and {tuple(voxel_size)}")
+    sections, rows, columns = (_checks.as_integer(n, "shape", 8) for n in shape)
+    if (size <= 0).any():
+        raise ValueError(f"voxel_size must be positive, got {tuple(voxel_size)}")
+    size = size / size.min()
+    ndimage, _ = _import_scipy()
+    extent = (sections, rows, columns)
+    flat = size < 2 * size.min()  # axes along which a voxel is not thicker than a membrane
+
+    def smooth(sigma: float) -> npt.NDArray[np.float64]:
+        noise = _smooth_noise(rng, extent, (sigma / size).tolist())
+        noise -= noise.mean()  # which is large where grains are as wide as the volume
+        return noise
+
+    points, owner = _grow_neurites(rng, np.array(extent) * size)
+    at = np.floor(points / size).astype(np.int64)
+    inside = ((at >= 0) & (at < extent)).all(axis=1)
+    markers = np.zeros(extent, np.int32)
+    markers[tuple(at[inside].T)] = owner[inside] + 1
+    nearest = ndimage.distance_transform_edt(
+        markers == 0, sampling=size.tolist(), return_distances=False, return_indices=True
+    )
+    # Walls between straight cells would be flat: where each voxel looks for its neurite is distorted.
+    last = np.array(extent) - 1
+    shifted = [np.rint(i + 1.6 / s * smooth(5.0)) for i, s in zip(np.indices(extent), size, strict=True)]
+    source = tuple(np.clip(i, 0, n).astype(np.int64) for i, n in zip(shifted, last, strict=True))
+    filled = markers[tuple(nearest)][source]
+    parts = connect_labels(filled)
+    sizes = np.bincount(parts.ravel())
+
+    nhood = -np.eye(3, dtype=np.int64)[flat]
+    cut = (seg_to_affgraph(filled, nhood) == 0) & (seg_to_affgraph(np.ones_like(filled), nhood) > 0)
+    wall = cut.any(axis=0)
+    visible = 1 / (1 + np.exp(-(smooth(5.0) + 1.5) / 0.25))  # nearly everywhere 1
+    labels = np.where((wall & (visible > 0.5)) | (sizes[parts] < _SPLINTER), 0, parts)
+    labels = connect_labels(labels)
+    labels = connect_labels(np.where(np.bincount(labels.ravel())[labels] < _SPLINTER, 0, labels))
+
+    # Distance from the walls, whose planes lie between two voxels, of which the one behind is marked.
+    both = wall.copy()
+    for channel, offset in zip(cut, nhood, strict=True):
+        both |= np.roll(channel, offset.tolist(), axis=(0, 1, 2))
+    away = ndimage.distance_transform_edt(~both, sampling=size.tolist())
+    membrane = np.exp(-((away / 1.3) ** 2)) * visible
+    centres = rng.permutation(np.flatnonzero(inside))[: max(1, inside.sum() // 25)]
+    organelles = np.zeros(extent, bool)
+    organelles[tuple(at[centres].T)] = True
+    radius = ndimage.distance_transform_edt(~organelles, sampling=size.tolist()) + 0.6 * smooth(3.0)
+    organelle = (radius < 3.4) & (away > 2.0)
+    rim = np.abs(radius - 2.6) < 0.7
+
+    shade = rng.normal(0.0, 0.035, int(filled.max()) + 1)[filled]
+    picture = 0.68 + shade + 0.03 * smooth(1.5) - np.where(organelle, np.where(rim, 0.26, 0.17), 0.0)
+    picture += (0.2 - picture) * membrane
+    picture = ndimage.gaussian_filter(picture, (0.6 / size).tolist()) + 0.02 * smooth(30.0)
+    picture = picture * rng.normal(1, 0.03, (sections, 1, 1)) + rng.normal(0, 0.02, (sections, 1, 1))
+    damaged = 1 + rng.permutation(sections - 2)
+    n_missing, n_blurred = max(1, sections // 40), max(1, sections // 25)
+    for section in damaged[n_missing : n_missing + n_blurred]:
+        picture[section] = ndimage.gaussian_filter(picture[section], 2.0)
+    picture += 0.045 * rng.standard_normal(extent)
+    for section in damaged[:n_missing]:
+        picture[section] = picture.mean() + 0.02 * rng.standard_normal((rows, columns))
+    image = picture.astype(np.float32)[np.newaxis]
+    return (image - image.mean()) / image.std(), labels.astype(np.int32)
+
+
+def _grow_neurites(
+    rng: np.random.Generator, extent: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Grow curves that bend, branch and keep away from each other until a volume is full of them.
+
+    Returns the points of the curves, shape (n, 3), and the number of the neurite of each.
+    """
+    _, spatial = _import_scipy()
+    points, owner, born = np.empty((0, 3)), np.empty(0, np.int64), np.empty(0, np.int64)
+    radii = np.empty(0)
+    step = 0
+    for _ in range(_ROUNDS):
+        # Neurites of one round start far enough from each other and from all that there are; all grow at once.
+        starts = rng.uniform(0, 1, (max(8, int(extent.prod() / _ROOM)), 3)) * extent
+        if len(points):
+            starts = starts[spatial.cKDTree(points).query(starts)[0] > 1.5 * _RADII[1]]
+        close = spatial.cKDTree(starts).query_pairs(2 * _RADII[1], output_type="ndarray") if len(starts) else []
+        starts = np.delete(starts, [j for _, j in close], axis=0)
+        number = len(radii) + np.arange(len(starts))
+        radii = np.concatenate([radii, rng.uniform(*_RADII, len(starts))])
+        heading = _unit(rng.standard_normal(starts.shape))
+        position, direction, of = np.tile(starts, (2, 1)), np.concatenate([heading, -heading]), np.tile(number, 2)
+        points, owner = np.concatenate([points, starts]), np.concatenate([owner, number])
+        born = np.concatenate([born, np.full(len(starts), step)])
+        while len(of):
+            step += 1
+            headings = _unit(direction[:, np.newaxis] + _BEND * rng.standard_normal((len(of), 6, 3)))
+            ahead = position[:, np.newaxis] + _STEP * headings
+            distance, near = spatial.cKDTree(points).query(ahead, k=min(8, len(points)))
+            distance, near = (a.reshape(len(of), 6, -1) for a in (distance, near))
+            # The own neurite is in the way, too, but for what has only just grown.
+            fresh = (owner[near] == of[:, np.newaxis, np.newaxis]) & (step - born[near] < 12)
+            room = np.where(fresh, np.inf, distance).min(-1)
+            # Straight on where there is room, away from others where there is not.
+            wide = radii[of][:, np.newaxis]
+            straight = (headings * direction[:, np.newaxis]).sum(-1)
+            best = np.argmax(np.minimum(room, 1.6 * wide) + 0.3 * wide * straight, axis=1)
+            row = np.arange(len(of))
+            position, direction = ahead[row, best], headings[row, best]
+            grows = (room[row, best] > 1.1 * radii[of]) & (position > 0).all(1) & (position < extent).all(1)
+            position, direction, of = position[grows], direction[grows], of[grows]
+            points, owner = np.concatenate([points, position]), np.concatenate([owner, of])
+            born = np.concatenate([born, np.full(len(of), step)])
+            forks = np.flatnonzero(rng.random(len(of)) < _BRANCH)
+            sideways = _unit(np.cross(direction[forks], rng.standard_normal((len(forks), 3))))
+            position = np.concatenate([position, position[forks]])
+            direction = np.concatenate([direction, _unit(sideways + 0.5 * direction[forks])])
+            of = np.concatenate([of, of[forks]])
+    return points, owner
+
+
+def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    units: npt.NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units
+
+
 def synthetic_affinities(
     labels: npt.ArrayLike, nhood: npt.ArrayLike, seed: int, noise: float = 1.0
 ) -> npt.NDArray[np.float32]:
@@ -175,8 +355,10 @@ def synthetic_affinities(
     return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
 
 
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> npt.NDArray[np.float64]:
-    """Draw noise of unit variance whose grains are about `sigma` wide."""
+def _smooth_noise(
+    rng: np.random.Generator, shape: tuple[int, ...], sigma: float | Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Draw noise of unit variance whose grains are about `sigma` wide, along each axis or along all."""
     ndimage, _ = _import_scipy()
     noise: npt.NDArray[np.float64] = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return np.divide(noise, max(float(noise.std()), 1e-12))
