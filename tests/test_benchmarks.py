@@ -25,7 +25,7 @@ pytest.importorskip("scipy", reason="the inputs of the benchmarks are made with 
 
 ROWS = {
     "loss", "loss_large", "growth", "pairs", "batch", "torch", "weights_pos", "weights_neg", "threads", "memory",
-    "components", "seg_to_affgraph", "curve", "worst_one_object", "worst_random_labels",
+    "components", "connect_labels", "seg_to_affgraph", "curve", "worst_one_object", "worst_random_labels",
     "worst_all_affinities_equal", "worst_no_background", "worst_pure_noise_affinities", "worst_background_only",
     "worst_12_long_range_offsets",
     "edge_mask_all", "edge_mask_slab", "edge_mask_cube", "edge_mask_random", "unlabelled_slab", "unlabelled_cube",
@@ -49,7 +49,9 @@ ADAPTERS = {
     "keras-jax": ["keras", "jax"],
 }
 # What a row or a candidate of the comparison needs beyond NumPy and SciPy.
-NEEDS = {"torch": "torch", "components": "cc3d"} | {key: "skimage" for key in ROWS if key.endswith("curve")}
+NEEDS = {"torch": "torch", "components": "cc3d", "connect_labels": "skimage"} | {
+    key: "skimage" for key in ROWS if key.endswith("curve")
+}
 CANDIDATES = {
     "higra.bpt_canonical": "higra",
     "cc3d.color_connectivity_graph": "cc3d",

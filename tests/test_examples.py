@@ -369,6 +369,22 @@ def test_whole_run(kind, loss, run_example, folder, hdf5, tmp_path, capsys):
     assert ("MALIS" in progress) == (loss == "malis")
 
 
+@pytest.mark.usefixtures("run_example")  # restores the numbers of threads
+def test_comparison_of_both_losses(folder, tmp_path, capsys):
+    compare = load_example("compare_pytorch").main
+    scores = compare([*TINY, "--data", str(folder), "--test", "2", "--output", str(tmp_path / "new" / "picture.jpg")])
+    assert [name.partition(",")[0] for name in scores] == ["cross entropy"] * 2 + ["MALIS"] * 2
+    assert all("cut at 0.5" in name for name in list(scores)[::2])
+    assert all(np.shape(rows) == (2, 5) and np.isfinite(rows).all() for rows in scores.values())
+    printed = capsys.readouterr().out
+    for name, rows in scores.items():
+        assert "  ".join(f"{score:.3f}".rjust(12) for score in rows[1][:1]) in printed[printed.index(name) :]
+    assert matplotlib.image.imread(tmp_path / "new" / "picture.jpg").std() > 5
+    with pytest.raises(SystemExit):
+        compare([*TINY, "--data", "no_such_folder"])
+    assert "no_such_folder" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_runs_are_reproducible(run_example, folder, tmp_path):
     # The figures show the predicted affinities, which scores of so short a training would not tell apart.
     pictures = []

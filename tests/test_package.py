@@ -115,7 +115,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("framework", ["torch", "tensorflow", "keras", "jax"])
+@pytest.mark.parametrize("framework", ["torch", "tensorflow", "keras", "jax", "dask"])
 def test_an_adapter_without_its_framework_names_the_extra(framework):
     code = f"""
 import importlib.abc, sys

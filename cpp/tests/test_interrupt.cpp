@@ -137,6 +137,7 @@ MALIS_TEST(everything_can_be_cancelled) {
                  labels.assign(seg.begin(), seg.end());
                  watershed(volume, aff.data(), labels.data(), threads);
              }},
+            {"connect_labels", [&] { connect_labels(volume, far_labels.data(), labels.data(), threads); }},
             {"segment_tree",
              [&] {
                  segment_tree<std::uint32_t, float, std::int32_t, std::int64_t>(view, {0.5f}, 0, {labels.data()}, 1);

@@ -241,7 +241,7 @@ def rand_curve(
     """
     offsets = _checks.as_nhood(nhood)
     labels, _ = _checks.as_truth(seg, "seg", ignore_label)
-    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
     curve = _core.rand_curve(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     return RandCurve(*curve[:4], _Steps(*curve[4:]))

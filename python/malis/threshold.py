@@ -132,7 +132,7 @@ def find_threshold(
     offsets = _checks.as_nhood(nhood)
     trees, n_objects = [], []
     for i, (pred, gt) in enumerate(zip(preds, gts, strict=True)):
-        affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
+        affinities = _checks.as_stored_affinities(pred, f"preds[{i}]")
         n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
         tree = maximum_spanning_tree(affinities, offsets, num_threads=num_threads)
         trees.append(tree._replace(edges=tree.edges[:0].copy()))  # 8 bytes for every voxel that nothing here reads

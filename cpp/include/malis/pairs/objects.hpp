@@ -180,4 +180,40 @@ void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Inde
     stretches.resize(size);
 }
 
+// Calls f(edge, v, u, local, count) for all edges from the voxels of label l, forward along each offset and backward: edge + i
+// joins v + i, of the local number local + i, and u + i, for i < count <= 64. An edge within the label comes twice.
+template <class Index, class F>
+void each_edge_of(const Grid<Index>& grid, const Objects<Index>& objects, Index l, F&& f) {
+    const Run<Index>* const begin = objects.runs.data() + objects.first_run[l];
+    const Run<Index>* const end = objects.runs.data() + objects.first_run[l + 1];
+    for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+        if (!grid.steps[k].decides) continue;
+        const Index channel = static_cast<Index>(k) * grid.voxels;
+        for (const bool forward : {true, false}) {
+            auto step = grid.steps[k];
+            if (!forward) {
+                step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
+                step.distance = Index{0} - step.distance;
+            }
+            const auto x = grid.across(step);
+            const Index dy = static_cast<Index>(step.offset.y);
+            in_steps(begin, end, steps_per_poll / 16, [&](const Run<Index>* first, const Run<Index>* last) {
+                for (const Run<Index>* run = first; run != last; ++run) {
+                    const Index from = std::max(run->x, x.begin), stop = std::min(run->x + run->length, x.end);
+                    if (from >= stop || static_cast<Index>(run->y + dy) >= grid.height) continue;
+                    Index v = run->v + (from - run->x), local = run->first + (from - run->x);
+                    if (static_cast<Index>(v + step.distance) >= grid.voxels) continue;
+                    for (Index left = stop - from; left > 0;) {
+                        const Index u = v + step.distance, count = std::min<Index>(64, left);
+                        f(channel + (forward ? v : u), v, u, local, count);
+                        v += count;
+                        local += count;
+                        left -= count;
+                    }
+                }
+            });
+        }
+    }
+}
+
 }  // namespace malis

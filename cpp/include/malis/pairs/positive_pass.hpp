@@ -1,12 +1,16 @@
-// The positive pass over a volume without masks: every object on its own.
+// The positive pass over a volume: every object on its own.
 //
 // A component within an object carries one label, so its size is all that counts; and objects that fit the cache are
 // solved in it, many at a time. A loss that is zero from some affinity on, as a hinge is, does not ask for the order of
 // the edges above: these are all joined first, without sorting, and of an object that is well predicted hardly an edge
 // is left.
+//
+// An object that an edge of unknown truth touches takes the order of all its edges, as how many pairs there are to be
+// counted depends on it; and where such edges lead out of objects, something is left to be decided outside (outside.hpp).
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -14,8 +18,12 @@
 #include <vector>
 
 #include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/graph/unknown_edges.hpp"
 #include "malis/pairs/object_scan.hpp"
 #include "malis/pairs/objects.hpp"
+#include "malis/pairs/outside.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -23,6 +31,7 @@
 #include "malis/support/prefetch.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
+#include "malis/tree/open_parts.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
 
@@ -35,6 +44,7 @@ struct ObjectWork {
     KruskalScratch<T, Index> scratch;
     UnionFind<Index> sets;
     Buffer<Index> number;
+    OpenParts<T, Index> open;
     int skip_joining = 0;  // so many objects more are not joined without an order
 };
 
@@ -56,11 +66,13 @@ template <class T, class Index, class Sink>
 class PositivePass {
   public:
     // Without `report` the pass only finds the regions, and calls nothing of the sink.
-    PositivePass(const Grid<Index>& grid, const T* aff, const Objects<Index>& objects, int threads, Sink& sink,
-                 bool report)
+    PositivePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
+                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report)
         : grid_(grid),
           aff_(aff),
+          labels_(labels),
           objects_(objects),
+          unknown_(unknown),
           threads_(threads),
           sink_(sink),
           report_(report),
@@ -72,7 +84,8 @@ class PositivePass {
         regions_.count.assign(objects_.labels(), 0);
         regions_.split.resize(work_.size());
         double expected = 0;
-        for (Index l = 1; l < objects_.labels(); ++l) expected += static_cast<double>(pairs_of(objects_.voxels[l]));
+        for (Index l = 1; l < objects_.labels(); ++l)
+            if (is_object(l)) expected += static_cast<double>(pairs_of(objects_.voxels[l]));
         if (report_) sink_.expect_positive(expected);
         const Result all = solve_all();
         regions = std::move(regions_);
@@ -89,6 +102,9 @@ class PositivePass {
         std::uint64_t pairs = 0;
     };
 
+    // Unlabelled voxels carry a number as an object does, but are in no positive pair.
+    bool is_object(Index l) const { return objects_.voxels[l] > 0 && l != labels_.unlabelled; }
+
     // Objects order[begin] to order[end - 1], for one thread.
     struct Task {
         std::size_t begin, end;
@@ -100,7 +116,7 @@ class PositivePass {
         constexpr Index voxels_worth_order = 64;
         std::vector<Index> order;
         for (Index l = 1; l < objects_.labels(); ++l)
-            if (objects_.voxels[l] > 0) order.push_back(l);
+            if (is_object(l)) order.push_back(l);
         if (order.size() < grid_.voxels / voxels_worth_order) {
             std::sort(order.begin(), order.end(), [&](Index a, Index b) {
                 return objects_.runs[objects_.first_run[a]].v < objects_.runs[objects_.first_run[b]].v;
@@ -133,18 +149,30 @@ class PositivePass {
         std::vector<Index> large;
         const std::vector<Task> tasks = divide(order, large);
         std::vector<Result> results(tasks.size() + large.size());
+        std::vector<LeftOpen<T, Index>> left(unknown_.any() && cutoff_ > -infinity ? results.size() : 0);
+        if (!left.empty()) node_.reset(grid_.voxels);
+        const auto left_of = [&](std::size_t task) { return left.empty() ? nullptr : &left[task]; };
         parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
             ObjectWork<T, Index>& work = work_[thread];
             for (std::size_t i = tasks[task].begin; i < tasks[task].end; ++i) {
                 if (i == tasks[task].begin) prepare(order[i], work.stretches);
                 if (i + 1 < tasks[task].end) prepare(order[i + 1], work.next);
-                solve(order[i], thread, 1, results[task]);
+                solve(order[i], thread, 1, results[task], left_of(task));
                 std::swap(work.stretches, work.next);
             }
         });
         for (std::size_t i = 0; i < large.size(); ++i) {
             find_stretches(grid_, objects_, large[i], work_[0].stretches);
-            solve(large[i], 0, threads_, results[tasks.size() + i]);
+            solve(large[i], 0, threads_, results[tasks.size() + i], left_of(tasks.size() + i));
+        }
+        if (!left.empty()) {
+            Result outside;
+            join_outside(grid_, aff_, labels_, objects_, unknown_, std::move(left), node_, parts_.load(), threads_,
+                         [&](Rank<T> rank, Index edge, std::uint64_t pairs) {
+                             outside.loss += sink_.positive(rank, edge, pairs, 0);
+                             outside.pairs += pairs;
+                         });
+            results.push_back(outside);
         }
         Result all;
         for (const Result& result : results) {  // in the order of tasks: the same sum on any number of threads
@@ -168,9 +196,10 @@ class PositivePass {
     }
 
     // Solves an object whose stretches are at hand, with the work of one thread.
-    void solve(Index l, std::size_t thread, int threads, Result& result) {
+    void solve(Index l, std::size_t thread, int threads, Result& result, LeftOpen<T, Index>* left) {
         ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
+        if (unknown_.any() && find_exits(l, work.open.exits)) return solve_touched(l, thread, threads, result, left);
         regions_.count[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
@@ -197,6 +226,86 @@ class PositivePass {
         regions_.count[l] = static_cast<Index>(sets.sets());
         keep_regions(l, work, threads, regions_.split[thread]);
     }
+
+    // Whether an edge of unknown truth touches an object; lists those that lead out of it.
+    bool find_exits(Index l, Buffer<Exit<T, Index>>& exits) const {
+        bool touched = false;
+        exits.clear();
+        each_edge_of(grid_, objects_, l, [&](Index edge, Index v, Index u, Index local, Index count) {
+            std::uint64_t found = unknown_.select(edge, count);
+            if (found == 0) return;
+            touched = true;
+            found &= ~select_same(labels_.of.data() + v, labels_.of.data() + u, count);
+            for (; found != 0; found &= found - 1) {
+                const Index i = static_cast<Index>(lowest_bit(found));
+                exits.push_back({to_rank(aff_[edge + i]), local + i});
+            }
+        });
+        return touched;
+    }
+
+    // Solves an object that edges of unknown truth touch, of which work.open has the exits.
+    void solve_touched(Index l, std::size_t thread, int threads, Result& result, LeftOpen<T, Index>* left) {
+        ObjectWork<T, Index>& work = work_[thread];
+        const Index n = objects_.voxels[l];
+        UnionFind<Index>& sets = work.sets;
+        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+        // The negative pass begins with what known edges join.
+        sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
+        regions_.count[l] = static_cast<Index>(sets.sets());
+        if (sets.sets() > 1) keep_regions(l, work, threads, regions_.split[thread]);
+        if (left == nullptr) return;
+
+        OpenParts<T, Index>& open = work.open;
+        Reporting receive{*this, l, thread, result, *left};
+        const std::size_t first_link = left->links.size();
+        sets.reset(n, threads);
+        open.begin(sets, threads);
+        kruskal<T, Index>(source, sets, work.scratch, threads, [&](const Record<T, Index>& r, Index a, Index b) {
+            open.merge(sets, r, a, b, receive);
+            return sets.sets() > 1;
+        });
+        open.finish(sets, receive);
+        if (open.exits.empty()) return;
+        const Index base = parts_.fetch_add(open.parts(), std::memory_order_relaxed);
+        for (auto* link = left->links.begin() + first_link; link != left->links.end(); ++link) {
+            link->a += base;
+            if (link->voxels == 0) link->b += base;
+        }
+        for (Index part = 0; part < open.parts(); ++part)
+            left->parts.push_back({base + part, l, open.size_when_opened(part)});
+        const Run<Index>* run = objects_.runs.data() + objects_.first_run[l];
+        open.each_node(threads, [&](Index i, Index part) {
+            if (i == run->first + run->length) ++run;
+            node_[run->v + (i - run->first)] = base + part;
+        });
+    }
+
+    // What the edges of one touched object decide (open_parts.hpp).
+    struct Reporting {
+        PositivePass& pass;
+        Index label;
+        std::size_t thread;
+        Result& result;
+        LeftOpen<T, Index>& left;
+
+        void closed(const Record<T, Index>& r, Index a, Index b) {
+            if (pass.unknown_(r.edge)) return;
+            const std::uint64_t pairs = static_cast<std::uint64_t>(a) * b;
+            result.loss += pass.sink_.positive(r.rank, r.edge, pairs, thread);
+            result.pairs += pairs;
+        }
+        void attached(const Record<T, Index>& r, Index part, Index a, Index b, bool alone) {
+            if (alone) closed(r, a, b);
+            else left.links.push_back({r.rank, r.edge, part, label, b});
+        }
+        void linked(const Record<T, Index>& r, Index part, Index other) {
+            left.links.push_back({r.rank, r.edge, part, other, 0});
+        }
+        void grown(Rank<T> rank, Index part, Index voxels) {
+            left.links.push_back({rank, no_edge<Index>, part, label, voxels});
+        }
+    };
 
     // Joins all edges from the cutoff on, where that is likely to pay; false where it was not tried or did not pay.
     bool join_strong_edges(const ObjectScan<T, Index>& source, Index n, int threads, ObjectWork<T, Index>& work) const {
@@ -232,13 +341,17 @@ class PositivePass {
 
     const Grid<Index>& grid_;
     const T* aff_;
+    const Labels<Index>& labels_;
     const Objects<Index>& objects_;
+    const UnknownEdges<Index>& unknown_;
     const int threads_;
     Sink& sink_;
     const bool report_;
     const T cutoff_;  // edges from here on are not reported; minus infinity: none are
     std::vector<ObjectWork<T, Index>> work_;
     ObjectRegions<Index> regions_;
+    Buffer<Index> node_;            // per voxel of an object that has exits: its part
+    std::atomic<Index> parts_{0};  // of all objects
 };
 
 }  // namespace malis::detail

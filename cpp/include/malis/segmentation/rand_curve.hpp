@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/pairs/on_blocks.hpp"
@@ -167,8 +168,9 @@ inline CurveTruth truth_of(const std::vector<std::uint64_t>& sizes) {
 
 // All changes of a volume: those of each block, and at last those of what blocks leave.
 template <class T, class Index>
-std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
-                                                  BlockShape shape, const Entropies& entropies, int threads) {
+std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, Affinities<T> aff,
+                                                  const Labels<Index>& labels, BlockShape shape,
+                                                  const Entropies& entropies, int threads) {
     using Receiver = CurveReceiver<T, Index>;
     BlockForest<T, Index> forest(grid, aff, shape);
     std::vector<typename Receiver::List> lists(forest.blocks.size() + 1);
@@ -182,15 +184,16 @@ std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const
     }
     const auto links = forest.links(threads);
     receive.begin();
-    count_links<T, Index>(forest, links, nodes, labels.count, receive);
+    count_links<T, Index>(forest, links, nodes, labels, receive);
     receive.end(forest.blocks.size());
     return lists;
 }
 
 // The same in one go over the whole volume, where blocks do not pay.
 template <class T, class Index>
-std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
-                                                  const Entropies& entropies, int threads) {
+std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, Affinities<T> aff,
+                                                  const Labels<Index>& labels, const Entropies& entropies,
+                                                  int threads) {
     std::vector<Buffer<CurveChange<T>>> lists(1);
     CurveReceiver<T, Index> receive(entropies, lists);
     UnionFind<Index> sets;
@@ -315,7 +318,7 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
 }
 
 template <class T, class Index>
-RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
+RandCurve<T> rand_curve(const Grid<Index>& grid, Affinities<T> aff, const Labels<Index>& labels,
                         std::optional<BlockShape> blocks, int threads) {
     const std::vector<std::uint64_t> sizes = label_sizes(labels, threads);
     CurveTruth truth = truth_of(sizes);
