@@ -24,14 +24,14 @@ def tools(*names: str) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but the slow ones, with every framework; ``-- -m slow`` runs those."""
+    """Run all tests but the slow ones, with every framework; ``-- -m slow`` runs those."""
     session.install(*CONSTRAINTS, ".[test]")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"])
 def numpy_alone(session: nox.Session) -> None:
-    """The tests of a wheel, with NumPy alone, on every Python that is at hand."""
+    """Run the tests of a wheel with NumPy alone, on every Python that is at hand."""
     wheel = PYPROJECT["tool"]["cibuildwheel"]
     session.install(".", *wheel["test-requires"])
     session.run(*wheel["test-command"].split(), *session.posargs, env=wheel["test-environment"])
@@ -39,7 +39,7 @@ def numpy_alone(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Layout and mistakes of Python and layout of C++."""
+    """Check layout and mistakes of Python and layout of C++."""
     session.install(*tools("ruff", "clang-format"))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -49,14 +49,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the package, against those of every framework."""
+    """Check the types of the package, against those of every framework."""
     session.install(*CONSTRAINTS, ".[test]", *tools("mypy"))
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """The C++ tests; ``-- -DMALIS_SANITIZE=address,undefined`` runs them under sanitizers."""
+    """Run the C++ tests; ``-- -DMALIS_SANITIZE=address,undefined`` runs them under sanitizers."""
     session.install(*tools("cmake", "ninja"))
     build = str(Path(session.create_tmp()).resolve() / "build")
     options = session.posargs or ["-DCMAKE_BUILD_TYPE=Release"]
@@ -67,7 +67,7 @@ def core(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """The sdist, and the wheel that it builds, in dist/."""
+    """Build the sdist, and a wheel from it, in dist/."""
     session.install("build", "twine")
     session.run("python", "-m", "build")
     session.run("python", "-m", "twine", "check", "--strict", *(str(path) for path in Path("dist").glob("*")))
@@ -75,5 +75,5 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def ci(session: nox.Session) -> None:
-    """Everything that has to hold before a change lands; makes an environment of its own."""
+    """Check everything that has to hold before a change lands; makes an environment of its own."""
     session.run(".ci/run", external=True)
