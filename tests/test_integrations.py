@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import malis
+from frameworks import require
 
 pytestmark = pytest.mark.integrations
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "integrations"
@@ -45,8 +46,9 @@ def falls(values: list[float]) -> bool:
 
 
 def test_lightning(tmp_path: Path) -> None:
-    pytest.importorskip("lightning")
-    torch = pytest.importorskip("torch")
+    require(["lightning", "torch"])
+    import torch
+
     assert run("train_lightning", "int(result.criterion.step)", tmp_path) == 2 * STEPS
     (log,) = tmp_path.rglob("metrics.csv")
     rows = list(csv.DictReader(log.open()))
@@ -58,8 +60,9 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 def test_monai(tmp_path: Path) -> None:
-    pytest.importorskip("ignite")
-    torch = pytest.importorskip("torch")
+    require(["monai", "ignite", "torch"])
+    import torch
+
     parts = run("train_monai", "{name: float(part) for name, part in result.parts.items()}", tmp_path)
     assert set(parts) == {"cross_entropy", "malis", "malis_weight"}
     assert parts["cross_entropy"] < 0.65  # that of chance is 0.69
@@ -68,7 +71,7 @@ def test_monai(tmp_path: Path) -> None:
 
 
 def test_keras(tmp_path: Path) -> None:
-    pytest.importorskip("keras")
+    require(["keras", "torch"])
     config, losses = run("train_keras", "[result[0].loss.get_config(), result[1]]", tmp_path)
     assert (config["warmup"], config["step"]) == (SINGLE_WARMUP, SINGLE_STEPS)
     before, after = losses[: SINGLE_WARMUP // 4], losses[SINGLE_WARMUP // 4 :]
@@ -77,18 +80,19 @@ def test_keras(tmp_path: Path) -> None:
 
 
 def test_transformers(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
+    require(["transformers", "accelerate"])
+    from safetensors.torch import load_file
+
     history = run("train_huggingface", "result.state.log_history", tmp_path)
     steps = [entry for entry in history if "loss" in entry]
     assert ["malis" in entry for entry in steps] == [False] * WARMUP + [True] * (STEPS - WARMUP)
     assert falls([entry["cross_entropy"] for entry in steps[:WARMUP]])
     (file,) = tmp_path.rglob("model.safetensors")
-    assert pytest.importorskip("safetensors.torch").load_file(file)["criterion.step"] == 2 * STEPS
+    assert load_file(file)["criterion.step"] == 2 * STEPS
 
 
 def test_gunpowder(tmp_path: Path) -> None:
-    pytest.importorskip("gunpowder")
+    require(["gunpowder"])
     first, second = run("train_gunpowder", "[int(result[0].criterion.step), result[1]]", tmp_path, calls=2)
     step, losses = first
     assert step == len(losses) == SINGLE_STEPS
@@ -101,7 +105,9 @@ def test_gunpowder(tmp_path: Path) -> None:
 
 
 def test_offsets_of_gunpowder() -> None:
-    add_affinities = pytest.importorskip("gunpowder.nodes.add_affinities")
+    require(["gunpowder"])
+    from gunpowder.nodes.add_affinities import seg_to_affgraph
+
     seg = np.random.default_rng(0).integers(0, 4, (9, 8, 7)).astype(np.int32)
     nhood = [[-1, 0, 0], [0, 1, 0], [0, 0, -3], [2, -3, 1]]
-    np.testing.assert_array_equal(add_affinities.seg_to_affgraph(seg, nhood), malis.seg_to_affgraph(seg, nhood))
+    np.testing.assert_array_equal(seg_to_affgraph(seg, nhood), malis.seg_to_affgraph(seg, nhood))

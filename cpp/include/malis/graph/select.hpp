@@ -44,6 +44,14 @@ inline std::uint64_t select_different(const Index* a, const Index* b, const T* a
     return bits;
 }
 
+// Bit i: a[i] == b[i], and it is not 0. Labels may be read up to 15 items beyond `count` (Buffer sees to that).
+template <class Index>
+inline std::uint64_t select_same(const Index* a, const Index* b, std::size_t count) {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>((a[i] == b[i]) & (a[i] != 0)) << i;
+    return bits;
+}
+
 #if defined(MALIS_SSE2)
 
 inline __m128i load4(const std::uint32_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
@@ -86,6 +94,14 @@ inline std::uint64_t select_passing(const std::uint8_t* aff, const std::uint8_t*
     }
     const std::uint64_t bits = strength == Strength::strong ? strong : ~strong;
     return count < 64 ? bits & ((std::uint64_t{1} << count) - 1) : bits;
+}
+
+inline std::uint64_t select_same(const std::uint32_t* a, const std::uint32_t* b, std::size_t count) {
+    const __m128i zero = _mm_setzero_si128();
+    return select16(count, [&](std::size_t i) {
+        const __m128i of_a = load4(a + i);
+        return _mm_castsi128_ps(_mm_andnot_si128(_mm_cmpeq_epi32(of_a, zero), _mm_cmpeq_epi32(of_a, load4(b + i))));
+    });
 }
 
 template <Strength strength>
