@@ -144,8 +144,10 @@ MALIS_TEST(everything_can_be_cancelled) {
              }},
             {"linkage", [&] { linkage<std::uint32_t>(view, 10, rows.data()); }},
         };
-        for (const auto& [name, call] : calls) {
-            context = std::string(name) + " on " + std::to_string(threads);
+        for (const auto& named : calls) {
+            // No structured binding: a lambda may not name one in C++17, and the check below is a lambda.
+            const auto& call = named.second;
+            context = std::string(named.first) + " on " + std::to_string(threads);
             // With an exception at the first, at the last and at some of the times in between.
             const std::size_t asks = asks_of(call);
             CHECK(asks > 0);
