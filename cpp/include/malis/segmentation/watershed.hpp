@@ -106,7 +106,10 @@ void strongest_edges(const Grid<Index>& grid, Affinities<T> aff, T threshold, T*
         grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads, [&](std::size_t begin, std::size_t end) {
             for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
                 const Index z = row / grid.height, y = row - z * grid.height;
-                for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
+                for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) {
+                    strongest[v] = threshold;
+                    target[v] = v;
+                }
                 for (std::size_t k = 0; k < grid.steps.size(); ++k) {
                     const auto& step = grid.steps[k];
                     if (!step.decides) continue;
