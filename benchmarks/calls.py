@@ -222,6 +222,22 @@ def components() -> Timed:
     return Timed("affgraph_to_seg", make, check)
 
 
+def connect_labels() -> Timed:
+    """Every connected part of a label gets its own."""
+    return Timed(
+        "connect_labels",
+        lambda volume: partial(malis.connect_labels, volume[0], volume[2]),
+        lambda volume, parts: checks.require(
+            np.array_equal(parts, yardsticks.skimage_label(volume[1], volume[0], volume[2])()),
+            "connect_labels and scikit-image number other parts",
+        ),
+    )
+
+
+def skimage_label() -> Timed:
+    return Timed("skimage.measure.label", lambda volume: yardsticks.skimage_label(volume[1], volume[0], volume[2]))
+
+
 def cc3d_components() -> Timed:
     return Timed("cc3d", lambda volume: yardsticks.cc3d_components(volume[1], volume[0], volume[2]))
 

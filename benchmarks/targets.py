@@ -198,6 +198,16 @@ BASIC: list[Target | MemoryTarget] = [
         needs="cc3d (connected-components-3d)",
     ),
     Target(
+        key="connect_labels",
+        group="large",
+        what="`connect_labels`, {large}",
+        limit=0.33,
+        unit="x `skimage.measure.label`",
+        call=calls.connect_labels().on(size="large"),
+        yardstick=calls.skimage_label().on(size="large"),
+        needs="skimage (scikit-image)",
+    ),
+    Target(
         key="seg_to_affgraph",
         group="large",
         what="`seg_to_affgraph`, {large}",

@@ -113,7 +113,7 @@ def skimage_label(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:
     """Components of an image of labels: it takes no graph, so this is the easier problem of the ground truth."""
     from skimage.measure import label
 
-    return lambda: label(seg, connectivity=1)
+    return lambda: label(seg, background=0, connectivity=1)
 
 
 def malis_tree(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray) -> Call:

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 NEVER = np.iinfo(np.int32).max
 CONTRACTED = -1
@@ -211,9 +212,9 @@ def kruskal_pairs(aff: np.ndarray, seg: np.ndarray, nhood: np.ndarray, **options
 
 def spanning_tree(n: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Positions, increasing, of the edges that Kruskal's algorithm takes when it reads them in this order."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
+    # Without SciPy, which malis itself does not need, the problems that are too large for the definition are skipped.
+    sparse = pytest.importorskip("scipy.sparse")
+    csgraph = pytest.importorskip("scipy.sparse.csgraph")
     low, high = np.minimum(a, b), np.maximum(a, b)
     position = np.arange(low.size)
     keep = low != high
@@ -221,8 +222,8 @@ def spanning_tree(n: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # Parallel edges would be summed by the sparse matrix: only the first of each pair of nodes can matter.
     _, first = np.unique(low.astype(np.int64) * n + high, return_index=True)
     low, high, position = low[first], high[first], position[first]
-    graph = coo_matrix((position + 1.0, (low, high)), shape=(n, n)).tocsr()
-    return np.sort(minimum_spanning_tree(graph).data.astype(np.int64) - 1)
+    graph = sparse.coo_matrix((position + 1.0, (low, high)), shape=(n, n)).tocsr()
+    return np.sort(csgraph.minimum_spanning_tree(graph).data.astype(np.int64) - 1)
 
 
 def _count_along_tree(problem: _Problem, sequence: np.ndarray, positive: bool, counts: np.ndarray) -> None:
@@ -426,9 +427,8 @@ def tree_watershed(aff: np.ndarray, seeds: np.ndarray, nhood: np.ndarray) -> np.
 
     With all seeds taken as one node, a spanning tree is a forest of trees that hang at one seed voxel each.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
+    sparse = pytest.importorskip("scipy.sparse")
+    csgraph = pytest.importorskip("scipy.sparse.csgraph")
     aff, labels = np.asarray(aff), np.asarray(seeds).ravel()
     node1, node2 = fast_grid_nodes(aff.shape[1:], nhood)
     order = np.argsort(-aff.astype(np.float64).ravel(), kind="stable")
@@ -438,8 +438,8 @@ def tree_watershed(aff: np.ndarray, seeds: np.ndarray, nhood: np.ndarray) -> np.
     merged = np.arange(labels.size)
     merged[is_seed] = labels.size
     tree = spanning_tree(labels.size + 1, merged[a], merged[b])
-    graph = coo_matrix((np.ones(tree.size), (a[tree], b[tree])), shape=(labels.size, labels.size))
-    _, part = connected_components(graph, directed=False)
+    graph = sparse.coo_matrix((np.ones(tree.size), (a[tree], b[tree])), shape=(labels.size, labels.size))
+    _, part = csgraph.connected_components(graph, directed=False)
     label_of_part = np.zeros(part.max() + 1, labels.dtype)
     label_of_part[part[is_seed]] = labels[is_seed]
     return label_of_part[part].reshape(np.shape(seeds))

@@ -25,6 +25,7 @@ ACCEPTED = (ValueError, TypeError, IndexError, OverflowError, MemoryError)
 # What is written to the arrays.
 LABELS = [0, 1, 7, 300, 200_000, 2**40, 2**62, -1, -(2**63)]
 AFFINITIES = [0.0, 0.5, 1.0, -1.0, 3e38, np.inf, -np.inf, np.nan, 1e-30]
+BYTES = [0, 1, 128, 255]
 NODES = [0, 1, 10**6, 2**31 - 1, -1, -2, -(2**31)]
 
 
@@ -35,6 +36,7 @@ class Arrays:
         rng = np.random.default_rng(7)
         self.aff = rng.random((len(NHOOD), *SHAPE), dtype=np.float32)
         self.seg = np.repeat(np.repeat(rng.integers(0, 40, (16, 12, 12)), 4, 1), 4, 2).astype(np.int64)
+        self.bytes = np.rint(255 * self.aff).astype(np.uint8)
         self.edge_mask, self.voxel_mask = rng.random(self.aff.shape) < 0.9, rng.random(SHAPE) < 0.1
         node1, node2 = malis.nodelist_from_shape(SHAPE, NHOOD)
         self.node1, self.node2 = node1.ravel().copy(), node2.ravel().copy()
@@ -47,6 +49,7 @@ class Arrays:
         of_kind: dict[str, list[tuple[np.ndarray, list[Any]]]] = {
             "labels": [(self.seg, LABELS)],
             "affinities": [(self.aff, AFFINITIES), (self.last_aff, AFFINITIES)],
+            "bytes": [(self.bytes, BYTES)],
             "masks": [(mask, [True, False]) for mask in (self.edge_mask, self.voxel_mask, self.last_mask)],
             "nodes": [(self.node1, NODES), (self.node2, NODES)],
             "tree": [(self.tree.node1, NODES), (self.tree.node2, NODES), (self.tree.affinities, AFFINITIES)],
@@ -83,11 +86,21 @@ FUNCTIONS: dict[str, tuple[Function, str]] = {
         lambda a, n: malis.affgraph_to_seg(a.aff, NHOOD, 9, threshold=0.7, small="merge", **n),
         "affinities",
     ),
+    "affgraph_to_seg-bytes": (lambda a, n: malis.affgraph_to_seg(a.bytes, NHOOD, threshold=0.5, **n), "bytes"),
+    "connect_labels": (lambda a, n: malis.connect_labels(a.seg, NHOOD, **n), "labels"),
+    "connect_labels-no-runs": (lambda a, n: malis.connect_labels(a.seg, NHOOD[:2], **n), "labels"),
     "watershed_basins": (lambda a, n: malis.watershed_basins(a.aff, NHOOD, **n), "affinities"),
+    "watershed_basins-bytes": (lambda a, n: malis.watershed_basins(a.bytes, NHOOD, **n), "bytes"),
     "watershed_from_affgraph": (
         lambda a, n: malis.watershed_from_affgraph(a.aff, a.seg, NHOOD, **n),
         "labels affinities",
     ),
+    "watershed_from_affgraph-bytes": (
+        lambda a, n: malis.watershed_from_affgraph(a.bytes, a.seg, NHOOD, **n),
+        "labels bytes",
+    ),
+    "maximum_spanning_tree-bytes": (lambda a, n: malis.maximum_spanning_tree(a.bytes, NHOOD, **n), "bytes"),
+    "rand_curve-bytes": (lambda a, n: malis.rand_curve(a.bytes, a.seg, NHOOD, **n), "labels bytes"),
     "maximum_spanning_tree": (lambda a, n: malis.maximum_spanning_tree(a.aff, NHOOD, **n), "affinities"),
     "segment_tree": (lambda a, n: malis.segment_tree(a.tree, [0.2, 0.5, 0.8], **n), "tree"),
     "linkage": (lambda a, n: malis.linkage(a.tree), "tree"),

@@ -25,7 +25,7 @@ pytest.importorskip("scipy", reason="the inputs of the benchmarks are made with 
 
 ROWS = {
     "loss", "loss_large", "growth", "pairs", "batch", "torch", "weights_pos", "weights_neg", "threads", "memory",
-    "components", "seg_to_affgraph", "curve", "worst_one_object", "worst_random_labels",
+    "components", "connect_labels", "seg_to_affgraph", "curve", "worst_one_object", "worst_random_labels",
     "worst_all_affinities_equal", "worst_no_background", "worst_pure_noise_affinities", "worst_background_only",
     "worst_12_long_range_offsets",
     "edge_mask_all", "edge_mask_slab", "edge_mask_cube", "edge_mask_random", "unlabelled_slab", "unlabelled_cube",
@@ -49,7 +49,9 @@ ADAPTERS = {
     "keras-jax": ["keras", "jax"],
 }
 # What a row or a candidate of the comparison needs beyond NumPy and SciPy.
-NEEDS = {"torch": "torch", "components": "cc3d"} | {key: "skimage" for key in ROWS if key.endswith("curve")}
+NEEDS = {"torch": "torch", "components": "cc3d", "connect_labels": "skimage"} | {
+    key: "skimage" for key in ROWS if key.endswith("curve")
+}
 CANDIDATES = {
     "higra.bpt_canonical": "higra",
     "cc3d.color_connectivity_graph": "cc3d",
@@ -373,3 +375,27 @@ def test_wrong_adapters_are_noticed(load, monkeypatch):
     monkeypatch.setitem(adapters.CALLS, "torch", wrong(lambda loss, grad: (loss, grad.flip(1))))
     with pytest.raises(checks.WrongResult, match="another gradient"):
         adapters._measure("torch", 16, 16, 1, 1)
+
+
+def test_chunked_volumes():
+    pytest.importorskip("dask.array")
+    result = run(
+        "benchmarks/chunked.py",
+        "--shape",
+        "40",
+        "40",
+        "40",
+        "--chunk",
+        "20",
+        "--repeat",
+        "1",
+        "--skip",
+        "read",
+        "whole tree",
+    )
+    assert result.returncode == 0, result.stderr
+    rows = {line[:18].strip(): line.partition("{")[2] for line in result.stdout.splitlines()[1:]}
+    objects = rows["whole components"].partition("}")[0]
+    assert objects in rows["components"] and objects in rows["components, kept"]
+    assert rows["tree"].startswith(f"'edges': {40**3 - 1},")
+    assert rows["watershed"] == rows["whole watershed"]

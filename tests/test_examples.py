@@ -369,6 +369,22 @@ def test_whole_run(kind, loss, run_example, folder, hdf5, tmp_path, capsys):
     assert ("MALIS" in progress) == (loss == "malis")
 
 
+@pytest.mark.usefixtures("run_example")  # restores the numbers of threads
+def test_comparison_of_both_losses(folder, tmp_path, capsys):
+    compare = load_example("compare_pytorch").main
+    scores = compare([*TINY, "--data", str(folder), "--test", "2", "--output", str(tmp_path / "new" / "picture.jpg")])
+    assert [name.partition(",")[0] for name in scores] == ["cross entropy"] * 2 + ["MALIS"] * 2
+    assert all("cut at 0.5" in name for name in list(scores)[::2])
+    assert all(np.shape(rows) == (2, 5) and np.isfinite(rows).all() for rows in scores.values())
+    printed = capsys.readouterr().out
+    for name, rows in scores.items():
+        assert "  ".join(f"{score:.3f}".rjust(12) for score in rows[1][:1]) in printed[printed.index(name) :]
+    assert matplotlib.image.imread(tmp_path / "new" / "picture.jpg").std() > 5
+    with pytest.raises(SystemExit):
+        compare([*TINY, "--data", "no_such_folder"])
+    assert "no_such_folder" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_runs_are_reproducible(run_example, folder, tmp_path):
     # The figures show the predicted affinities, which scores of so short a training would not tell apart.
     pictures = []
@@ -622,3 +638,22 @@ def test_wilcoxon_over_seeds_and_images(comparison):
     assert module.p_value(better) == pytest.approx(2 / 2**10)  # two-sided: all of ten signs agree
     assert module.p_value(-better) == module.p_value(better)
     assert module.p_value(np.zeros((5, 2))) == 1
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+
+def test_two_processes_learn_what_one_does():
+    pytest.importorskip("torch")
+    script = str(EXAMPLES / "distributed_example.py")
+    options = ["--steps", "3", "--warmup", "1", "--size", "64"]
+    losses = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]):
+        command = [sys.executable, *launcher, script, *options]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert result.returncode == 0, result.stderr[-2000:]
+        losses.append([float(line.split()[-1]) for line in result.stdout.splitlines() if ": loss" in line])
+        assert "step   2, MALIS" in result.stdout and "object score" in result.stdout
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.metadata
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +115,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("framework", ["torch", "tensorflow", "keras", "jax"])
+@pytest.mark.parametrize("framework", ["torch", "tensorflow", "keras", "jax", "dask"])
 def test_an_adapter_without_its_framework_names_the_extra(framework):
     code = f"""
 import importlib.abc, sys
@@ -159,6 +161,21 @@ def test_version():
     assert malis.__version__ == importlib.metadata.version("malis-loss")
 
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+# The version stands in pyproject.toml; what cites or packages malis has to repeat it.
+@pytest.mark.parametrize(
+    ("file", "line"), [("CITATION.cff", r"^version: (\S+)$"), ("recipe/recipe.yaml", r'^  version: "(\S+)"$')]
+)
+def test_version_elsewhere(file, line):
+    if not (CHECKOUT / file).is_file():
+        pytest.skip("needs a checkout")
+    declared = re.search(r'^version = "(\S+)"$', (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    repeated = re.search(line, (CHECKOUT / file).read_text(encoding="utf-8"), re.M)
+    assert repeated[1] == declared[1]
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name(name):
     assert name in malis.__all__
@@ -188,6 +205,8 @@ def thread_setting():
 
 @pytest.mark.parametrize("name", NUMPY_ALONE)
 def test_examples_of_the_documentation(name, thread_setting):
+    if name == "compat":  # the example of malis_loss_op is in PyTorch
+        require(["torch"])
     module = importlib.import_module(f"malis.{name}")
     failed, tried = doctest.testmod(module, verbose=False)
     assert tried > 0

@@ -337,3 +337,49 @@ def test_ignored_voxels_connect_and_count_nowhere(label, dtype, rng):
         np.testing.assert_allclose((curve.voi_split[i], curve.voi_merge[i]), entropies, atol=1e-12)
     with pytest.raises(TypeError, match="ignore_label must be an integer"):
         malis.rand_curve(aff, truth, nhood, ignore_label=0.5)
+
+
+# --------------------------------------------------------------------------------------- parts of a curve
+SCORES = ("true_positives", "false_positives", "precision", "recall", "f_score")
+SCORES += ("rand_split", "rand_merge", "voi_split", "voi_merge")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_some_thresholds_alone(dtype):
+    rng = np.random.default_rng(4)
+    aff, seg = rng.random((3, 6, 7, 8)), rng.integers(0, 5, (6, 7, 8))
+    aff = np.rint(255 * aff).astype(dtype) if dtype == np.uint8 else aff.astype(dtype)
+    curve = malis.rand_curve(aff, seg, malis.mknhood3d(1))
+    every = len(curve.thresholds)
+    for indices in (np.arange(every), [0], [every - 1], [3, 4, 50], []):
+        part = curve.take(indices)
+        np.testing.assert_array_equal(part.thresholds, curve.thresholds[np.asarray(indices, int)])
+        assert part.thresholds.dtype == curve.thresholds.dtype
+        for name in SCORES:
+            np.testing.assert_array_equal(getattr(part, name), getattr(curve, name)[np.asarray(indices, int)])
+        assert (part.best_threshold, part.true_pairs) == (curve.best_threshold, curve.true_pairs)
+    best = curve.at(curve.best_threshold)
+    assert len(best.thresholds) == 1
+    assert best.f_score[0] == curve.f_score.max()
+
+
+def test_the_curve_at_a_threshold():
+    curve = malis.rand_curve([[0, 0.9, 0.6, 0.2, 0.8]], [1, 1, 1, 2, 2], [[-1]])
+    found = [(level, curve.at(level).thresholds.tolist()) for level in (0.9, 0.85, 0.6, 0.59, 0.2, -np.inf)]
+    assert found == [(0.9, [0.9]), (0.85, [0.9]), (0.6, [0.6]), (0.59, [0.6]), (0.2, [0.2]), (-np.inf, [0.2])]
+    single = malis.rand_curve(np.array([[0, 0.7]], np.float32), [1, 1], [[-1]])
+    assert single.at(0.7).thresholds.tolist() == single.thresholds.tolist()  # 0.7 is above 0.7 in single precision
+
+
+@pytest.mark.parametrize("level", [0.91, np.inf])
+def test_nothing_is_connected_above_every_affinity(level):
+    curve = malis.rand_curve([[0, 0.9, 0.6]], [1, 1, 1], [[-1]])
+    with pytest.raises(ValueError, match="threshold must be at most the highest affinity, got"):
+        curve.at(level)
+
+
+@pytest.mark.parametrize("indices", [[1, 0], [0, 0], [-1], [2], [0.5], [[0]], 0])
+def test_indices_that_are_none(indices):
+    curve = malis.rand_curve([[0, 0.9, 0.6]], [1, 1, 1], [[-1]])
+    with pytest.raises(ValueError, match="indices must"):
+        curve.take(indices)

@@ -431,3 +431,67 @@ def test_threshold_compares_as_numpy_does():
     seg, _ = malis.affgraph_to_seg(aff, [[-1]], threshold=0.7)
     assert seg.tolist() == [1, 1, 0]
     assert (aff >= 0.7).tolist() == [[False, True, False]]
+
+
+# ------------------------------------------------------------------------------------------------- bytes
+SEGMENTERS = {
+    "components": lambda aff, nhood, t, seeds: malis.affgraph_to_seg(aff, nhood, threshold=t),
+    "without threshold": lambda aff, nhood, t, seeds: malis.affgraph_to_seg(aff, nhood),
+    "merge": lambda aff, nhood, t, seeds: malis.affgraph_to_seg(aff, nhood, min_size=4, threshold=t, small="merge"),
+    "basins": lambda aff, nhood, t, seeds: malis.watershed_basins(aff, nhood, threshold=t),
+    "all basins": lambda aff, nhood, t, seeds: malis.watershed_basins(aff, nhood),
+    "seeded": lambda aff, nhood, t, seeds: malis.watershed_from_affgraph(aff, seeds, nhood),
+    "tree": lambda aff, nhood, t, seeds: malis.maximum_spanning_tree(aff, nhood)[:-1],
+    "curve": lambda aff, nhood, t, seeds: malis.rand_curve(aff, seeds, nhood)[:],
+}
+
+
+def assert_same_as_float(stored, nhood, threshold, seeds):
+    as_float = stored.astype(np.float32) / np.float32(255)
+    for name, segment in SEGMENTERS.items():
+        pairs = zip(segment(stored, nhood, threshold, seeds), segment(as_float, nhood, threshold, seeds), strict=True)
+        for found, expected in pairs:
+            np.testing.assert_array_equal(found, expected, err_msg=name)
+            assert getattr(found, "dtype", None) == getattr(expected, "dtype", None), name
+
+
+@given(problem=problems(), seed=st.integers(0, 999), byte=st.integers(0, 255), above=st.sampled_from([-np.inf, 0, 2]))
+@settings(max_examples=100)
+def test_bytes_as_their_values_in_float(problem, seed, byte, above):
+    rng = np.random.default_rng(seed)
+    stored = rng.choice(np.array([0, 1, 128, byte, 255], np.uint8), problem.aff.shape)
+    threshold = np.nextafter(np.float32(byte) / np.float32(255), np.float32(above))
+    assert_same_as_float(stored, problem.nhood, float(threshold), problem.seg)
+
+
+@pytest.mark.parametrize("shape", [(40, 45, 70), (190, 333), (70000,)])
+def test_bytes_of_volumes_in_blocks(shape):
+    rng = np.random.default_rng(0)
+    nhood = np.concatenate([-np.eye(len(shape), dtype=int), np.full((1, len(shape)), 3)])
+    stored = rng.integers(0, 256, (len(nhood), *shape), dtype=np.uint8)
+    assert_same_as_float(stored, nhood, 0.9, np.where(rng.random(shape) < 0.05, rng.integers(1, 9, shape), 0))
+
+
+def test_every_byte_and_every_threshold():
+    stored = np.arange(256, dtype=np.uint8)[None]
+    as_float = stored[0].astype(np.float32) / np.float32(255)
+    for value in as_float:
+        for threshold in (np.nextafter(value, np.float32(-1)), value, np.nextafter(value, np.float32(2))):
+            seg, _ = malis.affgraph_to_seg(stored, [[-1]], threshold=threshold)
+            connected = np.flatnonzero(as_float[1:] >= threshold)  # edge v joins v - 1 and v
+            assert np.count_nonzero(seg) == (len(connected) + 1 if len(connected) else 0)
+    assert not malis.affgraph_to_seg(stored, [[-1]], threshold=np.inf)[0].any()
+    assert malis.affgraph_to_seg(stored, [[-1]])[0].all()  # a byte of 1 is well above 1e-5
+
+
+def test_bytes_are_read_in_place():
+    # Where they lie: arrays that are not contiguous are copied as bytes.
+    stored = np.random.default_rng(1).integers(0, 256, (2, 9, 18), dtype=np.uint8)
+    from malis import _checks
+
+    assert _checks.as_stored_affinities(stored, "aff") is stored
+    assert _checks.as_stored_affinities(stored[:, :, ::2], "aff").dtype == np.uint8
+    nhood = malis.mknhood2d(1)
+    found, _ = malis.affgraph_to_seg(stored[:, :, ::2], nhood, threshold=0.5)
+    expected, _ = malis.affgraph_to_seg(stored[:, :, ::2].astype(np.float32) / 255, nhood, threshold=0.5)
+    np.testing.assert_array_equal(found, expected)

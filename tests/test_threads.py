@@ -48,6 +48,13 @@ def test_default_number_of_threads():
 
 
 @LINUX
+def test_processes_that_torchrun_starts_share_the_cores():
+    whole = run(CORES, OMP_NUM_THREADS="", LOCAL_WORLD_SIZE="1")
+    assert run(CORES, OMP_NUM_THREADS="", LOCAL_WORLD_SIZE="2") == max(1, whole // 2)
+    assert run(CORES, OMP_NUM_THREADS="", LOCAL_WORLD_SIZE="1000") == 1
+
+
+@LINUX
 @pytest.mark.parametrize("num_threads", [10_000, 65_536])
 def test_no_more_threads_than_cores(num_threads):
     aff, seg = problem(64)

@@ -318,3 +318,18 @@ def test_tables_of_all_thresholds(min_size, ignore_label, rng, monkeypatch):
             for t in (found, expected)
         ]
         assert entries[0] == entries[1]
+
+
+@pytest.mark.parametrize("score", ["object_score", lambda true, pred: 0.5])
+def test_progress_increases_to_1(score):
+    images = [cells(seed) for seed in range(2)]
+    told = []
+    found = malis.find_threshold(
+        [aff for aff, _ in images], [gt for _, gt in images], NHOOD, score=score, progress=told.append
+    )
+    assert told[:2] == [0.25, 0.5]  # the trees
+    assert len(told) == 2 + found.scores.size
+    assert np.all(np.diff(told) > 0)
+    assert told[-1] == 1
+    with pytest.raises(TypeError, match="progress must be a function of the share that is done, got True"):
+        malis.find_threshold([images[0][0]], [images[0][1]], NHOOD, progress=True)

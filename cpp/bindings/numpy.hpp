@@ -88,6 +88,12 @@ auto visit_affinities(const py::array& array, const char* name, F&& f) {
     return visit_types<float, double>(array, name, "float32 or float64", std::forward<F>(f));
 }
 
+// The same for functions that take bytes of 0 to 255 for affinities of 0 to 1 as well.
+template <class F>
+auto visit_affinities_or_bytes(const py::array& array, const char* name, F&& f) {
+    return visit_types<float, double, std::uint8_t>(array, name, "uint8, float32 or float64", std::forward<F>(f));
+}
+
 // Calls f with a pointer to labels of their own type.
 template <class F>
 auto visit_labels(const py::array& array, const char* name, F&& f) {

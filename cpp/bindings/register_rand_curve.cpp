@@ -12,8 +12,8 @@ py::tuple curve_of_grid(const py::array& aff, const py::array& seg, const py::ar
     check_shape(aff, "aff", shape);
     const int n = threads_or_default(threads);
     const LabelArray labels = label_array(seg, "seg");
-    return visit_affinities(aff, "aff", [&](const auto* affinities) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>;
+    return visit_affinities_or_bytes(aff, "aff", [&](const auto* affinities) {
+        using T = AffinityValue<std::remove_const_t<std::remove_pointer_t<decltype(affinities)>>>;
         RandCurve<T> curve;
         {
             const WithoutGil released;

@@ -16,7 +16,7 @@ py::tuple segment_volume(const py::array& aff, const py::array_t<std::int64_t>& 
         using Label = decltype(label);
         py::array_t<Label> seg(shape);
         Label* data = seg.mutable_data();
-        const std::vector<std::int64_t> sizes = visit_affinities(aff, "aff", [&](const auto* affinities) {
+        const std::vector<std::int64_t> sizes = visit_affinities_or_bytes(aff, "aff", [&](const auto* affinities) {
             const WithoutGil released;
             return segment(volume, affinities, data);
         });
@@ -78,7 +78,7 @@ py::array volume_watershed(const py::array& aff, const py::array& seeds, const p
     check_shape(aff, "aff", shape);
     const int n = threads_or_default(threads);
     return flood_seeds(seeds, [&](auto* seg) {
-        visit_affinities(aff, "aff", [&](const auto* affinities) {
+        visit_affinities_or_bytes(aff, "aff", [&](const auto* affinities) {
             const WithoutGil released;
             watershed(volume, affinities, seg, n);
             return true;

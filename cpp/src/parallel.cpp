@@ -40,10 +40,10 @@ namespace {
 
 std::atomic<int> thread_count{0};  // 0: not set
 
-// How many threads the environment asks for, in the variable of OpenMP, whose users expect it to count for everything;
-// 0 where it does not. Its value may be a list, one number for each level of nested loops.
-int threads_of_environment() {
-    const char* const value = std::getenv("OMP_NUM_THREADS");
+// The number in a variable of the environment; 0 where there is none. It may be the first of a list, as OpenMP has one
+// number for each level of nested loops.
+int number_of_environment(const char* name) {
+    const char* const value = std::getenv(name);
     if (value == nullptr) return 0;
     char* end = nullptr;
     const long count = std::strtol(value, &end, 10);
@@ -99,8 +99,12 @@ int available_cores() {
 int num_threads() {
     const int n = thread_count.load(std::memory_order_relaxed);
     if (n > 0) return n;
-    static const int wanted = threads_of_environment();
-    return wanted > 0 ? std::min(wanted, available_cores()) : available_cores();
+    // The variable of OpenMP, whose users expect it to count for everything; and the number of processes that torchrun
+    // starts on this machine, which share the cores.
+    static const int wanted = number_of_environment("OMP_NUM_THREADS");
+    static const int processes = std::max(1, number_of_environment("LOCAL_WORLD_SIZE"));
+    const int share = std::max(1, available_cores() / processes);
+    return wanted > 0 ? std::min(wanted, share) : share;
 }
 
 void set_num_threads(int n) {

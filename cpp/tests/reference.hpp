@@ -78,11 +78,13 @@ struct Counts {
 template <class T, class Label>
 Counts reference_counts(const Graph& graph, const std::vector<T>& aff, const std::vector<Label>& seg,
                         const PairOptions& options) {
-    constexpr std::int64_t none = -1, unlabelled = -2;
+    constexpr std::int64_t none = -1, unlabelled = -2, ignored = -3;
     std::map<Label, std::int64_t> ids;
     std::vector<std::int64_t> object(graph.nodes);
     for (std::size_t v = 0; v < graph.nodes; ++v) {
-        if (options.unlabelled_mask != nullptr && options.unlabelled_mask[v]) {
+        if (options.ignore_label && static_cast<std::int64_t>(seg[v]) == *options.ignore_label) {
+            object[v] = ignored;
+        } else if (options.unlabelled_mask != nullptr && options.unlabelled_mask[v]) {
             object[v] = unlabelled;
         } else if (seg[v] == 0 && options.ignore_background) {
             object[v] = none;
@@ -91,8 +93,9 @@ Counts reference_counts(const Graph& graph, const std::vector<T>& aff, const std
         }
     }
     const auto unknown = [&](std::size_t e) {
-        return (options.edge_mask != nullptr && !options.edge_mask[e]) ||
-               (object[graph.node1[e]] == unlabelled && object[graph.node2[e]] == unlabelled);
+        const std::int64_t a = object[graph.node1[e]], b = object[graph.node2[e]];
+        return a == ignored || b == ignored || (options.edge_mask != nullptr && !options.edge_mask[e]) ||
+               (a == unlabelled && b == unlabelled);
     };
     const auto intra = [&](std::size_t e) {
         const std::int64_t a = object[graph.node1[e]], b = object[graph.node2[e]];
@@ -109,7 +112,7 @@ Counts reference_counts(const Graph& graph, const std::vector<T>& aff, const std
         };
         std::vector<Component> components(graph.nodes);
         for (std::size_t v = 0; v < graph.nodes; ++v) {
-            if (object[v] != none) components[v] = {{{object[v], 1}}, 1};
+            if (object[v] != none && object[v] != ignored) components[v] = {{{object[v], 1}}, 1};
         }
         // Joins the ends of an edge; returns the pairs of the kind that this connects.
         const auto take = [&](std::size_t e) -> std::uint64_t {

@@ -64,7 +64,8 @@ void check_counts(const Problem& problem, const std::vector<std::int32_t>& seg, 
                 if (!positive && !negative) continue;
                 Counts counts{none, none};
                 CountSink<T, Index> sink(counts.pos.data(), counts.neg.data(), volume.edges());
-                count_on_blocks<T, Index>(grid, aff.data(), labels, problem.blocks, threads, positive, negative, sink);
+                count_on_blocks<T, Index>(grid, aff.data(), labels, {}, problem.blocks, threads, positive, negative,
+                                          sink);
                 CHECK_SAME(counts.pos, positive ? expected.pos : none);
                 CHECK_SAME(counts.neg, negative ? expected.neg : none);
             }
@@ -79,22 +80,20 @@ void check_loss(const Problem& problem, const std::vector<std::int32_t>& seg, co
     const Volume& volume = problem.volume;
     const Grid<Index> grid = make_grid<Index>(volume);
     const auto labels = compact_labels<Index>(seg.data(), seg.size(), LabelOptions{}, 1);
-    PairOptions options;
-    options.constrain_positive = options.constrain_negative = false;
     std::vector<T> expected(volume.edges()), grad(volume.edges());
     const auto sink_for = [&](std::vector<T>& to, int threads) {
         return LossSink<T, Index>(to.data(), volume.voxels(), volume.nhood.size(), LossOptions{}, layout, threads);
     };
     auto one = sink_for(expected, 1);
     one.clear(1);
-    const double loss = count_on_graph<T, Index>(grid, aff.data(), labels, options, want_positive, true, one);
+    const double loss = count_unconstrained<T, Index>(grid, aff.data(), labels, {}, 1, want_positive, true, one);
     one.finish(1);
     double first = 0;
     for (const int threads : {1, 3}) {
         auto sink = sink_for(grad, threads);
         sink.clear(threads);
         const double value =
-            count_on_blocks<T, Index>(grid, aff.data(), labels, problem.blocks, threads, want_positive, true, sink);
+            count_on_blocks<T, Index>(grid, aff.data(), labels, {}, problem.blocks, threads, want_positive, true, sink);
         sink.finish(threads);
         CHECK_SAME(grad, expected);
         CHECK(std::abs(value - loss) <= 1e-12 * (1 + std::abs(loss)));

@@ -137,14 +137,17 @@ MALIS_TEST(everything_can_be_cancelled) {
                  labels.assign(seg.begin(), seg.end());
                  watershed(volume, aff.data(), labels.data(), threads);
              }},
+            {"connect_labels", [&] { connect_labels(volume, far_labels.data(), labels.data(), threads); }},
             {"segment_tree",
              [&] {
                  segment_tree<std::uint32_t, float, std::int32_t, std::int64_t>(view, {0.5f}, 0, {labels.data()}, 1);
              }},
             {"linkage", [&] { linkage<std::uint32_t>(view, 10, rows.data()); }},
         };
-        for (const auto& [name, call] : calls) {
-            context = std::string(name) + " on " + std::to_string(threads);
+        for (const auto& named : calls) {
+            // No structured binding: a lambda may not name one in C++17, and the check below is a lambda.
+            const auto& call = named.second;
+            context = std::string(named.first) + " on " + std::to_string(threads);
             // With an exception at the first, at the last and at some of the times in between.
             const std::size_t asks = asks_of(call);
             CHECK(asks > 0);

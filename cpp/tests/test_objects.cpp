@@ -149,6 +149,57 @@ void check_objects(const Volume& volume, const std::vector<std::int32_t>& seg, b
     CHECK_EQUAL(wrong, std::size_t{0});
 }
 
+// Bits of unknown edges against the definition, and every edge that an object has an end of.
+template <class Index>
+void check_unknown(const Volume& volume, const std::vector<std::int32_t>& seg, double known, Random& random) {
+    const Grid<Index> grid = make_grid<Index>(volume);
+    LabelOptions options;
+    const Mask mask = make_mask(volume.edges(), known, random), voxels = make_mask(volume.voxels(), 0.3, random);
+    options.unlabelled_mask = voxels.get();
+    options.ignore_label = 2;
+    auto labels = compact_labels<Index>(seg.data(), seg.size(), options, 1);
+    const UnknownEdges<Index> unknown = unknown_edges(grid, labels, mask.get(), 2);
+    std::size_t wrong = 0;
+    bool any = false;
+    std::vector<std::size_t> ends(volume.edges(), 0);  // that exist
+    std::vector<char> rows(grid.rows, 0);
+    for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+        for (Index v = 0; v < grid.voxels; ++v) {
+            const Index row = v / grid.width, x = v % grid.width, e = static_cast<Index>(k) * grid.voxels + v;
+            const auto range = grid.range(grid.steps[k], row / grid.height, row % grid.height);
+            bool expected = false;
+            if (grid.steps[k].decides && x >= range.begin && x < range.end) {
+                const Index u = v + grid.steps[k].distance, a = labels.of[v], b = labels.of[u];
+                expected = !mask[e] || (labels.unlabelled != 0 && a == labels.unlabelled && b == a) ||
+                           (labels.ignored != 0 && (a == labels.ignored || b == labels.ignored));
+                ends[e] = 2;
+                if (expected) rows[row] = rows[u / grid.width] = 1;
+            }
+            any |= expected;
+            wrong += unknown(e) != expected;
+        }
+    }
+    CHECK_EQUAL(unknown.any(), any);
+    if (any) CHECK(rows_of_unknown_edges(grid, unknown) == rows);
+    labels.forget_ignored(1);
+    CHECK_EQUAL(labels.ignored, Index{0});
+    const Objects<Index> objects = find_objects(grid, labels, 1);
+    const WaysOut<Index> ways(grid);
+    for (Index l = 0; l < objects.labels(); ++l) {
+        ways.each_edge_of(
+            grid, objects, l, [](Index) { return true; },
+            [&](Index edge, Index v, Index u, Index, Index count) {
+                wrong += count == 0 || count > 64;
+                for (Index i = 0; i < count; ++i) {
+                    const Index owner = (edge + i) % grid.voxels;
+                    wrong += labels.of[v + i] != l || (owner != v + i && owner != u + i) || ends[edge + i]-- == 0;
+                }
+            });
+    }
+    for (const std::size_t left : ends) wrong += left;
+    CHECK_EQUAL(wrong, std::size_t{0});
+}
+
 }  // namespace
 
 MALIS_TEST(labels_of_all_types) {
@@ -175,6 +226,22 @@ MALIS_TEST(runs_and_stretches) {
             for (const int threads : {1, 3}) {
                 check_objects<std::uint32_t>(volume, seg, true, threads);
                 check_objects<std::uint64_t>(volume, seg, false, threads);
+            }
+        }
+    }
+}
+
+MALIS_TEST(unknown_edges_of_volumes) {
+    Random random(7);
+    for (const std::array<std::size_t, 3> shape :
+         {std::array<std::size_t, 3>{1, 1, 1}, {1, 1, 90}, {1, 50, 1}, {1, 13, 17}, {5, 6, 7}, {20, 13, 70}}) {
+        Volume volume{shape, nearest_neighbours()};
+        volume.nhood.insert(volume.nhood.end(), {{0, 0, 0}, {0, 1, 2}, {1, -3, 2}, {-2, 0, 16}, {-4, -5, -6}});
+        for (const Seg kind : {Seg::random, Seg::cells, Seg::background}) {
+            for (const double known : {0.9, 1.0}) {
+                const auto seg = make_seg(volume, kind, random);
+                check_unknown<std::uint32_t>(volume, seg, known, random);
+                check_unknown<std::uint64_t>(volume, seg, known, random);
             }
         }
     }

@@ -29,10 +29,10 @@ Counts counts_of_64_bits(const Volume& volume, const std::vector<T>& aff, const 
                          const PairOptions& options) {
     using Index = std::uint64_t;
     Counts counts{std::vector<std::int64_t>(volume.edges(), -1), std::vector<std::int64_t>(volume.edges(), -1)};
-    const Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), options, options.threads);
+    Labels<Index> labels = compact_labels<Index>(seg.data(), seg.size(), options, options.threads);
     CountSink<T, Index> sink(counts.pos.data(), counts.neg.data(), volume.edges());
     sink.clear(options.threads);
-    count_on_grid<T, Index>(make_grid<Index>(volume), aff.data(), labels, options, sink);
+    count_on_grid<T, Index>(make_grid<Index>(volume), aff.data(), std::move(labels), options, sink);
     return counts;
 }
 
@@ -71,6 +71,9 @@ void random_volumes(std::uint64_t seed) {
                     for (int masks = 0; masks < 4; ++masks) {
                         options.edge_mask = masks & 1 ? edges.get() : nullptr;
                         options.unlabelled_mask = masks & 2 ? voxels.get() : nullptr;
+                        options.ignore_label.reset();
+                        if (i > 2) options.ignore_label = seg[random.below(seg.size())];
+                        if (options.ignore_label == 0 && !options.ignore_background) options.ignore_label.reset();
                         const Counts expected = reference_counts(graph, aff, seg, options);
                         options.threads = 1 + 2 * (i % 2);
                         context = "seg " + std::to_string(static_cast<int>(seg_kind)) + ", aff " +
@@ -185,6 +188,94 @@ MALIS_TEST(large_objects) {
             check_counts(counts_of(volume, aff, seg, options), expected);
         }
         check_counts(counts_of_64_bits(volume, aff, seg, options), expected);
+    }
+}
+
+// What is unknown lies together, or here and there, or all over the volume: then objects hang together everywhere.
+MALIS_TEST(masks_of_large_volumes) {
+    Random random(67);
+    const std::array<std::size_t, 3> shape{36, 41, 43};
+    const Volume volume{shape, {{-1, 0, 0}, {0, -1, 0}, {0, 0, -1}, {0, 3, -2}}};
+    const Graph graph = graph_of(volume);
+    const std::size_t n = volume.voxels();
+    const auto place = [&](std::size_t v) {
+        return std::array<std::size_t, 3>{v / (shape[1] * shape[2]), v / shape[2] % shape[1], v % shape[2]};
+    };
+    const auto in_cube = [&](std::size_t v) {
+        const auto [z, y, x] = place(v);
+        return z > 10 && z < 25 && y > 10 && y < 25 && x > 10 && x < 25;
+    };
+    enum Where { everywhere, slab, cube, scattered, rare };
+    for (const Seg seg_kind : {Seg::cells, Seg::touching, Seg::split, Seg::random, Seg::distinct, Seg::single}) {
+        const auto seg = make_seg(volume, seg_kind, random);
+        for (const Where where : {everywhere, slab, cube, scattered, rare}) {
+            const auto aff = make_aff<float>(volume, seg,
+                                             where == slab   ? Aff::ties
+                                             : where == rare ? Aff::uniform
+                                                             : Aff::noisy,
+                                             random);
+            const auto marked = [&](std::size_t v) {
+                return where == everywhere ? random.chance(0.5)
+                       : where == slab     ? place(v)[0] < 9
+                       : where == cube     ? in_cube(v)
+                                           : random.chance(where == scattered ? 0.1 : 0.002);
+            };
+            Mask edges(new bool[volume.edges()]), voxels(new bool[n]);
+            for (std::size_t e = 0; e < volume.edges(); ++e) edges[e] = !marked(e % n);
+            auto partly_ignored = seg;
+            for (std::size_t v = 0; v < n; ++v) {
+                voxels[v] = marked(v);
+                if (marked(v)) partly_ignored[v] = -7;
+            }
+            for (int masks = 1; masks < 8; ++masks) {
+                if (masks > 4 && where != cube && where != scattered) continue;
+                PairOptions options;
+                options.ignore_background = masks != 3;
+                if (masks & 1) options.edge_mask = edges.get();
+                if (masks & 2) options.unlabelled_mask = voxels.get();
+                if (masks & 4) options.ignore_label = -7;
+                if (masks == 5) options.constrain_positive = false;
+                if (masks == 6) options.constrain_negative = false;
+                const auto& labels = masks & 4 ? partly_ignored : seg;
+                const Counts expected = reference_counts(graph, aff, labels, options);
+                for (const int threads : {1, 2, 3}) {
+                    options.threads = threads;
+                    context = "seg " + std::to_string(static_cast<int>(seg_kind)) + ", where " +
+                              std::to_string(static_cast<int>(where)) + ", masks " + std::to_string(masks) + ", " +
+                              describe(options);
+                    check_counts(counts_of(volume, aff, labels, options), expected);
+                }
+                if (where == scattered) check_counts(counts_of_64_bits(volume, aff, labels, options), expected);
+            }
+        }
+    }
+}
+
+// Masks on objects that all threads work on, and on more unlabelled voxels than that.
+MALIS_TEST(masks_of_large_objects) {
+    Random random(71);
+    const Volume volume{{66, 90, 92}, nearest_neighbours()};
+    const Graph graph = graph_of(volume);
+    const std::size_t n = volume.voxels();
+    std::vector<std::int32_t> seg(n);
+    Mask voxels(new bool[n]);
+    for (std::size_t v = 0; v < n; ++v) {
+        const std::size_t z = v / (90 * 92), y = v / 92 % 90, x = v % 92;
+        seg[v] = z < 3 ? static_cast<std::int32_t>(2 + x / 9) : y == 30 || x == 50 ? 0 : 1;
+        voxels[v] = z > 20;
+    }
+    const auto aff = make_aff<float>(volume, seg, Aff::noisy, random);
+    const Mask edges = make_mask(volume.edges(), 0.9, random);
+    for (const int masks : {1, 2}) {
+        PairOptions options;
+        if (masks & 1) options.edge_mask = edges.get();
+        if (masks & 2) options.unlabelled_mask = voxels.get();
+        const Counts expected = reference_counts(graph, aff, seg, options);
+        for (const int threads : {1, 3}) {
+            options.threads = threads;
+            context = "masks " + std::to_string(masks) + ", " + describe(options);
+            check_counts(counts_of(volume, aff, seg, options), expected);
+        }
     }
 }
 

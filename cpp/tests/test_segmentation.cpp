@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -112,7 +113,119 @@ void check_basins(const Volume& volume, const Graph& graph, const std::vector<T>
     }
 }
 
+// Bytes give what their values as float give.
+template <class Index>
+void check_bytes(const Volume& volume, const std::vector<std::int32_t>& labels, const std::vector<std::uint8_t>& bytes,
+                 float threshold) {
+    std::vector<float> aff(bytes.size());
+    for (std::size_t e = 0; e < bytes.size(); ++e) aff[e] = static_cast<float>(bytes[e]) / 255.0f;
+    const auto grid = make_grid<Index>(volume);
+    std::vector<std::int32_t> seg(volume.voxels()), expected(volume.voxels());
+    for (const int threads : {1, 3}) {
+        const auto same = [&](const auto& sizes, const auto& expected_sizes) {
+            CHECK_SAME(seg, expected);
+            CHECK_SAME(sizes, expected_sizes);
+        };
+        for (const Small small : {Small::drop, Small::merge}) {
+            same(components(grid, bytes.data(), AtLeast<std::uint8_t>::value(threshold), 3, seg.data(), threads, small),
+                 components(grid, aff.data(), AtLeast<float>{threshold}, 3, expected.data(), threads, small));
+        }
+        same(watershed_basins<float, Index>(grid, bytes.data(), threshold, 1, seg.data(), threads),
+             watershed_basins<float, Index>(grid, aff.data(), threshold, 1, expected.data(), threads));
+        for (std::size_t v = 0; v < seg.size(); ++v) seg[v] = expected[v] = v % 19 == 0 ? static_cast<int>(v + 1) : 0;
+        watershed<float, Index>(grid, bytes.data(), seg.size(), seg.data(), threads);
+        watershed<float, Index>(grid, aff.data(), seg.size(), expected.data(), threads);
+        CHECK_SAME(seg, expected);
+
+        const auto tree = detail::spanning_tree<float, std::int32_t>(grid, bytes.data(), threads);
+        const auto expected_tree = detail::spanning_tree<float, std::int32_t>(grid, aff.data(), threads);
+        CHECK_SAME(tree.edges, expected_tree.edges);
+        CHECK_SAME(tree.affinities, expected_tree.affinities);
+
+        const auto compact = compact_labels<Index>(labels.data(), volume.voxels(), LabelOptions{}, threads);
+        const auto blocks = blocks_that_pay(grid);
+        const auto curve = detail::rand_curve<float, Index>(grid, bytes.data(), compact, blocks, threads);
+        const auto expected_curve = detail::rand_curve<float, Index>(grid, aff.data(), compact, blocks, threads);
+        CHECK_SAME(curve.thresholds, expected_curve.thresholds);
+        CHECK_SAME(curve.first, expected_curve.first);
+        CHECK_SAME(curve.true_positives, expected_curve.true_positives);
+        CHECK_SAME(curve.voi_merge, expected_curve.voi_merge);
+    }
+}
+
+// Parts of labels are the components of the edges within labels.
+template <class Index, class Label>
+void check_parts(const Volume& volume, const Graph& graph, const std::vector<std::int32_t>& labels) {
+    const std::vector<Label> seg(labels.begin(), labels.end());
+    std::vector<char> connected(graph.edges());
+    for (std::size_t e = 0; e < graph.edges(); ++e) {
+        const bool exists = graph.node2[e] != Graph::missing;
+        connected[e] = exists && seg[graph.node1[e]] == seg[graph.node2[e]];
+    }
+    const auto component = flood(graph, connected);
+    std::vector<Label> expected(seg.size());
+    std::map<std::size_t, Label> number;
+    for (std::size_t v = 0; v < seg.size(); ++v)
+        if (seg[v] != 0)
+            expected[v] = number.try_emplace(component[v], static_cast<Label>(number.size() + 1)).first->second;
+    const auto grid = make_grid<Index>(volume);
+    for (const int threads : {1, 3}) {
+        std::vector<Label> found(seg.size(), 99);
+        detail::LabelRuns<Index> runs(grid, threads);
+        CHECK(!runs.join(seg.data()));
+        CHECK_EQUAL(static_cast<std::size_t>(runs.number()), number.size());
+        runs.write(found.data());
+        CHECK_SAME(found, expected);
+    }
+}
+
 }  // namespace
+
+MALIS_TEST(bytes_stand_for_floats) {
+    CHECK_EQUAL(detail::lowest_byte_of(0.0f), 0u);
+    CHECK_EQUAL(detail::lowest_byte_of(1.0f), 255u);
+    CHECK_EQUAL(detail::lowest_byte_of(std::nextafter(1.0f, 2.0f)), 256u);
+    CHECK_EQUAL(detail::lowest_byte_of(std::numeric_limits<float>::quiet_NaN()), 256u);
+    for (unsigned byte = 0; byte < 256; ++byte) {
+        const float value = static_cast<float>(byte) / 255.0f;
+        CHECK_EQUAL(detail::lowest_byte_of(value), byte);
+        CHECK_EQUAL(detail::lowest_byte_of(std::nextafter(value, 2.0f)), byte + 1);
+    }
+    Random random(79);
+    const auto check = [&](const Volume& volume, unsigned values) {
+        const auto labels = make_seg(volume, Seg::cells, random);
+        std::vector<std::uint8_t> bytes(volume.edges());
+        for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random.below(values) * (255 / (values - 1)));
+        const float threshold = static_cast<float>(random.below(256)) / 255.0f;
+        check_bytes<std::uint32_t>(volume, labels, bytes, threshold);
+        check_bytes<std::uint64_t>(volume, labels, bytes, threshold);
+    };
+    for (int i = 0; i < 60; ++i) {
+        const std::array<std::size_t, 3> shape{1 + random.below(6), 1 + random.below(9), 1 + random.below(140)};
+        context = "volume " + std::to_string(i);
+        check(Volume{shape, random_nhood(shape, random)}, i % 2 == 0 ? 256 : 4);
+    }
+    check(Volume{{40, 41, 45}, nearest_neighbours()}, 256);
+    check(Volume{{1, 300, 270}, {{0, -1, 0}, {0, 0, -1}, {0, 9, 4}}}, 256);
+}
+
+MALIS_TEST(parts_of_labels) {
+    Random random(83);
+    for (int i = 0; i < 300; ++i) {
+        const std::array<std::size_t, 3> shape{1 + random.below(5), 1 + random.below(9), 1 + random.below(90)};
+        const Volume volume{shape, random_nhood(shape, random)};
+        context = "volume " + std::to_string(i);
+        const auto seg = make_seg(volume, all_segs[static_cast<std::size_t>(i) % std::size(all_segs)], random);
+        check_parts<std::uint32_t, std::int64_t>(volume, graph_of(volume), seg);
+        check_parts<std::uint64_t, std::uint32_t>(volume, graph_of(volume), seg);
+    }
+    for (const Volume& volume :
+         {Volume{{41, 42, 45}, nearest_neighbours()},
+          Volume{{41, 42, 45}, {{1, 0, 0}, {-30, 1, 2}, {0, 1, -1}, {0, 0, 0}, {29, -3, 1}}},
+          Volume{{1, 270, 260}, {{0, -1, 0}, {0, 0, 1}, {0, 200, 3}}},
+          Volume{{1, 1, 70000}, {{0, 0, -1}, {0, 0, 40000}}}, Volume{{1, 70000, 1}, {{0, 1, 0}}}})
+        check_parts<std::uint32_t, std::int32_t>(volume, graph_of(volume), make_seg(volume, Seg::cells, random));
+}
 
 MALIS_TEST(small_volumes) {
     Random random(71);

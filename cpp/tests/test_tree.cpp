@@ -7,6 +7,7 @@
 
 #include "check.hpp"
 #include "malis/malis.hpp"
+#include "malis/tree/settle.hpp"
 #include "problems.hpp"
 #include "reference.hpp"
 
@@ -129,6 +130,50 @@ MALIS_TEST(large_volumes) {
             }
             CHECK_SAME(tree.edges, edges);
         }
+    }
+}
+
+// Cuts a volume in two. What is settled in a half belongs to the tree of the whole, what closes a cycle does not, and
+// components of settled edges have one terminal at most.
+MALIS_TEST(settled_edges) {
+    Random random(83);
+    for (int i = 0; i < 100; ++i) {
+        const Volume volume{{2 + random.below(4), 1 + random.below(6), 1 + random.below(9)},
+                            random_nhood({5, 6, 9}, random)};
+        context = "volume " + std::to_string(i);
+        const std::size_t n = volume.voxels(), half = n / volume.shape[0] * (volume.shape[0] / 2);
+        const Graph graph = graph_of(volume);
+        const auto seg = make_seg(volume, Seg::cells, random);
+        const auto aff = make_aff<float>(volume, seg, i % 2 ? Aff::ties : Aff::uniform, random);
+        const auto tree = maximum_spanning_tree<std::int32_t>(volume, aff.data(), 1);
+        std::vector<std::uint64_t> node1, node2;
+        std::vector<std::int64_t> edges;
+        Buffer<bool> terminal(half);
+        std::fill(terminal.begin(), terminal.end(), false);
+        for (const std::size_t e : order_of(aff)) {
+            if (!graph.exists(e)) continue;
+            const std::size_t a = graph.node1[e], b = graph.node2[e];
+            if (a < half && b < half) {
+                node1.push_back(a);
+                node2.push_back(b);
+                edges.push_back(static_cast<std::int64_t>(e));
+            } else if (a < half || b < half) {
+                terminal[std::min(a, b)] = true;
+            }
+        }
+        std::vector<Settled> kinds(edges.size());
+        settle_edges(EdgeList<std::uint32_t>(node1.data(), node2.data(), edges.size(), half), terminal.data(),
+                     kinds.data());
+        Forest forest(half);
+        std::size_t wrong = 0;
+        for (std::size_t e = 0; e < edges.size(); ++e) {
+            const bool in_tree = std::find(tree.edges.begin(), tree.edges.end(), edges[e]) != tree.edges.end();
+            wrong += (kinds[e] == Settled::settled && !in_tree) || (kinds[e] == Settled::cycle && in_tree);
+            if (kinds[e] == Settled::settled) forest.join(forest.root(node1[e]), forest.root(node2[e]));
+        }
+        std::vector<int> terminals(half, 0);
+        for (std::size_t v = 0; v < half; ++v) wrong += terminal[v] && ++terminals[forest.root(v)] > 1;
+        CHECK_EQUAL(wrong, std::size_t{0});
     }
 }
 

@@ -78,7 +78,7 @@ __all__ = [
     "watershed_from_affgraph",
 ]
 
-_SUBMODULES = ("malis_jax", "malis_keras", "malis_tensorflow", "malis_torch", "plot", "synthetic")
+_SUBMODULES = ("malis_dask", "malis_jax", "malis_keras", "malis_tensorflow", "malis_torch", "plot", "synthetic")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,19 @@ from malis import _core
 Array = npt.NDArray[Any]
 
 
-def describe(array: Array) -> str:
+class Described(Protocol):
+    """What has a shape and a dtype."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype."""
+
+
+def describe(array: Described) -> str:
     """Shape and dtype of an array, for messages."""
     return f"an array of shape {array.shape} and dtype {array.dtype}"
 
@@ -55,8 +67,16 @@ def as_affinities(array: npt.ArrayLike, name: str, *, integers: bool = False) ->
     return contiguous(aff)
 
 
+def as_stored_affinities(array: npt.ArrayLike, name: str) -> Array:
+    """Check affinities for functions of the core that read bytes as they are: uint8 stays, the rest becomes floats."""
+    aff = np.asarray(array)
+    if aff.dtype == np.uint8 and aff.size > 0:
+        return contiguous(aff)
+    return as_affinities(aff, name, integers=True)
+
+
 def bytes_as_affinities(aff: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return bytes as affinities: 0 is 0 and 255 is 1. The only place where bytes become floats."""
+    """Return bytes as affinities: 0 is 0 and 255 is 1."""
     return np.divide(aff, np.float32(255), dtype=np.float32)
 
 

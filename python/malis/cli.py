@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import math
 import signal
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -16,7 +18,7 @@ import numpy.typing as npt
 import typer
 
 import malis
-from malis import _checks, _console, _io, metrics
+from malis import _checks, _console, _io, _large, metrics
 
 app = typer.Typer(
     rich_markup_mode="rich",
@@ -116,6 +118,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone, and JSON if asked for.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was read, and how long each step took.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.", show_default="all")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory to use, such as 8GB; a volume that needs more is segmented chunk by chunk.",
+        show_default="that of the machine",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Chunks to segment at a time.", show_default="the number of threads")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Segment chunk by chunk on a cluster of dask, such as tcp://host:8786."),
+]
 PictureAxis = Annotated[Axis, typer.Option("--axis", help="The axis that a volume is cut along.")]
 Section = Annotated[int | None, typer.Option(help="The section of a volume to draw.", show_default="the middle one")]
 
@@ -169,6 +186,9 @@ def segment(
     ngff: Annotated[
         Ngff | None, typer.Option(help="The version of OME-Zarr to write.", show_default="that of the store, else 0.5")
     ] = None,
+    memory: Memory = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -179,6 +199,9 @@ def segment(
 
     Connected components by default; with --grow they are seeds that grow along weaker edges; with --seeds every voxel
     gets the seed that the strongest edges lead to; --by watershed needs no seeds.
+
+    Components of a Zarr or HDF5 volume that exceeds --memory are computed and written chunk by chunk, into a Zarr
+    store. Such a run goes on where it was stopped when it is started again.
     """
     _set_up(quiet, verbose, as_json, threads)
     watershed = by is By.watershed or seeds is not None
@@ -189,6 +212,58 @@ def segment(
     inputs = [place for place in (aff, gt, seeds) if place is not None]
     version = None if ngff is None else ngff.value
     _io.check_output(output, force=force, inputs=tuple(inputs), ngff=version)
+    provenance: dict[str, Any] = {
+        "version": malis.__version__,
+        "command": "segment",
+        "affinities": aff,
+        "gt": gt,
+        "threshold": level,
+        "options": {
+            "threshold": threshold,
+            "grow": grow,
+            "by": by.value,
+            "seeds": seeds,
+            "score": score.value,
+            "min_size": min_size,
+            "ignore_label": ignore_label,
+            "small": small.value,
+            "nhood": None,
+            "channel_axis": channel_axis,
+            "axes": axes,
+        },
+    }
+    whole = {
+        "--gt": gt is not None,
+        "--grow": grow is not None,
+        "--seeds": seeds is not None,
+        "--by watershed": by is By.watershed,
+        "--small merge": small is Small.merge,
+        "an output that is no Zarr store": _io.parse(output).suffix != "zarr",
+    }
+    resources = _large.Resources.of(memory, workers, scheduler)
+    refused = [name for name, given in whole.items() if given]
+    with _large.opened(aff, channel_axis, axes, resources, refused) as volume:
+        if volume is not None:
+            assert level is not None
+            offsets = _check_affinities(volume.array, volume.grid, aff, nhood, axes)
+            provenance["options"]["nhood"] = offsets.tolist()
+            with _console.steps(2) as step:
+                objects = _large.segment(
+                    volume,
+                    offsets,
+                    aff,
+                    output,
+                    resources,
+                    threshold=level,
+                    min_size=min_size,
+                    provenance=provenance,
+                    force=force,
+                    ngff=version,
+                    step=step,
+                )
+            _console.say(f"{output}: {objects} objects, threshold {level:.6g}")
+            _print_scores(None, {"output": output, "objects": objects, "threshold": level})
+            return
     with _console.steps(len(inputs) + 3) as step:
         step("reading affinities")
         affinities, offsets, grid = _read_affinities(aff, nhood, channel_axis, axes, step.tick)
@@ -203,12 +278,18 @@ def segment(
             _check_shapes(aff, affinities.shape[1:], seeds, start.shape, "another file")
         step("choosing the threshold" if threshold == "auto" else "checking")
         _check_values(affinities, aff, {"--threshold": level, "--grow": grow})
-        values = _checks.as_affinities(affinities, "AFF", integers=True)
+        values = _checks.as_stored_affinities(affinities, "AFF")
         del affinities
         if threshold == "auto":
             assert truth is not None
             level = malis.find_threshold(
-                [values], [truth], offsets, score=score.value, min_size=min_size, ignore_label=ignore_label
+                [values],
+                [truth],
+                offsets,
+                score=score.value,
+                min_size=min_size,
+                ignore_label=ignore_label,
+                progress=step.tick,
             ).threshold
         step("segmenting")
         if start is not None:
@@ -226,26 +307,8 @@ def segment(
         del values
         objects = int(np.count_nonzero(np.bincount(seg.ravel())[1:]))
         step("writing")
-        provenance = {
-            "version": malis.__version__,
-            "command": "segment",
-            "affinities": aff,
-            "gt": gt,
-            "threshold": level,
-            "options": {
-                "threshold": threshold,
-                "grow": grow,
-                "by": by.value,
-                "seeds": seeds,
-                "score": score.value,
-                "min_size": min_size,
-                "ignore_label": ignore_label,
-                "small": small.value,
-                "nhood": offsets.tolist(),
-                "channel_axis": channel_axis,
-                "axes": axes,
-            },
-        }
+        provenance["threshold"] = level
+        provenance["options"]["nhood"] = offsets.tolist()
         _io.write_labels(output, seg, provenance, force=force, grid=grid, ngff=version, tick=step.tick)
     scores = None if truth is None else _scores(seg, truth, min_size, 0.7, ignore_label)
     _console.say(f"{output}: {objects} objects" + ("" if level is None else f", threshold {level:.6g}"))
@@ -358,15 +421,20 @@ def curve(
             raise ValueError(f"{gt} has no object, so that there is nothing to score")
         step("writing")
         if output is not None:
-            arrays: dict[str, Any] = {name: getattr(result, name) for name in _CURVE}
-            with _io.replacing(output, force=force) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+            with (
+                _io.replacing(output, force=force) as temporary,
+                zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+            ):
+                for name in _CURVE:
+                    # From a copy, which does not keep it: all of them may take ten times the memory of the affinities.
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, getattr(copy.copy(result), name), allow_pickle=False)
         if plot is not None:
             axis = _pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
             malis.plot.rand_curve(result, axis)
             _save(axis.figure, plot, force)
-    at = int(np.argmax(result.f_score))
-    best = {name: getattr(result, name)[at].item() for name in _CURVE}
+    chosen = result.at(result.best_threshold)
+    best = {name: getattr(chosen, name)[0].item() for name in _CURVE}
     _print_scores({"threshold": best.pop("thresholds"), **best})
 
 
@@ -518,6 +586,13 @@ def _read_affinities(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], _io.Grid]:
     """Read affinities, the offsets of their channels, and the voxel size; check that they go together."""
     affinities, grid = _io.read_affinities(text, channel_axis, axes, tick)
+    return affinities, _check_affinities(affinities, grid, text, nhood, axes), grid
+
+
+def _check_affinities(
+    affinities: npt.NDArray[Any] | _io.Unread, grid: _io.Grid, text: str, nhood: str | None, axes: str | None
+) -> npt.NDArray[np.int64]:
+    """Return the offsets of the channels; check that they and the affinities go together."""
     if affinities.dtype.kind not in "fiub":
         raise TypeError(f"AFF must have dtype uint8 or float, got {_checks.describe(affinities)} in {text}")
     if affinities.size == 0:
@@ -530,7 +605,7 @@ def _read_affinities(
             raise ValueError(
                 f"AFF must have one channel for each of 1 to 3 spatial axes, or --nhood must give its offsets; {where}"
             )
-        return affinities, _checks.as_nhood(-np.eye(ndim, dtype=np.int64)), grid
+        return _checks.as_nhood(-np.eye(ndim, dtype=np.int64))
     try:
         offsets = _checks.as_nhood(json.loads(nhood))
     except (json.JSONDecodeError, ValueError, TypeError) as error:
@@ -540,7 +615,7 @@ def _read_affinities(
             f"AFF must have one channel for each of the {len(offsets)} offsets of --nhood and {offsets.shape[1]} "
             f"spatial axes, {where}"
         )
-    return affinities, offsets, grid
+    return offsets
 
 
 def _read_labels(
@@ -553,7 +628,7 @@ def _read_labels(
     return labels if ignored is None else volume.array
 
 
-def _description(text: str, array: npt.NDArray[Any], grid: _io.Grid, axes: str | None) -> str:
+def _description(text: str, array: npt.NDArray[Any] | _io.Unread, grid: _io.Grid, axes: str | None) -> str:
     size = "" if grid.scale is None else f", voxels of {' x '.join(f'{s:g}' for s in grid.scale)} {grid.short_unit}"
     return f"{text}: shape {array.shape}, {array.dtype}{size}{'' if axes is None else f', axes {axes}'}"
 

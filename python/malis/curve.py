@@ -94,6 +94,83 @@ class RandCurve(Sequence[Any]):
     def _asdict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._fields}
 
+    def take(self, indices: npt.ArrayLike) -> RandCurve:
+        """Return the curve at some of its thresholds alone.
+
+        Its arrays have as many entries. Those of the whole curve, as long as there may be edges, are not made for it.
+
+        Parameters
+        ----------
+        indices : array_like of int
+            Which thresholds, increasing.
+
+        Returns
+        -------
+        RandCurve
+            With the same `best_threshold`, `true_pairs` and `foreground`.
+
+        Raises
+        ------
+        ValueError
+            For indices that do not increase or are not those of a threshold.
+
+        Examples
+        --------
+        >>> import malis
+        >>> curve = malis.rand_curve([[0, 0.9, 0.6, 0.2, 0.8]], [1, 1, 1, 2, 2], [[-1]])
+        >>> curve.take([0, 2]).thresholds
+        array([0.9, 0.6])
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or np.any(chosen[1:] <= chosen[:-1]):
+            raise ValueError(f"indices must be a sequence of integers that increase, got {indices!r}")
+        if chosen.size and not (chosen[0] >= 0 and chosen[-1] < self.thresholds.size):
+            raise ValueError(f"indices must lie between 0 and {self.thresholds.size - 1}, got {indices!r}")
+        at = np.searchsorted(self._steps.first, chosen, side="right") - 1
+        steps = _Steps(
+            np.arange(chosen.size),
+            self._steps.true_positives[at],
+            self._steps.false_positives[at],
+            self._steps.voi_split[at],
+            self._steps.voi_merge[at],
+        )
+        return RandCurve(self.thresholds[chosen], self.best_threshold, self.true_pairs, self.foreground, steps)
+
+    def at(self, threshold: float) -> RandCurve:
+        """Return the curve at one threshold alone: the scores of the segmentation that it gives.
+
+        That is the entry of the lowest affinity that is not below it.
+
+        Parameters
+        ----------
+        threshold : float
+            Any number up to the highest affinity, such as `best_threshold`.
+
+        Returns
+        -------
+        RandCurve
+            With one entry.
+
+        Raises
+        ------
+        ValueError
+            For a threshold above every affinity, at which nothing is connected, and for one that is no number.
+
+        Examples
+        --------
+        >>> import malis
+        >>> curve = malis.rand_curve([[0, 0.9, 0.6, 0.2, 0.8]], [1, 1, 1, 2, 2], [[-1]])
+        >>> curve.at(0.7).true_positives
+        array([2])
+        """
+        level = self.thresholds.dtype.type(_checks.as_threshold(threshold, "threshold"))  # as affinities are compared
+        not_below = self.thresholds.size - int(np.searchsorted(self.thresholds[::-1], level))
+        if not_below == 0:
+            raise ValueError(f"threshold must be at most the highest affinity, got {threshold!r}")
+        return self.take([not_below - 1])
+
     @cached_property
     def true_positives(self) -> _Counts:  # noqa: D102
         return self._at_thresholds(self._steps.true_positives)
@@ -241,7 +318,7 @@ def rand_curve(
     """
     offsets = _checks.as_nhood(nhood)
     labels, _ = _checks.as_truth(seg, "seg", ignore_label)
-    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
     curve = _core.rand_curve(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
     return RandCurve(*curve[:4], _Steps(*curve[4:]))

@@ -54,7 +54,7 @@ def connect_labels(
     array([1, 1, 0, 2, 3, 3])
     """
     given = np.asarray(seg)
-    labels = _checks.as_labels(given.astype(np.int32) if given.dtype.kind == "b" else given, "seg")
+    labels = _checks.as_labels(given.astype(np.int32) if given.dtype.kind == "b" else given, "seg", for_core=True)
     if nhood is None:
         if labels.ndim > 3:
             raise ValueError(f"nhood must be given for a batch of volumes, got none for {_checks.describe(labels)}")

@@ -368,7 +368,7 @@ class AffinityLoss(HoldsRecipe):
         target : array_like, shape (B, *spatial), (B, 1, *spatial) or (B, K, *spatial)
             Labels, or the affinity graph of the ground truth, whose objects are the connected components of the edges
             above 0.5.
-        mask : array_like, shape (B, *spatial), (B, 1, *spatial) or (B, K, *spatial), optional
+        mask : array_like, shape (B, *spatial), (B, 1, *spatial), *spatial or (B, K, *spatial), optional
             What is known, bool or 0 and 1; with ``malis=0`` also weights of the cross entropy from 0 to 1.
         step : int or scalar array of int
             Number of training steps so far. It may be left out without a warm-up and a ramp.

@@ -420,7 +420,7 @@ class AffinityLoss(HoldsRecipe, keras.losses.Loss):  # type: ignore[misc,unused-
             Labels, or the affinity graph of the ground truth.
         y_pred : tensor, shape (B, *spatial, K)
             Logits of the affinities, or with ``from_logits=False`` the affinities.
-        mask : tensor, shape (B, *spatial), (B, *spatial, 1) or (B, *spatial, K), optional
+        mask : tensor, shape (B, *spatial), (B, *spatial, 1), *spatial or (B, *spatial, K), optional
             What is known, bool or 0 and 1; with ``malis=0`` also weights of the cross entropy from 0 to 1. For training
             loops of your own: Keras itself passes no mask to a loss.
 

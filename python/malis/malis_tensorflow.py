@@ -265,7 +265,7 @@ class AffinityLoss(HoldsRecipe, tf.Module):  # type: ignore[misc,unused-ignore]
         target : Tensor, shape (B, *spatial), (B, *spatial, 1) or (B, *spatial, K)
             Labels, or the affinity graph of the ground truth, whose objects are the connected components of the edges
             above 0.5.
-        mask : Tensor, shape (B, *spatial), (B, *spatial, 1) or (B, *spatial, K), optional
+        mask : Tensor, shape (B, *spatial), (B, *spatial, 1), *spatial or (B, *spatial, K), optional
             What is known, bool or 0 and 1; with ``malis=0`` also weights of the cross entropy from 0 to 1.
         training : bool, optional
             False: the call does not count as a step.

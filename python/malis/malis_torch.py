@@ -330,7 +330,9 @@ class AffinityLoss(HoldsRecipe, torch.nn.Module):
 
     - `output`: (B, K, \*spatial), with 1 to 3 spatial axes
     - `target`: labels (B, 1, \*spatial) or (B, \*spatial), or affinities (B, K, \*spatial)
-    - `mask`: (B, 1, \*spatial) or (B, \*spatial) for voxels, (B, K, \*spatial) for edges; axes of one broadcast
+    - `mask`: (B, 1, \*spatial), (B, \*spatial) or \*spatial for voxels, (B, K, \*spatial) for edges; axes of one
+      broadcast
+    - `gt_seg`: (B, 1, \*spatial) or (B, \*spatial)
     - the loss: a scalar, or (B,) with ``reduction="none"``
 
     With a warm-up or a ramp, ``torch.compile`` breaks the graph where the number of steps decides whether MALIS is
@@ -380,7 +382,9 @@ class AffinityLoss(HoldsRecipe, torch.nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.parts = {}
 
-    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, output: Tensor, target: Tensor, mask: Tensor | None = None, *, gt_seg: Tensor | None = None
+    ) -> Tensor:
         """Compute the loss; a call in training mode counts as a step.
 
         Parameters
@@ -390,10 +394,14 @@ class AffinityLoss(HoldsRecipe, torch.nn.Module):
         target : Tensor, shape (B, 1, *spatial), (B, *spatial) or (B, K, *spatial)
             Labels, or the affinity graph of the ground truth, whose objects are the connected components of the edges
             above 0.5. Values between 0 and 1 are taken as they are by the cross entropy.
-        mask : Tensor, shape (B, 1, *spatial), (B, *spatial) or (B, K, *spatial), optional
+        mask : Tensor, shape (B, 1, *spatial), (B, *spatial), *spatial or (B, K, *spatial), optional
             What is known, bool or 0 and 1. An edge is known where both its voxels are; a voxel that is not known takes
             part in no pair. With ``malis=0`` values between 0 and 1 are weights of the cross entropy; an edge has the
             product of those of its voxels.
+        gt_seg : Tensor, shape (B, 1, *spatial) or (B, *spatial), optional
+            With affinities as `target`: labels of the objects, in place of the connected components, so that the parts
+            of an object that a crop has cut stay one. The cross entropy takes the affinities. An error with labels as
+            `target`, which tell the objects themselves.
 
         Returns
         -------
@@ -407,7 +415,7 @@ class AffinityLoss(HoldsRecipe, torch.nn.Module):
         settings = Settings(
             None, self.nhood, self._held_options(), channels_last=False, names=AFFINITY_NAMES, warn=recipe.warn
         )
-        losses = affinity_losses(settings, recipe, target, output, mask, weight)
+        losses = affinity_losses(settings, recipe, target, output, mask, weight, gt_seg)
         if self.training:
             self.step += 1
         parts: dict[str, Tensor | float] = {"malis_weight": weight}

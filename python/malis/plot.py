@@ -448,17 +448,18 @@ def rand_curve(
     shown = _spread(levels, at)
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    part = curve.take(shown)
     for values, name, colour, style, width in (
-        (curve.precision, "precision (falls with merges)", _VERMILLION, "--", 1.4),
-        (curve.recall, "recall (falls with splits)", _BLUE, "-.", 1.4),
-        (curve.f_score, "F-score", "black", "-", 2.2),
+        (part.precision, "precision (falls with merges)", _VERMILLION, "--", 1.4),
+        (part.recall, "recall (falls with splits)", _BLUE, "-.", 1.4),
+        (part.f_score, "F-score", "black", "-", 2.2),
     ):
         # Between two affinities the segmentation is that of the higher one.
-        ax.step(levels[shown], values[shown], style, where="post", color=colour, linewidth=width, label=name)
-    score = float(curve.f_score[at]) if at >= 0 else float("nan")
+        ax.step(levels[shown], values, style, where="post", color=colour, linewidth=width, label=name)
+    score = float(curve.take([at]).f_score[0]) if at >= 0 else float("nan")
     text = f"threshold {marked:.4g}" + ("" if chosen_by is None else f", best by {chosen_by}")
     text += f": F-score {score:.3f}" if at >= 0 else ", above every affinity"
-    best = float(np.max(curve.f_score))
+    best = float(curve.at(curve.best_threshold).f_score[0])
     if at < 0 or score < best:
         label = f"best F-score {best:.3f} at {curve.best_threshold:.4g}"
         ax.plot(

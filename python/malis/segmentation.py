@@ -82,7 +82,7 @@ def affgraph_to_seg(
     array([2, 2, 1, 1, 1, 1], dtype=int32)
     """
     offsets = _checks.as_nhood(nhood)
-    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_channels(affinities, offsets)
     seg, sizes = _core.components(
         affinities,
@@ -155,7 +155,7 @@ def watershed_basins(
     array([1, 1, 1, 2, 2, 2], dtype=int32)
     """
     offsets = _checks.as_nhood(nhood)
-    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_channels(affinities, offsets)
     return _core.watershed_basins(
         affinities,
@@ -167,7 +167,7 @@ def watershed_basins(
 
 
 # The sizes that are returned are indexed by the labels of seeds: a larger label would take gigabytes of them.
-_LARGEST_SEED = 2**27
+LARGEST_SEED = 2**27
 
 
 def watershed_from_affgraph(
@@ -229,10 +229,10 @@ def watershed_from_affgraph(
     """
     offsets = _checks.as_nhood(nhood)
     labels = _checks.as_labels(seeds, "seeds")
-    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seeds", offsets)
     largest_small = _checks.as_size_thresh(min_size, size_thresh)
-    if labels.max() > _LARGEST_SEED:
+    if labels.max() > LARGEST_SEED:
         raise ValueError(
             f"seeds must hold labels of at most 2**27, got {labels.max()}: number them anew, for example with "
             "skimage.segmentation.relabel_sequential"

@@ -35,7 +35,8 @@ def get_num_threads() -> int:
     -------
     int
         What `set_num_threads` was given; before that as many as there are cores that the process may use, by its CPU
-        affinity and the CPU limit of its container, but no more than the environment variable OMP_NUM_THREADS says.
+        affinity and the CPU limit of its container, divided by the number of processes on this machine that torchrun
+        started (LOCAL_WORLD_SIZE), but no more than the environment variable OMP_NUM_THREADS says.
 
     Examples
     --------

@@ -59,6 +59,7 @@ def find_threshold(
     thresholds: Sequence[float] | npt.NDArray[Any] | None = None,
     min_size: int = 64,
     ignore_label: int | None = None,
+    progress: Callable[[float], object] | None = None,
     num_threads: int | None = None,
 ) -> BestThreshold:
     """Find the threshold of the affinities that gives the best mean score over several images.
@@ -89,6 +90,9 @@ def find_threshold(
     ignore_label : int, optional
         Voxels of this true label, which may be negative, take part in no score. A function of the caller gets the
         truth as it is.
+    progress : callable, optional
+        Called with the share that is done, which increases to 1: after every spanning tree, which are about half of
+        the work, and after every threshold of every image.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -127,32 +131,29 @@ def find_threshold(
         raise ValueError(
             f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
         )
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function of the share that is done, got {progress!r}")
     chosen_score = None if callable(score) else _checks.as_choice(score, "score", (*_SCORES, *_SKELETON_SCORES))
     smallest = _checks.as_size(min_size, "min_size")
     offsets = _checks.as_nhood(nhood)
     trees, n_objects = [], []
     for i, (pred, gt) in enumerate(zip(preds, gts, strict=True)):
-        affinities = _checks.as_affinities(pred, f"preds[{i}]", integers=True)
+        affinities = _checks.as_stored_affinities(pred, f"preds[{i}]")
         n_objects.append(_check_truth(gt, f"gts[{i}]", chosen_score, affinities, offsets, ignore_label))
         tree = maximum_spanning_tree(affinities, offsets, num_threads=num_threads)
         trees.append(tree._replace(edges=tree.edges[:0].copy()))  # 8 bytes for every voxel that nothing here reads
         del tree, affinities
+        if progress is not None:
+            progress((i + 1) / (2 * len(preds)))
     levels = _candidates(trees, n_objects) if thresholds is None else _checks.as_reals(thresholds, "thresholds")
     levels = np.unique(levels)[::-1]
 
     scores = np.empty((len(levels), len(trees)))
     for column, (tree, gt) in enumerate(zip(trees, gts, strict=True)):
-        if callable(score):
-            truth = gt if isinstance(gt, metrics.Skeletons) else np.asarray(gt)
-            for row, seg in enumerate(_segmentations(tree, levels, smallest, num_threads)):
-                scores[row, column] = _checks.as_real(score(truth, seg), "score")
-        elif isinstance(gt, metrics.Skeletons):
-            for row, segments in enumerate(_node_segments(tree, levels, gt, smallest)):
-                scores[row, column] = getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
-        else:
-            of_table, _ = _SCORES[score]
-            for row, table in enumerate(_tables(tree, levels, gt, ignore_label, smallest)):
-                scores[row, column] = of_table(table, smallest)
+        for row, of_level in enumerate(_scores(score, tree, levels, gt, ignore_label, smallest, num_threads)):
+            scores[row, column] = of_level
+            if progress is not None:
+                progress(0.5 + (column * len(levels) + row + 1) / (2 * scores.size))
     defined = ~np.isnan(scores)
     if not defined.any():
         raise ValueError(
@@ -167,6 +168,29 @@ def find_threshold(
     best = np.flatnonzero(value >= value.max() - 1e-12)
     chosen = best[(len(best) - 1) // 2]
     return BestThreshold(float(levels[chosen]), float(mean[chosen]), levels, scores)
+
+
+def _scores(
+    score: str | Score,
+    tree: SpanningTree,
+    levels: npt.NDArray[np.float64],
+    gt: npt.ArrayLike | metrics.Skeletons,
+    ignore_label: int | None,
+    min_size: int,
+    num_threads: int | None,
+) -> Iterator[float]:
+    """Yield the score of an image at every threshold."""
+    if callable(score):
+        truth = gt if isinstance(gt, metrics.Skeletons) else np.asarray(gt)
+        for seg in _segmentations(tree, levels, min_size, num_threads):
+            yield _checks.as_real(score(truth, seg), "score")
+    elif isinstance(gt, metrics.Skeletons):
+        for segments in _node_segments(tree, levels, gt, min_size):
+            yield getattr(metrics.skeleton_scores(gt, node_segments=segments), score)
+    else:
+        of_table, _ = _SCORES[score]
+        for table in _tables(tree, levels, gt, ignore_label, min_size):
+            yield of_table(table, min_size)
 
 
 def _segmentations(

@@ -78,7 +78,7 @@ def maximum_spanning_tree(aff: npt.ArrayLike, nhood: npt.ArrayLike, *, num_threa
     (array([2, 3, 1], dtype=int32), array([0, 2, 0], dtype=int32))
     """
     offsets = _checks.as_nhood(nhood)
-    affinities = _checks.as_affinities(aff, "aff", integers=True)
+    affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_channels(affinities, offsets)
     tree = _core.maximum_spanning_tree(affinities, offsets, num_threads=_checks.as_threads(num_threads))
     return SpanningTree(*tree, shape=affinities.shape[1:])

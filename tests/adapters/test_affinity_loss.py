@@ -97,6 +97,27 @@ def test_masks(adapter: Adapter, ndim, kind, dtype):
 
 
 @ndims
+def test_masks_that_broadcast(adapter: Adapter, ndim):
+    logits, seg = problem(ndim)
+    nhood, (voxels, edges) = NHOOD[ndim], masks(ndim).values()
+    axes = (0, *range(2, 2 + ndim))
+    for mask, known in (
+        (voxels[0], {"voxels": voxels[:1]}),  # the same voxels in every sample
+        (voxels[:1], {"voxels": voxels[:1]}),
+        (voxels[:1, None], {"voxels": voxels[:1]}),
+        (edges[:1], {"edges": edges[:1]}),
+        (edges.all(axes, keepdims=True), {"edges": edges.all(axes, keepdims=True)}),  # whole channels
+    ):
+        ((kind, small),) = known.items()
+        full = np.broadcast_to(small, seg.shape if kind == "voxels" else logits.shape)
+        losses, _ = adapter.evaluate_affinity_loss(nhood, logits, seg, mask, warmup=0)
+        np.testing.assert_allclose(losses, by_formula(ndim, logits, seg, **{kind: full}), rtol=1e-6)
+        graph = graphs(seg, nhood).astype(np.float32)
+        both = [adapter.evaluate_affinity_loss(nhood, logits, graph, m, warmup=0)[0] for m in (mask, full)]
+        np.testing.assert_allclose(*both, rtol=1e-6)
+
+
+@ndims
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
 def test_affinity_graphs_as_target(adapter: Adapter, ndim, dtype):
     logits, seg = problem(ndim)

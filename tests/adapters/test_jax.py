@@ -66,6 +66,43 @@ def test_masks_of_a_single_sample():
         np.testing.assert_allclose(loss, core.loss[b], rtol=1e-6)
 
 
+# Where an argument comes from: NumPy, an array on a device, an argument of a function that is traced.
+PLACES = ["numpy", "device", "traced"]
+
+
+@pytest.mark.parametrize("masks_are", PLACES)
+@pytest.mark.parametrize("output_is", PLACES)
+@pytest.mark.parametrize("labels_are", PLACES)
+def test_mixtures_of_places(labels_are, output_is, masks_are):
+    seg, aff = case(2)
+    edges, voxels = masks(2)
+    core = malis.malis_loss(aff, seg, NEAREST[2], edge_mask=edges, unlabelled_mask=voxels)
+    arguments = {"seg_gt": seg, "output": aff, "edge_mask": edges, "unlabelled_mask": voxels}
+    places = dict(zip(arguments, (labels_are, output_is, masks_are, masks_are), strict=True))
+    given = {name: a if places[name] == "numpy" else jax.device_put(a) for name, a in arguments.items()}
+    traced = {name: given.pop(name) for name, place in places.items() if place == "traced"}
+
+    def function(traced):
+        return malis_loss2d(**given, **traced)
+
+    np.testing.assert_allclose(jax.jit(function)(traced), core.loss.mean(), rtol=1e-6)
+    # Of abstract arrays there are shapes and dtypes alone.
+    result = jax.eval_shape(function, {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in traced.items()})
+    assert (result.shape, result.dtype) == ((), np.float32)
+    if "output" in traced:
+        grad = jax.jit(jax.grad(function, allow_int=True))(traced)["output"]
+        np.testing.assert_allclose(grad, core.grad / 3, rtol=1e-6, atol=1e-9)
+
+
+def test_abstract_arrays_outside_of_a_trace():
+    seg, aff = case(2)
+    abstract = jax.ShapeDtypeStruct(aff.shape, aff.dtype)
+    with pytest.raises(TypeError, match="output must be an array of numbers"):
+        malis_loss2d(seg, abstract)
+    with pytest.raises(TypeError, match="seg_gt must be an array of numbers"):
+        malis_loss2d(jax.ShapeDtypeStruct(seg.shape, seg.dtype), aff)
+
+
 @pytest.mark.parametrize("in_axes", [(0, 0), (None, 0), (0, None), (0, 2)], ids=str)
 def test_vmap(in_axes):
     seg, aff = case(2, batch=4)

@@ -68,6 +68,44 @@ def test_reductions():
         malis_loss2d(labels, output, data_format="last")
 
 
+# Where an argument comes from: NumPy, a tensor, a variable, an argument of a function that is traced.
+PLACES = ["numpy", "tensor", "variable", "traced"]
+
+
+@pytest.mark.parametrize("masks_are", PLACES)
+@pytest.mark.parametrize("output_is", PLACES)
+@pytest.mark.parametrize("labels_are", PLACES)
+def test_mixtures_of_places(labels_are, output_is, masks_are):
+    labels, output = (tensor.numpy() for tensor in tensors(2))
+    edges, voxels = masks(2)
+    core = malis.malis_loss(np.moveaxis(output, -1, 1), labels, NEAREST[2], edge_mask=edges, unlabelled_mask=voxels)
+    arguments = {
+        "seg_gt": labels,
+        "output": output,
+        "edge_mask": np.moveaxis(edges, 1, -1),
+        "unlabelled_mask": voxels,
+    }
+    places = dict(zip(arguments, (labels_are, output_is, masks_are, masks_are), strict=True))
+    make = {"numpy": np.asarray, "tensor": tf.constant, "variable": tf.Variable, "traced": tf.constant}
+    given = {name: make[places[name]](a) for name, a in arguments.items()}
+    traced = {name: given.pop(name) for name, place in places.items() if place == "traced"}
+
+    def function(traced):
+        with tf.GradientTape() as tape:
+            tape.watch(
+                [a for a in (given | traced).values() if not isinstance(a, np.ndarray) and a.dtype == tf.float32]
+            )
+            loss = malis_loss2d(**given, **traced, reduction="sum")
+        result = (given | traced)["output"]
+        return loss, None if isinstance(result, np.ndarray) else tape.gradient(loss, result)
+
+    for call in (function, tf.function(function)):
+        loss, grad = call(traced)
+        np.testing.assert_allclose(loss, core.loss.sum(), rtol=1e-6)
+        if output_is != "numpy":
+            np.testing.assert_allclose(np.moveaxis(grad.numpy(), -1, 1), core.grad, rtol=1e-6)
+
+
 @ndims
 def test_unknown_shapes(ndim):
     traces = []

@@ -499,6 +499,103 @@ def test_affinity_loss_in_deep_supervision() -> None:
     torch.testing.assert_close(result, criterion(logits, target) + 0.5 * criterion(levels[1], small))
 
 
+def graph_of(seg: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(malis.seg_to_affgraph(s.numpy(), LONG)) for s in seg]).float()
+
+
+def test_objects_beside_a_graph() -> None:
+    logits, seg = logits_and_labels()
+    graph = graph_of(seg)
+    edges = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) > 0.2
+    voxels = torch.rand(seg.shape, generator=torch.Generator().manual_seed(2)) > 0.2
+    for mask in (None, voxels, voxels[:, None].float(), edges):
+        results = []
+        # Labels in all layouts and dtypes give the loss of the labels alone; the components of the graph are others.
+        for target, gt_seg in ((seg, None), (graph, seg), (graph, seg[:, None].float()), (graph, None)):
+            criterion = AffinityLoss(LONG, warmup=0)
+            output = logits.clone().requires_grad_()
+            criterion(output, target, mask, gt_seg=gt_seg).backward()
+            results.append((criterion.parts["cross_entropy"], criterion.parts["malis"], output.grad))
+        for result in results[1:3]:
+            torch.testing.assert_close(result, results[0])
+        torch.testing.assert_close(results[3][0], results[0][0])
+        assert results[3][1] != results[0][1]
+
+
+def test_objects_beside_a_graph_that_says_otherwise() -> None:
+    logits, seg = logits_and_labels()
+    others = graph_of(torch.ones_like(seg))
+    criterion = AffinityLoss(LONG, warmup=0)
+    criterion(logits, others, gt_seg=seg)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, others, others, reduction="sum")
+    torch.testing.assert_close(criterion.parts["cross_entropy"], entropy / others.sum())  # all edges of the volume
+    torch.testing.assert_close(
+        criterion.parts["malis"], malis_loss2d(seg, logits[:, :2], from_logits=True), rtol=1e-6, atol=0
+    )
+
+
+def test_unknown_objects_beside_a_graph() -> None:
+    logits, seg = logits_and_labels()
+    graph, unknown = graph_of(seg), seg.clone()
+    unknown[..., 3:6] = -1
+    output = logits.clone().requires_grad_()
+    criterion = AffinityLoss(LONG, warmup=0, ignore_label=-1)
+    criterion(output, graph, gt_seg=unknown).backward()
+    assert not output.grad[..., 3:6].any()
+    assert output.grad[:, 0, 1:, :3].all()
+    torch.testing.assert_close(criterion.parts, parts_of(criterion, logits, unknown))
+    with pytest.raises(ValueError, match="gt_seg must hold labels of at least 0, got -1; with ignore_label=-1"):
+        AffinityLoss(LONG, warmup=0)(logits, graph, gt_seg=unknown)
+
+
+def parts_of(criterion: AffinityLoss, *arguments: torch.Tensor) -> dict:
+    criterion(*arguments)
+    return criterion.parts
+
+
+@pytest.mark.parametrize("objects", [False, True], ids=["components", "objects"])
+@pytest.mark.parametrize("masked", [False, True], ids=["unmasked", "masked"])
+def test_loss_of_pytorch_connectomics(objects: bool, masked: bool) -> None:
+    # With margin 0: squares, weighted by the share of the pairs that an edge decides in each pass, in which the edges
+    # of the other kind are set to what the truth says.
+    logits, seg = logits_and_labels()
+    graph = graph_of(seg)
+    mask = torch.ones_like(graph)
+    if masked:
+        seg, mask[:, :, :, 4:6] = seg.clone(), 0
+        seg[..., 4:6] = 0  # no positive edge is masked, so that the components are the same with and without the mask
+        graph = graph_of(seg)
+    affinities = logits.sigmoid()
+    expected = 0.0
+    for aff, truth, known, labels_ in zip(affinities, graph.numpy() > 0.5, mask.numpy() > 0, seg.numpy(), strict=True):
+        components, _ = malis.connected_components_affgraph(truth.astype(np.int32), LONG)
+        node1, node2 = malis.nodelist_like(labels_.shape, np.array(LONG))
+        for positive in (0, 1):
+            other = truth == (1 - positive)
+            weights = np.where(other & known, 1 - positive, aff.numpy()).astype(np.float32).ravel()
+            nodes = (labels_ if objects else components).astype(np.uint64).ravel()
+            pairs = malis.malis_loss_weights(nodes, node1.ravel(), node2.ravel(), weights, positive)
+            pairs = np.where(other | ~known, 0, pairs.reshape(truth.shape))
+            expected += (pairs / pairs.sum() * (aff.numpy() - truth) ** 2).sum()
+    criterion = AffinityLoss(LONG, warmup=0, cross_entropy=0, margin=0, malis_offsets=LONG, reduction="sum")
+    loss = criterion(logits, graph, mask=mask if masked else None, gt_seg=seg[:, None].float() if objects else None)
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_bad_objects_beside_a_graph() -> None:
+    logits, seg = logits_and_labels()
+    criterion = AffinityLoss(LONG, warmup=0)
+    with pytest.raises(ValueError, match="gt_seg needs affinities as target: labels tell the objects themselves"):
+        criterion(logits, seg, gt_seg=seg)
+    for bad, error, message in (
+        (seg[:1], ValueError, r"gt_seg must have shape \(2, 14, 11\) or \(2, 1, 14, 11\)"),
+        (seg.to(torch.complex64), TypeError, "gt_seg must hold integer labels"),
+        (seg + 0.5, ValueError, "gt_seg must hold integer labels, got fractions"),
+    ):
+        with pytest.raises(error, match=message):
+            criterion(logits, graph_of(seg), gt_seg=bad)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_affinity_loss_of_16_bits(dtype: torch.dtype) -> None:
     logits, seg = logits_and_labels()
@@ -519,12 +616,13 @@ def test_compiled_affinity_loss() -> None:
     logits, seg = logits_and_labels()
     mask = torch.ones(2, 1, 14, 11)
     mask[..., :4] = 0
-    graph = torch.stack([torch.from_numpy(malis.seg_to_affgraph(s.numpy(), LONG)) for s in seg]).float()
+    graph = graph_of(seg)
     eager = AffinityLoss(LONG, warmup=0)
     compiled = torch.compile(AffinityLoss(LONG, warmup=0), fullgraph=True, backend="aot_eager")
     for arguments in ((seg,), (seg, mask), (graph, mask)):
         torch.testing.assert_close(compiled(logits, *arguments), eager(logits, *arguments))
-    assert compiled.step == 3
+    torch.testing.assert_close(compiled(logits, graph, mask, gt_seg=seg), eager(logits, graph, mask, gt_seg=seg))
+    assert compiled.step == 4
     with pytest.raises(ValueError, match=r"mask must hold 0 and 1, got 0.5"):
         compiled(logits, seg, mask / 2)
     with pytest.raises(ValueError, match="target must hold values from 0 to 1, got 2"):

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/pairs/loss.hpp"
@@ -19,24 +20,24 @@
 #include "malis/segmentation/watershed.hpp"
 #include "malis/support/integers.hpp"
 
-#define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                       \
-    prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         CountSink<T, Index>&, bool, bool);                                           \
-    prefix template double count_on_grid(const Grid<Index>&, const T*, const Labels<Index>&, const PairOptions&,      \
-                                         LossSink<T, Index>&, bool, bool);                                            \
-    prefix template double count_on_graph(const EdgeList<Index>&, const T*, const Labels<Index>&, const PairOptions&, \
-                                          bool, bool, CountSink<T, Index>&);
+#define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                      \
+    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,            \
+                                         CountSink<T, Index>&, bool, bool);                                          \
+    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,            \
+                                         LossSink<T, Index>&, bool, bool);                                           \
+    prefix template double count_on_graph(const EdgeList<Index>&, const T*, Labels<Index>, const PairOptions&, bool, \
+                                          bool, CountSink<T, Index>&);
 
-#define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                         \
-    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);      \
-    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, NotZero<T>, int);      \
-    prefix template void detail::merge_small(const Grid<Index>&, const T*, Buffer<Index>&, std::int64_t, int); \
-    prefix template Buffer<Index> detail::basins(const Grid<Index>&, const T*, T, int);                        \
-    prefix template void detail::flood_from_seeds(const Grid<Index>&, const T*, Buffer<Index>&, int);          \
-    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, const T*, Buffer<Index>&, int);      \
-    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, const T*, const Labels<Index>&,        \
-                                                    std::optional<BlockShape>, int);                           \
-    prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, const T*, int);
+#define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                              \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);           \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, NotZero<T>, int);           \
+    prefix template void detail::merge_small(const Grid<Index>&, Affinities<T>, Buffer<Index>&, std::int64_t, int); \
+    prefix template Buffer<Index> detail::basins(const Grid<Index>&, Affinities<T>, T, int);                        \
+    prefix template void detail::flood_from_seeds(const Grid<Index>&, Affinities<T>, Buffer<Index>&, int);          \
+    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, Affinities<T>, Buffer<Index>&, int);      \
+    prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, Affinities<T>, const Labels<Index>&,        \
+                                                    std::optional<BlockShape>, int);                                \
+    prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, Affinities<T>, int);
 
 // For one type of affinities and one of indices.
 #define MALIS_INSTANCES(prefix, T, Index)   \
@@ -46,6 +47,8 @@
 // For one type of indices.
 #define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                  \
     prefix template void connect_labels(const Grid<Index>&, Labels<Index>&, int);                                 \
+    prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const std::uint8_t*,                \
+                                                          AtLeast<std::uint8_t>, int);                            \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*, \
                                                                 int);                                             \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
@@ -69,23 +72,32 @@
     prefix template std::vector<std::vector<std::int64_t>> segment_tree<Index, T, Node, Label>( \
         const TreeView<T, Node>&, const std::vector<T>&, std::int64_t, const std::vector<Label*>&, int);
 
-// What malis.hpp offers for labels or nodes of one type.
-#define MALIS_PUBLIC_INSTANCES_OF(prefix, T, Label)                                                                    \
+// What malis.hpp offers for affinities that are stored as T, bytes among them, and labels or nodes of one type.
+#define MALIS_STORED_INSTANCES_OF(prefix, T, Label)                                                                    \
     prefix template std::vector<std::int64_t> components(const Volume&, const T*, std::optional<double>, std::int64_t, \
                                                          Label*, int, Small);                                          \
     prefix template std::vector<std::int64_t> watershed_basins(const Volume&, const T*, double, std::int64_t, Label*,  \
                                                                int);                                                   \
-    prefix template SpanningTree<T, Label> maximum_spanning_tree<Label, T>(const Volume&, const T*, int);              \
-    prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
-    prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*);                 \
-    MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                                \
-    MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int32_t)                                                \
+    prefix template SpanningTree<AffinityValue<T>, Label> maximum_spanning_tree<Label, T>(const Volume&, const T*, int);
+
+#define MALIS_STORED_INSTANCES(prefix, T)              \
+    MALIS_STORED_INSTANCES_OF(prefix, T, std::int32_t) \
+    MALIS_STORED_INSTANCES_OF(prefix, T, std::int64_t) \
+    prefix template RandCurve<AffinityValue<T>> rand_curve(const Volume&, const T*, LabelArray, int);
+
+// What malis.hpp offers for labels or nodes of one type.
+#define MALIS_PUBLIC_INSTANCES_OF(prefix, T, Label)                                                    \
+    prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*); \
+    prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*); \
+    MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                \
+    MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int32_t)                                \
     MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int64_t)
 
 // What malis.hpp offers, which chooses the type of indices.
 #define MALIS_PUBLIC_INSTANCES(prefix, T)                                                                              \
     MALIS_PUBLIC_INSTANCES_OF(prefix, T, std::int32_t)                                                                 \
     MALIS_PUBLIC_INSTANCES_OF(prefix, T, std::int64_t)                                                                 \
+    MALIS_STORED_INSTANCES(prefix, T)                                                                                  \
     prefix template Integers to_integers(const T*, std::size_t, std::int32_t*, int);                                   \
     prefix template void count_pairs(const Volume&, const T*, LabelArray, const PairOptions&, std::int64_t*,           \
                                      std::int64_t*);                                                                   \
@@ -93,7 +105,6 @@
                                       Layout);                                                                         \
     prefix template void malis_loss_batch(const Volume&, std::size_t, const T*, LabelArray, const PairOptions&,        \
                                           const LossOptions&, double*, T*, Layout);                                    \
-    prefix template RandCurve<T> rand_curve(const Volume&, const T*, LabelArray, int);                                 \
     prefix template void detail::count_on_list(const EdgeList<std::uint32_t>&, const T*, LabelArray,                   \
                                                const PairOptions&, std::int64_t*, std::int64_t*);                      \
     prefix template void detail::count_on_list(const EdgeList<std::uint64_t>&, const T*, LabelArray,                   \

@@ -16,9 +16,11 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/affinity.hpp"
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
@@ -100,7 +102,7 @@ void check_values(const T* values, std::size_t n, const char* name, int threads,
 
 template <class T>
 void check_nan(const T* values, std::size_t n, const char* name, int threads) {
-    check_values<T, false>(values, n, name, threads, 0, 0);
+    if constexpr (std::is_floating_point_v<T>) check_values<T, false>(values, n, name, threads, 0, 0);
 }
 
 // What a loss can be computed from: the cross entropy of an affinity has a logarithm of it and of what it lacks of 1.
@@ -135,15 +137,15 @@ template <class Label>
 void connect_labels(const Volume& volume, const Label* seg, Label* connected, int threads) {
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
-        connect_labels(make_grid<Index>(volume), labels, threads);
-        if (static_cast<std::uint64_t>(labels.count) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
-            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " +
-                                        std::to_string(labels.count) + " connected parts");
+        const Grid<Index> grid = make_grid<Index>(volume);
+        detail::LabelRuns<Index> runs(grid, threads);
+        if (runs.join(seg)) check_labels(seg, volume.voxels(), "seg", threads);
+        const Index parts = runs.number();
+        if (static_cast<std::uint64_t>(parts) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
+            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " + std::to_string(parts) +
+                                        " connected parts");
         }
-        parallel_ranges(volume.voxels(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t v = begin; v < end; ++v) connected[v] = static_cast<Label>(labels.of[v]);
-        });
+        runs.write(connected);
         return 0;
     });
 }
@@ -155,10 +157,10 @@ void count_pairs(const Volume& volume, const T* aff, LabelArray seg, const PairO
     check_nan(aff, volume.edges(), "aff", options.threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
+        auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         CountSink<T, Index> sink(pos, neg, volume.edges());
         sink.clear(options.threads);
-        count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        count_on_grid<T, Index>(make_grid<Index>(volume), aff, std::move(labels), options, sink);
         return 0;
     });
 }
@@ -171,10 +173,10 @@ double malis_loss(const Volume& volume, const T* aff, LabelArray seg, const Pair
     check_loss_values(aff, volume.edges(), loss, options.threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        const auto labels = detail::labels_of_volume<Index>(volume, seg, options);
+        auto labels = detail::labels_of_volume<Index>(volume, seg, options);
         LossSink<T, Index> sink(grad, volume.voxels(), volume.nhood.size(), loss, layout, options.threads);
         sink.clear(options.threads);
-        const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, labels, options, sink);
+        const double value = count_on_grid<T, Index>(make_grid<Index>(volume), aff, std::move(labels), options, sink);
         sink.finish(options.threads);
         return value;
     });
@@ -221,7 +223,7 @@ template <class T, class Index>
 void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg, const PairOptions& options,
                    std::int64_t* pos, std::int64_t* neg) {
     check_nan(weights, list.edges, "weights", options.threads);
-    const auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
+    auto labels = compact_labels<Index>(seg, list.nodes, options, options.threads);
     CountSink<T, Index> sink(pos, neg, list.edges);
     sink.clear(options.threads);
     const auto grid = list.wide1 != nullptr
@@ -231,10 +233,10 @@ void count_on_list(const EdgeList<Index>& list, const T* weights, LabelArray seg
     if (grid) {
         count_on_grid<T, Index>({static_cast<Index>(grid->shape[0]), static_cast<Index>(grid->shape[1]),
                                  static_cast<Index>(grid->shape[2]), grid->nhood},
-                                weights, labels, options, sink, want_positive, want_negative);
+                                weights, std::move(labels), options, sink, want_positive, want_negative);
         return;
     }
-    count_on_graph<T, Index>(list, weights, labels, options, want_positive, want_negative, sink);
+    count_on_graph<T, Index>(list, weights, std::move(labels), options, want_positive, want_negative, sink);
 }
 
 }  // namespace detail
@@ -251,25 +253,28 @@ void count_edge_pairs(const Node* node1, const Node* node2, std::size_t edges, c
     });
 }
 
+// What follows takes affinities as float, double or std::uint8_t: bytes of 0 to 255 for 0 to 1, which give what the same
+// affinities as float give. Thresholds are in 0 to 1.
+
 // The scores of the components at every affinity as threshold.
 template <class T>
-RandCurve<T> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int threads) {
+RandCurve<AffinityValue<T>> rand_curve(const Volume& volume, const T* aff, LabelArray seg, int threads) {
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
         const auto labels = compact_labels<Index>(seg, volume.voxels(), LabelOptions{}, threads);
         const Grid<Index> grid = make_grid<Index>(volume);
-        return detail::rand_curve<T, Index>(grid, aff, labels, blocks_that_pay(grid), threads);
+        return detail::rand_curve<AffinityValue<T>, Index>(grid, aff, labels, blocks_that_pay(grid), threads);
     });
 }
 
 // Node, std::int32_t or std::int64_t, has to hold the number of every voxel.
 template <class Node, class T>
-SpanningTree<T, Node> maximum_spanning_tree(const Volume& volume, const T* aff, int threads) {
+SpanningTree<AffinityValue<T>, Node> maximum_spanning_tree(const Volume& volume, const T* aff, int threads) {
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        return detail::spanning_tree<T, Node, Index>(make_grid<Index>(volume), aff, threads);
+        return detail::spanning_tree<AffinityValue<T>, Node, Index>(make_grid<Index>(volume), aff, threads);
     });
 }
 
@@ -281,10 +286,15 @@ std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::op
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         const auto grid = make_grid<decltype(index)>(volume);
+        const auto connect = [&](auto connects) {
+            return components(grid, aff, connects, size_thresh, seg, threads, small);
+        };
         // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-        return threshold
-                   ? components(grid, aff, AtLeast<T>{static_cast<T>(*threshold)}, size_thresh, seg, threads, small)
-                   : components(grid, aff, NotZero<T>{}, size_thresh, seg, threads, small);
+        if constexpr (std::is_same_v<T, std::uint8_t>) {
+            return connect(AtLeast<T>::value(threshold ? static_cast<float>(*threshold) : NotZero<float>::about_zero));
+        } else {
+            return threshold ? connect(AtLeast<T>{static_cast<T>(*threshold)}) : connect(NotZero<T>{});
+        }
     });
 }
 
@@ -294,8 +304,10 @@ std::vector<std::int64_t> watershed_basins(const Volume& volume, const T* aff, d
                                            std::int64_t size_thresh, Label* seg, int threads) {
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
-        return watershed_basins(make_grid<decltype(index)>(volume), aff, static_cast<T>(threshold), size_thresh, seg,
-                                threads);
+        using Index = decltype(index);
+        using Value = AffinityValue<T>;
+        return watershed_basins<Value, Index>(make_grid<Index>(volume), aff, static_cast<Value>(threshold), size_thresh,
+                                              seg, threads);
     });
 }
 
@@ -306,7 +318,7 @@ void watershed(const Volume& volume, const T* aff, Label* seg, int threads) {
     check_labels(seg, volume.voxels(), "seeds", threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        watershed<T, Index>(make_grid<Index>(volume), aff, volume.voxels(), seg, threads);
+        watershed<AffinityValue<T>, Index>(make_grid<Index>(volume), aff, volume.voxels(), seg, threads);
         return 0;
     });
 }
@@ -327,6 +339,7 @@ void edge_watershed(const Node* node1, const Node* node2, std::size_t edges, con
 #if !defined(MALIS_INSTANTIATE)
 MALIS_PUBLIC_INSTANCES(extern, float)
 MALIS_PUBLIC_INSTANCES(extern, double)
+MALIS_STORED_INSTANCES(extern, std::uint8_t)
 MALIS_ALL_LABEL_INSTANCES(extern)
 #endif
 

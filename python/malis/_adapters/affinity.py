@@ -201,14 +201,14 @@ def given(settings: Settings, kind: str, output: Tensor, target: Tensor, mask: T
     if mask.dtype not in (*FLOATS, "bool") and not mask.dtype.startswith(("int", "uint")):
         raise TypeError(f"mask must hold numbers from 0 to 1 or bool, got {mask}")
     per_voxel = settings.without_channel(output.shape)
-    if _broadcasts(mask.shape, per_voxel):
+    if _broadcasts(mask.shape, per_voxel) or _broadcasts(mask.shape, per_voxel[1:]):
         return Given(affinities, target_has_channel, "voxels", False)
     if _broadcasts(mask.shape, output.shape):
         channels = mask.shape[settings.channel_axis()]
         return Given(affinities, target_has_channel, "voxels" if channels == 1 else "edges", channels == 1)
     raise ValueError(
-        f"mask must have shape {per_voxel} or {settings.with_one_channel(output.shape)}, one value for each "
-        f"voxel, or {tuple(output.shape)}, one for each edge, got {mask}"
+        f"mask must have shape {per_voxel}, {settings.with_one_channel(output.shape)} or {per_voxel[1:]}, one value "
+        f"for each voxel, or {tuple(output.shape)}, one for each edge, or broadcast to one of them, got {mask}"
     )
 
 

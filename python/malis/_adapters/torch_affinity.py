@@ -35,7 +35,13 @@ class _Truth(NamedTuple):
 
 
 def losses(
-    settings: Settings, recipe: Recipe, target: Tensor, output: Tensor, mask: Tensor | None, weight: float
+    settings: Settings,
+    recipe: Recipe,
+    target: Tensor,
+    output: Tensor,
+    mask: Tensor | None,
+    weight: float,
+    gt_seg: Tensor | None = None,
 ) -> Losses:
     """Compute the loss of every sample, with the weight that MALIS has at this step."""
     seen = None if mask is None else as_seen(mask, "mask")
@@ -44,12 +50,19 @@ def losses(
     if mask is not None:
         mask = _within_0_and_1(mask, "mask", binary=recipe.malis > 0)
     target = _within_0_and_1(target, names.labels, binary=False) if given.affinities else target.detach()
+    if gt_seg is not None:
+        if not given.affinities:
+            raise ValueError(f"gt_seg needs affinities as {names.labels}: labels tell the objects themselves")
+        settings = settings._replace(names=names._replace(labels="gt_seg"))
+        if settings.check(as_seen(output, names.output), as_seen(gt_seg, "gt_seg"), None, None).labels_have_channel:
+            gt_seg = gt_seg.squeeze(settings.channel_axis())
+        gt_seg = gt_seg.detach()
     if settings.channels_last:
         output = output.movedim(-1, 1)
         target = target if target.dim() < output.dim() else target.movedim(-1, 1)
         mask = mask if mask is None or mask.dim() < output.dim() else mask.movedim(-1, 1)
         settings = settings._replace(channels_last=False)
-    truth = _truth(settings, given, target, output, mask, weight > 0)
+    truth = _truth(settings, given, target, gt_seg, output, mask, weight > 0)
     total = output.new_zeros(output.shape[0], dtype=torch.float64 if output.dtype == torch.float64 else torch.float32)
     entropy = losses_of_malis = None
     if recipe.cross_entropy > 0:
@@ -66,6 +79,7 @@ def _truth(
     settings: Settings,
     given: affinity.Given,
     target: Tensor,
+    gt_seg: Tensor | None,
     output: Tensor,
     mask: Tensor | None,
     needs_labels: bool,
@@ -78,28 +92,28 @@ def _truth(
             mask = mask.expand(output.shape[0], *spatial)
         else:
             mask = mask.expand(output.shape)
-    labels = None
+    known = mask if given.mask == "voxels" else None
+    labels, on_device = gt_seg, None
     if not given.affinities:
         labels = target.squeeze(1) if given.target_has_channel else target
+    if labels is not None:
         options = settings.options
         ignore_label = affinity.label_in(as_seen(labels, "").dtype, options.ignore_label)
         labels = _comparable(labels)
         on_device = labels.to(output.device)
-        known = mask if given.mask == "voxels" else None
         if ignore_label is not None:
             carries_label = torch.ne(on_device, ignore_label - 2**64 if ignore_label >= 2**63 else ignore_label)
             known = carries_label if known is None else known * carries_label
-        edges, weights = _of_voxels(settings.nhood or (), on_device, known, output, options.ignore_background)
         if mask is not None and given.mask == "voxels" and needs_labels:
             voxels = torch.ne(mask, 0).to(labels.device)
             labels = labels.masked_fill(~voxels, affinity.unknown_label(options))
-    else:
+    compared = None if given.affinities else on_device
+    edges, weights = _of_voxels(settings.nhood or (), compared, known, output, settings.options.ignore_background)
+    if given.affinities:
         edges = target.to(output.device)
-        known = mask if given.mask == "voxels" else None
-        _, weights = _of_voxels(settings.nhood or (), None, known, output, True)
     if mask is not None and given.mask == "edges":
         weights = weights * mask
-    if given.affinities and needs_labels:
+    if labels is None and needs_labels:
         flat = [step for offset in settings.nhood or () for step in offset]
         labels = _labels_of_graph(target, (weights != 0).to(target.device), flat)
     return _Truth(labels, edges, weights)

@@ -11,34 +11,41 @@ One module for each format, and for what they share:
     volume     names and order of axes                  tiff          ImageJ, OME, folders of sections
     blocks     block by block, with progress            zarr_store    arrays, groups, label images
     replace    complete or not there; one writer        ngff          metadata of OME-Zarr
+    unread     arrays too large to be read at once      unfinished    label images that are written in several runs
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from malis._io import hdf5, numpy_files, tiff, volume, zarr_store
+from malis._io import blocks, hdf5, numpy_files, tiff, volume, zarr_store
 from malis._io.blocks import Array, Tick, no_tick
 from malis._io.errors import Unsuitable
 from malis._io.grid import Grid
 from malis._io.ngff import VERSIONS
 from malis._io.place import Place, parse
 from malis._io.replace import check_file, check_link, replacing
+from malis._io.unread import Unread
 from malis._io.volume import Stored, Volume
 
 __all__ = [
+    "IN_PARTS",
     "VERSIONS",
     "Grid",
     "Place",
     "Tick",
+    "Unread",
     "Volume",
     "check_file",
     "check_link",
     "check_output",
     "no_tick",
+    "open_affinities",
     "parse",
     "read_affinities",
     "read_image",
@@ -46,6 +53,9 @@ __all__ = [
     "replacing",
     "write_labels",
 ]
+
+IN_PARTS = ("zarr", "h5", "hdf5")
+"""The formats that can be read in parts."""
 
 _KINDS = {
     "npy": "NumPy file",
@@ -70,6 +80,17 @@ def read_affinities(
     return volume.affinities(_read(parse(text), tick), text, channel_axis, axes)
 
 
+@contextlib.contextmanager
+def open_affinities(text: str, channel_axis: int | None = None, axes: str | None = None) -> Iterator[Volume]:
+    """Open affinities of a Zarr store or an HDF5 file without reading them; the array is `Unread`."""
+    place = parse(text)
+    if place.suffix not in IN_PARTS:
+        raise Unsuitable(f"{text} is read as a whole: Zarr stores and HDF5 files can be read in parts")
+    with contextlib.ExitStack() as stack:
+        stored = _load(place, Unread, stack)
+        yield volume.affinities(stored, text, channel_axis, axes)
+
+
 def read_labels(text: str, axes: str | None = None, tick: Tick = no_tick) -> Volume:
     """Read labels; axes of channels and of time, of which there must be one, are dropped."""
     return volume.labels(_read(parse(text), tick), text, axes)
@@ -81,6 +102,12 @@ def read_image(text: str, axes: str | None = None, tick: Tick = no_tick) -> Volu
 
 
 def _read(place: Place, tick: Tick) -> Stored:
+    with contextlib.ExitStack() as stack:
+        return _load(place, partial(blocks.read, tick=tick), stack, tick)
+
+
+def _load(place: Place, load: blocks.Load, stack: contextlib.ExitStack, tick: Tick = no_tick) -> Stored:
+    """Load an array; files stay open as long as the stack."""
     if not place.path.exists():
         raise FileNotFoundError(f"{place.path} does not exist")
     try:
@@ -89,12 +116,12 @@ def _read(place: Place, tick: Tick) -> Stored:
         if place.suffix == "npz":
             return numpy_files.read_npz(place)
         if place.suffix in ("h5", "hdf5"):
-            return hdf5.read(place, tick)
+            return hdf5.read(place, load, stack)
         if place.suffix in ("tif", "tiff"):
             return tiff.read(place, tick)
         if place.suffix == "sections":
             return tiff.read_sections(place, tick)
-        return zarr_store.read(place, tick)
+        return zarr_store.read(place, load)
     except Unsuitable as error:
         # What is wrong may have been found by a part that does not know the file.
         named = str(place.path) in str(error)

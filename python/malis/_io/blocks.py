@@ -14,6 +14,9 @@ Array = npt.NDArray[Any]
 Tick = Callable[[float], None]
 """Is told which share is done, between 0 and 1."""
 
+Load = Callable[[Any], Any]
+"""Is given an HDF5 data set or a Zarr array; returns what is known of its values: all of them, or `Unread`."""
+
 # Blocks of so many bytes take some hundredths of a second to read, and some tenths to compress.
 _BLOCK_BYTES = 2**25
 

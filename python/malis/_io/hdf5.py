@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from malis._io import blocks
-from malis._io.blocks import Array, Tick
+from malis._io.blocks import Array, Load, Tick
 from malis._io.errors import library
 from malis._io.grid import Grid, numbers_of, positive, unit_name
 from malis._io.numpy_files import PROVENANCE, choose
@@ -23,15 +24,15 @@ from malis._io.volume import Stored
 _METADATA_BYTES = 2**18
 
 
-def read(place: Place, tick: Tick) -> Stored:
-    """Read a data set."""
+def read(place: Place, load: Load, stack: ExitStack) -> Stored:
+    """Load a data set; its file stays open as long as the stack."""
     h5py = library("h5py")
-    with h5py.File(place.path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        data = file[choose(place, names)]
-        scale, translation, unit = grid_attributes(data.attrs)
-        return Stored(blocks.read(data, tick), _names(data), scale, translation, unit)
+    file = stack.enter_context(h5py.File(place.path, "r"))
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    data = file[choose(place, names)]
+    scale, translation, unit = grid_attributes(data.attrs)
+    return Stored(load(data), _names(data), scale, translation, unit)
 
 
 def grid_attributes(

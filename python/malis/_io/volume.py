@@ -17,7 +17,8 @@ _LETTERS = "tczyx"
 class Stored(NamedTuple):
     """An array as its file holds it."""
 
-    array: Array
+    array: Any
+    """The values, or `Unread` ones."""
     names: tuple[str, ...] | None = None
     """The name of every axis, c for channels and t for time; None where the file says nothing."""
     scale: tuple[float, ...] | None = None
@@ -29,7 +30,8 @@ class Stored(NamedTuple):
 class Volume(NamedTuple):
     """Affinities (K, *shape), or labels or an image of a spatial shape."""
 
-    array: Array
+    array: Any
+    """The values, or `Unread` ones."""
     grid: Grid
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from malis._io import blocks, hdf5, ngff
-from malis._io.blocks import Array, Tick
+from malis._io.blocks import Array, Load, Tick
 from malis._io.errors import Unsuitable, library
 from malis._io.grid import Grid
 from malis._io.numpy_files import PROVENANCE
@@ -30,7 +30,7 @@ from malis._io.replace import (
 from malis._io.volume import SPATIAL, Stored
 
 # Voxels along each axis of a chunk: about a megabyte, which viewers load at once.
-_CHUNK = {1: 2**20, 2: 1024, 3: 128}
+CHUNK = {1: 2**20, 2: 1024, 3: 128}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -38,30 +38,30 @@ _CHUNK = {1: 2**20, 2: 1024, 3: 128}
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read(place: Place, tick: Tick) -> Stored:
-    """Read an array, or the finest scale of an OME-Zarr image."""
+def read(place: Place, load: Load) -> Stored:
+    """Load an array, or the finest scale of an OME-Zarr image."""
     zarr = library("zarr")
     _check_within(place)
     node = _open(place.path, place.inner)
     if node is None and _open(place.path) is None:
         raise Unsuitable(f"{place.path} is no Zarr store: it has neither zarr.json nor .zgroup nor .zarray")
     if isinstance(node, zarr.Array):
-        return _read_array(place, node, tick)
+        return _read_array(place, node, load)
     if node is not None:
         scales = ngff.scales(node.attrs)
         if scales:
-            return _read_array(place._replace(inner=_join(place.inner, scales[0].path)), node[scales[0].path], tick)
+            return _read_array(place._replace(inner=_join(place.inner, scales[0].path)), node[scales[0].path], load)
     names = _arrays(node if node is not None else _open(place.path))
     if node is not None and len(names) == 1:
-        return read(place._replace(inner=_join(place.inner, names[0])), tick)
+        return read(place._replace(inner=_join(place.inner, names[0])), load)
     listed = f"it has {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "it holds no array"
     if node is None:
         raise FileNotFoundError(f"{place.path} has no array {place.inner!r}; {listed}")
     raise Unsuitable(f"{place.text} is a group: name one array, such as {place.path}/NAME; {listed}")
 
 
-def _read_array(place: Place, array: Any, tick: Tick) -> Stored:
-    data = blocks.read(array, tick)
+def _read_array(place: Place, array: Any, load: Load) -> Stored:
+    data = load(array)
     group, path = _image_of(place)
     for scale in ngff.scales(group.attrs) if group is not None else []:
         if scale.path == path:
@@ -181,13 +181,18 @@ def write(
     place = place._replace(path=store)
     with _new_folder(place) as (temporary, missing):
         check_output(place, force, version)
-        root = _open(store)
-        if root is not None and place.inner:
-            version = "0.4" if root.metadata.zarr_format == 2 else "0.5"
-        version = version or ngff.VERSIONS[0]
+        version = version_for(place, version)
         _fill(temporary, place.parts[missing:], place, seg, grid, provenance, version, tick)
         put_folder(temporary, store.joinpath(*place.parts[:missing]))
-        _list(place, version)
+        list_labels(place, version)
+
+
+def version_for(place: Place, version: str | None) -> str:
+    """Return the version of OME-Zarr to write: that of the store that labels are put into."""
+    root = _open(place.path)
+    if root is not None and place.inner:
+        return "0.4" if root.metadata.zarr_format == 2 else "0.5"
+    return version or ngff.VERSIONS[0]
 
 
 @contextlib.contextmanager
@@ -219,32 +224,53 @@ def _fill(
     tick: Tick,
 ) -> None:
     """Write the groups down to the label image, and the image."""
+    make_groups(temporary, below, version)
+    image = temporary.joinpath(*below)
+    for i, (array, factor) in enumerate(create(image, place, seg.shape, seg.dtype, grid, provenance, version)):
+        scaled = seg[tuple(slice(None, None, f) for f in factor)]
+        _write_chunks(scaled, array, tick if i == 0 else blocks.no_tick)
+
+
+def make_groups(folder: Path, below: list[str], version: str) -> None:
+    """Make the groups down to a label image."""
     zarr = library("zarr")
-    zarr_format = ngff.zarr_format(version)
     for n in range(len(below)):
         with uninterrupted():
-            zarr.open_group(str(temporary.joinpath(*below[:n])), mode="a", zarr_format=zarr_format)
-    factors = ngff.pyramid(seg.shape, grid)
+            zarr.open_group(str(folder.joinpath(*below[:n])), mode="a", zarr_format=ngff.zarr_format(version))
+
+
+def create(
+    image: Path,
+    place: Place,
+    shape: tuple[int, ...],
+    dtype: Any,
+    grid: Grid,
+    provenance: Mapping[str, Any],
+    version: str,
+) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """Make a label image without labels; gives the array of every scale and by how much it is coarser, one by one."""
+    zarr = library("zarr")
+    zarr_format = ngff.zarr_format(version)
+    factors = ngff.pyramid(shape, grid)
     metadata = ngff.label_metadata(factors, grid, version, place.parts[-1] if place.inner else "labels", _source(place))
     attributes = ngff.with_metadata({PROVENANCE: json.loads(json.dumps(provenance))}, version, metadata)
-    image = temporary.joinpath(*below)
     with uninterrupted():
         zarr.create_group(str(image), zarr_format=zarr_format, attributes=attributes)
-    names = list(SPATIAL[-seg.ndim :])
+    names = list(SPATIAL[-len(shape) :])
     for i, factor in enumerate(factors):
-        scaled = seg[tuple(slice(None, None, f) for f in factor)]
+        scaled = tuple(-(-n // f) for n, f in zip(shape, factor, strict=True))
         with uninterrupted():
             array = zarr.create_array(
                 store=str(image),
                 name=f"s{i}",
-                shape=scaled.shape,
-                dtype=scaled.dtype,
-                chunks=tuple(min(_CHUNK[seg.ndim], max(1, n)) for n in scaled.shape),
+                shape=scaled,
+                dtype=dtype,
+                chunks=tuple(min(CHUNK[len(shape)], max(1, n)) for n in scaled),
                 zarr_format=zarr_format,
                 dimension_names=names if zarr_format == 3 else None,
                 chunk_key_encoding={"name": "v2" if zarr_format == 2 else "default", "separator": "/"},
             )
-        _write_chunks(scaled, array, tick if i == 0 else blocks.no_tick)
+        yield array, factor
 
 
 def _write_chunks(data: Array, array: Any, tick: Tick) -> None:
@@ -274,7 +300,7 @@ def _source(place: Place) -> str | None:
     return "../" * (len(place.parts) - at + 1) if at is not None and image is not None and _datasets(image) else None
 
 
-def _list(place: Place, version: str) -> None:
+def list_labels(place: Place, version: str) -> None:
     """Name the labels in the group `labels` that they are in, and in consolidated metadata."""
     zarr = library("zarr")
     with uninterrupted():

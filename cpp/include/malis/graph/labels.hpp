@@ -99,8 +99,15 @@ struct Labels {
     // touches one is unknown.
     Index ignored = 0;
 
-    // The label of a node as pairs know it: 0 where it is in none.
-    Index in_pairs(std::size_t node) const { return of[node] == ignored ? Index{0} : of[node]; }
+    // Ignored nodes become background, which is in no pair either. What is unknown because of them has to be found before
+    // (unknown_edges.hpp).
+    void forget_ignored(int threads) {
+        if (ignored == 0) return;
+        parallel_ranges(of.size(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) of[i] = of[i] == ignored ? Index{0} : of[i];
+        });
+        ignored = 0;
+    }
 };
 
 namespace detail {
@@ -148,10 +155,6 @@ class LabelTable {
     std::size_t mask_ = 0;
     Index count_ = 0;
 };
-
-}  // namespace detail
-
-namespace detail {
 
 // The label that is ignored, in the type of the labels; none where that type cannot hold it.
 template <class Label>

@@ -82,6 +82,29 @@ inline std::uint64_t select_passing(const float* aff, const float* aff_end, floa
 }
 
 template <Strength strength>
+inline std::uint64_t select_passing(const std::uint8_t* aff, const std::uint8_t* aff_end, std::uint8_t threshold,
+                                    std::size_t count) {
+    if (aff_end - aff < 64) return select_passing<strength, std::uint8_t>(aff, aff_end, threshold, count);
+    const __m128i t = _mm_set1_epi8(static_cast<char>(threshold));
+    std::uint64_t strong = 0;
+    for (std::size_t i = 0; i < 64; i += 16) {
+        const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(aff + i));
+        const int of16 = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(a, t), a));
+        strong |= static_cast<std::uint64_t>(static_cast<unsigned>(of16)) << i;
+    }
+    const std::uint64_t bits = strength == Strength::strong ? strong : ~strong;
+    return count < 64 ? bits & ((std::uint64_t{1} << count) - 1) : bits;
+}
+
+inline std::uint64_t select_same(const std::uint32_t* a, const std::uint32_t* b, std::size_t count) {
+    const __m128i zero = _mm_setzero_si128();
+    return select16(count, [&](std::size_t i) {
+        const __m128i of_a = load4(a + i);
+        return _mm_castsi128_ps(_mm_andnot_si128(_mm_cmpeq_epi32(of_a, zero), _mm_cmpeq_epi32(of_a, load4(b + i))));
+    });
+}
+
+template <Strength strength>
 inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_t* b, const float* aff,
                                       const float* aff_end, float threshold, std::size_t count) {
     if (aff_end - aff < 64)
@@ -90,14 +113,6 @@ inline std::uint64_t select_different(const std::uint32_t* a, const std::uint32_
     return select16(count, [&](std::size_t i) {
         return _mm_andnot_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(load4(a + i), load4(b + i))),
                              passes4<strength>(aff + i, t));
-    });
-}
-
-inline std::uint64_t select_same(const std::uint32_t* a, const std::uint32_t* b, std::size_t count) {
-    const __m128i zero = _mm_setzero_si128();
-    return select16(count, [&](std::size_t i) {
-        const __m128i of_a = load4(a + i);
-        return _mm_castsi128_ps(_mm_andnot_si128(_mm_cmpeq_epi32(of_a, zero), _mm_cmpeq_epi32(of_a, load4(b + i))));
     });
 }
 
@@ -132,6 +147,22 @@ inline std::uint64_t select_changes(const std::uint32_t* p, std::size_t count) {
     }) & inside;
 }
 #endif
+
+// How many items behind the last one select_changes may read.
+constexpr std::size_t changes_read_beyond = 16;
+
+// Of up to 64 edges in a row, from nodes of the parents a[i] to nodes of the parents b[i], those that may join something:
+// not one beside another selected edge between the same two parents. Without a branch this drops most. No parent from
+// a[room_a] and b[room_b] on is read: it may be another thread's.
+template <class Index>
+inline std::uint64_t select_first_of_equals(std::uint64_t selected, const Index* a, std::size_t room_a, const Index* b,
+                                            std::size_t room_b, std::size_t count) {
+    const auto changes = [count](const Index* p, std::size_t room) {
+        if (count + changes_read_beyond <= room) return select_changes(p, count - 1);
+        return select_changes<Index>(p, count - 1);
+    };
+    return selected & (~(selected << 1) | (changes(a, room_a) | changes(b, room_b)) << 1);
+}
 
 inline unsigned lowest_bit(std::uint64_t bits) {
 #if defined(_MSC_VER)

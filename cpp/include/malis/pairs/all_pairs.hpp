@@ -25,7 +25,7 @@ std::vector<std::uint64_t> label_sizes(const Labels<Index>& labels, int threads)
         std::vector<Index> sizes(count, 0);
         in_steps(part_begin(n, slabs, slab), part_begin(n, slabs, slab + 1), steps_per_poll,
                  [&](std::size_t begin, std::size_t end) {
-                     for (std::size_t v = begin; v < end; ++v) ++sizes[labels.in_pairs(v)];
+                     for (std::size_t v = begin; v < end; ++v) ++sizes[labels.of[v]];
                  });
         of_slab[slab] = std::move(sizes);
     });

@@ -1,5 +1,5 @@
-// The negative pass over a volume without masks: from regions to basins, and filter-Kruskal over the edges between these,
-// with label histograms.
+// The negative pass over a volume: from regions to basins, and filter-Kruskal over the edges between these, with label
+// histograms.
 #pragma once
 
 #include <algorithm>
@@ -7,16 +7,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/graph/unknown_edges.hpp"
 #include "malis/pairs/background.hpp"
 #include "malis/pairs/count_merge.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
+#include "malis/tree/block_forest.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
 #include "malis/tree/order.hpp"
@@ -47,57 +50,126 @@ struct BasinVisit {
     }
 };
 
-template <class Index>
-std::uint64_t negative_pairs(const Grid<Index>& grid, const Objects<Index>& objects) {
-    std::uint64_t pairs = pairs_of(grid.voxels - objects.voxels[0]);
-    for (Index l = 1; l < objects.labels(); ++l) pairs -= pairs_of(objects.voxels[l]);
-    return pairs;
-}
+// The OnMerge where regions grow meanwhile (divide.hpp). That decides no pairs that count, so nothing is left to be decided
+// as soon as all regions are joined, whatever they have yet to grow by.
+template <class T, class Index, class Merge>
+struct MergeAndGrow {
+    Merge merge;
+    const ForestLink<T, Index>* next;
+    const ForestLink<T, Index>* const end;
+    const Index* first_region;  // per label
+    std::size_t left;           // components with a region
 
-// Counts the pairs that the edges between basins decide. The first of them are `regions.label.size()` regions, the others
-// are background. Returns the loss.
-template <class T, class Index, class Sink>
-double merge_basins(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Regions<Index>& regions,
-                    Index basins, std::uint64_t pairs, int threads, Sink& sink) {
-    LabelHistograms<Index> histograms(basins, labels.count, 0, threads);
-    for (std::size_t r = 0; r < regions.label.size(); ++r)
-        histograms.set(static_cast<Index>(r), regions.label[r], regions.voxels[r]);
-    UnionFind<Index> sets;
-    sets.reset(basins, threads);
-    KruskalScratch<T, Index> scratch;
-    Buffer<Decision<T, Index>> decisions;
-    const CountArrays arrays{nullptr, sink.arrays().neg};
-    if (arrays.neg == nullptr) decisions.reserve(basins);
-    const BasinVisit<T, Index> visit{aff, aff + grid.edges(), regions.of.data()};
-    // Basins of many voxels share many edges; basins of a few, less than this on average, are as good as a lattice.
-    constexpr Index voxels_of_lattice_basin = 8;
-    const double edges_per_node = grid.voxels / voxels_of_lattice_basin < basins ? lattice_edges : parallel_edges;
-    // Where it is known how many pairs there are in the end, edges up to the cutoff need not be met.
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    const T cutoff = sink.negative_cutoff();
-    const bool connected = grid.connected();
-    const Rank<T> last = connected && cutoff > -infinity ? to_rank(std::nextafter(cutoff, infinity))
-                                                         : std::numeric_limits<Rank<T>>::max();
-    kruskal<T, Index>(
-        GridScan<T, Index, BasinVisit<T, Index>>(grid, visit, threads), sets, scratch, threads,
-        count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs}, [](const auto&) { return true; }),
-        edges_per_node, last);
-    return emit_negative<T, Index>(decisions, connected ? pairs : negative_pairs<T, Index>(decisions), sink);
-}
-
-// Returns the loss.
-template <class T, class Index, class Sink>
-double negative_pass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                     ObjectRegions<Index> found, int threads, Sink& sink) {
-    const std::uint64_t pairs = negative_pairs(grid, objects);
-    if (pairs == 0 || sink.negative_cutoff() == std::numeric_limits<T>::infinity()) {
-        sink.expect_negative(0);
-        return 0;
+    bool operator()(const Record<T, Index>& r, Index a, Index b) {
+        for (; next != end && next->before({r.rank, r.edge, 0, 0, 0}); ++next) {
+            const Index root = merge.sets.find(first_region[next->b] + next->a);
+            const std::uint64_t pairs = merge.histograms.add(root, next->b, next->voxels).neg;
+            merge.left.neg -= std::min(merge.left.neg, pairs);
+        }
+        left -= merge.histograms.foreground(a) > 0 && merge.histograms.foreground(b) > 0;
+        return merge(r, a, b) && left > 1;
     }
-    Regions<Index> regions = number_regions(grid, labels, objects, found, threads);
-    found = {};  // what comes next needs the memory
-    const Index basins = BackgroundFlow<T, Index>(grid, aff, objects, regions, threads).run();
-    return merge_basins(grid, aff, labels, regions, basins, pairs, threads, sink);
-}
+    MALIS_INLINE void prefetch_root(Index root) const { merge.prefetch_root(root); }
+    MALIS_INLINE void prefetch_beyond(Index root) const { merge.prefetch_beyond(root); }
+};
+
+// How many voxels carry a label, and how many negative pairs they make.
+template <class Index>
+struct Foreground {
+    explicit Foreground(const Grid<Index>& grid, const Objects<Index>& objects)
+        : voxels(grid.voxels - objects.voxels[0]), negative_pairs(pairs_of(voxels)) {
+        for (Index l = 1; l < objects.labels(); ++l) negative_pairs -= pairs_of(objects.voxels[l]);
+    }
+    std::uint64_t voxels, negative_pairs;
+};
+
+// The pass itself, from regions to counts.
+template <class T, class Index, class Sink>
+class NegativePass {
+  public:
+    NegativePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
+                 const UnknownEdges<Index>& unknown, int threads, Sink& sink)
+        : grid_(grid),
+          aff_(aff),
+          labels_(labels),
+          objects_(objects),
+          unknown_(unknown),
+          threads_(threads),
+          sink_(sink),
+          foreground_(grid, objects) {}
+
+    // Begins with what the positive pass has found. Returns the loss.
+    double run(ObjectRegions<T, Index> found) {
+        if (foreground_.negative_pairs == 0 || sink_.negative_cutoff() == infinity) {
+            sink_.expect_negative(0);
+            return 0;
+        }
+        Regions<Index> regions = number_regions(grid_, labels_, objects_, found, threads_);
+        const Buffer<ForestLink<T, Index>> growths = merge_lists(found.growths, threads_);
+        found = {};  // what comes next needs the memory
+        in_steps(growths.begin(), growths.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
+            for (const auto* growth = begin; growth != end; ++growth)
+                regions.voxels[regions.first[growth->b] + growth->a] -= growth->voxels;
+        });
+        const Index basins = BackgroundFlow<T, Index>(grid_, aff_, objects_, regions, threads_).run();
+        return merge_basins(regions, growths, basins);
+    }
+
+  private:
+    static constexpr T infinity = std::numeric_limits<T>::infinity();
+
+    // Counts the pairs that the edges between basins decide. The first of them are `regions.label.size()` regions, the
+    // others are background.
+    double merge_basins(const Regions<Index>& regions, const Buffer<ForestLink<T, Index>>& growths, Index basins) {
+        LabelHistograms<Index> histograms(basins, labels_.count, 0, threads_);
+        for (std::size_t r = 0; r < regions.label.size(); ++r)
+            histograms.set(static_cast<Index>(r), regions.label[r], regions.voxels[r]);
+        UnionFind<Index> sets;
+        sets.reset(basins, threads_);
+        Buffer<Decision<T, Index>> decisions;
+        const CountArrays arrays{nullptr, sink_.arrays().neg};
+        if (arrays.neg == nullptr) decisions.reserve(basins);
+        const std::uint64_t pairs = foreground_.negative_pairs;
+        // How many pairs are counted in the end is known where all voxels are joined by known edges.
+        const bool all_counted = grid_.connected() && !unknown_.any();
+        if (!unknown_.any()) {
+            kruskal_on_basins(regions, basins, sets, all_counted,
+                              count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs},
+                                          [](const auto&) { return true; }));
+        } else {
+            const auto known = [&](const Record<T, Index>& r) { return !unknown_(r.edge); };
+            auto merge = count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs}, known);
+            MergeAndGrow<T, Index, decltype(merge)> grow{merge, growths.begin(), growths.end(), regions.first.data(),
+                                                         regions.label.size()};
+            kruskal_on_basins(regions, basins, sets, all_counted, grow);
+        }
+        return emit_negative<T, Index>(decisions, all_counted ? pairs : negative_pairs<T, Index>(decisions), sink_);
+    }
+
+    template <class OnMerge>
+    void kruskal_on_basins(const Regions<Index>& regions, Index basins, UnionFind<Index>& sets, bool all_counted,
+                           OnMerge&& on_merge) const {
+        // Basins of many voxels share many edges; basins of a few, less than this on average, are as good as a lattice.
+        constexpr Index voxels_of_lattice_basin = 8;
+        const double edges_per_node = grid_.voxels / voxels_of_lattice_basin < basins ? lattice_edges : parallel_edges;
+        // Where it is known how many pairs there are in the end, edges up to the cutoff need not be met.
+        const T cutoff = sink_.negative_cutoff();
+        const Rank<T> last = all_counted && cutoff > -infinity ? to_rank(std::nextafter(cutoff, infinity))
+                                                               : std::numeric_limits<Rank<T>>::max();
+        const BasinVisit<T, Index> visit{aff_, aff_ + grid_.edges(), regions.of.data()};
+        KruskalScratch<T, Index> scratch;
+        kruskal<T, Index>(GridScan<T, Index, BasinVisit<T, Index>>(grid_, visit, threads_), sets, scratch, threads_,
+                          on_merge, edges_per_node, last);
+    }
+
+    const Grid<Index>& grid_;
+    const T* aff_;
+    const Labels<Index>& labels_;
+    const Objects<Index>& objects_;
+    const UnknownEdges<Index>& unknown_;
+    const int threads_;
+    Sink& sink_;
+    const Foreground<Index> foreground_;
+};
 
 }  // namespace malis::detail

@@ -7,6 +7,7 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/graph/unknown_edges.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -43,46 +44,12 @@ class ObjectScan {
         });
     }
 
-    // Joins the ends of all edges of at least `threshold` for UnionFind::contract.
-    void join(T threshold, Index* parent, Index nodes, int threads) const {
-        const std::size_t slabs = threads > 1 ? static_cast<std::size_t>(threads) : 1;
-        const auto slab_node = [&](std::size_t s) { return part_begin(nodes, slabs, s); };
-        // Each slab of nodes on its own, then what leads from one to another.
-        parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
-            const Index begin = slab_node(slab), end = slab_node(slab + 1);
-            const Index readable = slab + 1 == slabs ? nodes + read_beyond : end;
-            bool fresh = true;
-            each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
-                const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
-                in_steps(first, last, stretches_per_poll, [=](const Stretch<Index>* from, const Stretch<Index>* to) {
-                    for (const Stretch<Index>* s = from; s != to; ++s) {
-                        const bool inside =
-                            s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
-                        if (!inside) continue;
-                        if (fresh && along_rows) chain(*s, threshold, parent);
-                        else join(*s, threshold, parent, readable);
-                    }
-                });
-                fresh = false;
-                in_steps(begin, end, steps_per_poll, [parent](Index from, Index to) {
-                    for (Index i = from; i < to; ++i) parent[i] = parent[parent[i]];
-                });
-            });
-        });
-        if (slabs == 1) return;
-        const auto slab_of = [&](Index node) {
-            std::size_t slab = 0;
-            while (node >= slab_node(slab + 1)) ++slab;
-            return slab;
-        };
-        in_steps(stretches_.begin(), stretches_.end(), stretches_per_poll, [&](const auto* from, const auto* to) {
-            for (const Stretch<Index>* s = from; s != to; ++s) {
-                const std::size_t slab = slab_of(s->a);
-                if (slab_of(s->b) != slab || slab_of(s->a + s->count - 1) != slab ||
-                    slab_of(s->b + s->count - 1) != slab)
-                    join(*s, threshold, parent, nodes + read_beyond);
-            }
-        });
+    // Joins the ends of all edges of at least `threshold` for UnionFind::contract; of those that are known alone, where a
+    // set of others is given.
+    void join(T threshold, Index* parent, Index nodes, int threads,
+              const UnknownEdges<Index>* unknown = nullptr) const {
+        if (unknown == nullptr) join_selected(threshold, parent, nodes, threads, Every{});
+        else join_selected(threshold, parent, nodes, threads, Known{*unknown});
     }
 
     template <class Collect>
@@ -102,6 +69,59 @@ class ObjectScan {
   private:
     // Most are of less than some hundred edges.
     static constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
+
+    // Which of up to 64 edges are joined at all, as bits.
+    struct Every {
+        static constexpr bool all = true;
+        std::uint64_t operator()(Index, std::size_t) const { return ~std::uint64_t{0}; }
+    };
+    struct Known {
+        static constexpr bool all = false;
+        const UnknownEdges<Index>& unknown;
+        std::uint64_t operator()(Index edge, std::size_t count) const { return ~unknown.select(edge, count); }
+    };
+
+    template <class Select>
+    void join_selected(T threshold, Index* parent, Index nodes, int threads, Select select) const {
+        const std::size_t slabs = threads > 1 ? static_cast<std::size_t>(threads) : 1;
+        const auto slab_node = [&](std::size_t s) { return part_begin(nodes, slabs, s); };
+        // Each slab of nodes on its own, then what leads from one to another.
+        parallel_for(slabs, threads, [&](std::size_t slab, std::size_t) {
+            const Index begin = slab_node(slab), end = slab_node(slab + 1);
+            const Index readable = slab + 1 == slabs ? nodes + read_beyond : end;
+            bool fresh = true;
+            each_channel_backward([&](const Offset& offset, const Stretch<Index>* first, const Stretch<Index>* last) {
+                const bool along_rows = offset.z == 0 && offset.y == 0 && offset.x * offset.x == 1;
+                in_steps(first, last, stretches_per_poll, [=](const Stretch<Index>* from, const Stretch<Index>* to) {
+                    for (const Stretch<Index>* s = from; s != to; ++s) {
+                        const bool inside =
+                            s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
+                        if (!inside) continue;
+                        if (Select::all && fresh && along_rows) chain(*s, threshold, parent);
+                        else join_stretch(*s, threshold, parent, readable, select);
+                    }
+                });
+                fresh = false;
+                in_steps(begin, end, steps_per_poll, [parent](Index from, Index to) {
+                    for (Index i = from; i < to; ++i) parent[i] = parent[parent[i]];
+                });
+            });
+        });
+        if (slabs == 1) return;
+        const auto slab_of = [&](Index node) {
+            std::size_t slab = 0;
+            while (node >= slab_node(slab + 1)) ++slab;
+            return slab;
+        };
+        in_steps(stretches_.begin(), stretches_.end(), stretches_per_poll, [&](const auto* from, const auto* to) {
+            for (const Stretch<Index>* s = from; s != to; ++s) {
+                const std::size_t slab = slab_of(s->a);
+                if (slab_of(s->b) != slab || slab_of(s->a + s->count - 1) != slab ||
+                    slab_of(s->b + s->count - 1) != slab)
+                    join_stretch(*s, threshold, parent, nodes + read_beyond, select);
+            }
+        });
+    }
 
     // Stretches of one offset after the other, the last one first: usually it leads along rows, which are joined
     // fastest, and then the others meet few different sets.
@@ -127,24 +147,20 @@ class ObjectScan {
         }
     }
 
-    // How many nodes behind the last one select_changes may read.
-    static constexpr Index read_beyond = 16;
+    static constexpr Index read_beyond = changes_read_beyond;
 
     // No parent from `readable` on is read: it may be another thread's.
-    void join(const Stretch<Index>& s, T threshold, Index* parent, Index readable) const {
-        const bool room = std::max(s.a, s.b) + s.count + read_beyond <= readable;
-        const auto changes = [room](const Index* p, Index count) {
-            return room ? select_changes(p, count - 1) : select_changes<Index>(p, count - 1);
-        };
+    template <class Select>
+    void join_stretch(const Stretch<Index>& s, T threshold, Index* parent, Index readable, Select select) const {
         // Parents of the last edge: where the next one has the same, it joins nothing.
         Index of_a = s.a, of_b = of_a;
         for (Index block = 0; block < s.count; block += 64) {
             const Index count = std::min<Index>(64, s.count - block);
             const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
             std::uint64_t selected =
-                select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
-            // Neither does an edge beside another one, between the same parents. Without a branch this drops most.
-            selected &= ~(selected << 1) | (changes(a, count) | changes(b, count)) << 1;
+                select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count) &
+                select(s.edge + block, count);
+            selected = select_first_of_equals(selected, a, readable - s.a - block, b, readable - s.b - block, count);
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(lowest_bit(selected));
                 if (a[i] == of_a && b[i] == of_b) continue;

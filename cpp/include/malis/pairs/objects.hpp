@@ -180,4 +180,55 @@ void find_stretches(const Grid<Index>& grid, const Objects<Index>& objects, Inde
     stretches.resize(size);
 }
 
+// All ways out of a voxel: forward along each offset and backward against it.
+template <class Index>
+class WaysOut {
+  public:
+    explicit WaysOut(const Grid<Index>& grid) {
+        for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+            if (!grid.steps[k].decides) continue;
+            auto step = grid.steps[k];
+            const Index channel = static_cast<Index>(k) * grid.voxels;
+            ways_.push_back({step, grid.across(step), channel});
+            step.offset = {-step.offset.z, -step.offset.y, -step.offset.x};
+            step.distance = Index{0} - step.distance;
+            ways_.push_back(
+                {step, grid.across(step), channel + step.distance});  // the edge of the voxel at the other end
+        }
+    }
+
+    // Calls f(edge, v, u, local, count) for all edges from the voxels of label l, in the rows of which wanted(row) is true:
+    // edge + i joins v + i, of the local number local + i, and u + i, for i < count <= 64. One within the label comes twice.
+    template <class Wanted, class F>
+    void each_edge_of(const Grid<Index>& grid, const Objects<Index>& objects, Index l, Wanted&& wanted, F&& f) const {
+        const Run<Index>* const begin = objects.runs.data() + objects.first_run[l];
+        const Run<Index>* const end = objects.runs.data() + objects.first_run[l + 1];
+        in_steps(begin, end, steps_per_poll / 64, [&](const Run<Index>* first, const Run<Index>* last) {
+            for (const Run<Index>* run = first; run != last; ++run) {
+                if (!wanted((run->v - run->x) / grid.width)) continue;
+                for (const Way& way : ways_) {
+                    const Index from = std::max(run->x, way.x.begin);
+                    const Index stop = std::min(run->x + run->length, way.x.end);
+                    const Index y = run->y + static_cast<Index>(way.step.offset.y), skipped = from - run->x;
+                    const Index v = run->v + skipped;
+                    // x and y stay inside, so what leaves the volume does so along z.
+                    if (from >= stop || y >= grid.height || v + way.step.distance >= grid.voxels) continue;
+                    for (Index i = 0; i < stop - from; i += 64) {
+                        f(way.edge + v + i, v + i, v + i + way.step.distance, run->first + skipped + i,
+                          std::min<Index>(64, stop - from - i));
+                    }
+                }
+            }
+        });
+    }
+
+  private:
+    struct Way {
+        typename Grid<Index>::Step step;
+        typename Grid<Index>::Range x;
+        Index edge;  // of voxel 0: that of voxel v is edge + v
+    };
+    std::vector<Way> ways_;
+};
+
 }  // namespace malis

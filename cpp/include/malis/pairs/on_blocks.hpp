@@ -17,6 +17,7 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
+#include "malis/graph/unknown_edges.hpp"
 #include "malis/pairs/all_pairs.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
@@ -54,7 +55,7 @@ class CountCarry {
           labels_(labels),
           nodes_(nodes),
           receive_(std::move(receive)),
-          histograms_(0, labels.count, 0, 1) {}
+          histograms_(0, labels.count, labels.unlabelled, 1) {}
 
     void begin(const BlockKruskal<T, Index>& kruskal) {
         kruskal_ = &kruskal;
@@ -104,10 +105,10 @@ class CountCarry {
 // The rest: links in order, with the labels of their nodes. receive(rank, edge, pairs) of what each decides.
 template <class T, class Index, class Receive>
 void count_links(const BlockForest<T, Index>& forest, const Buffer<ForestLink<T, Index>>& links,
-                 const std::vector<NodeLabels<Index>>& nodes, Index labels, Receive&& receive) {
+                 const std::vector<NodeLabels<Index>>& nodes, const Labels<Index>& labels, Receive&& receive) {
     UnionFind<Index> sets;
     sets.reset(forest.nodes());
-    LabelHistograms<Index> histograms(forest.nodes(), labels, 0, 1);
+    LabelHistograms<Index> histograms(forest.nodes(), labels.count, labels.unlabelled, 1);
     for (std::size_t b = 0; b < nodes.size(); ++b) {
         const Index base = forest.base(b);
         for (std::size_t i = 0; i < nodes[b].first.size(); ++i)
@@ -148,9 +149,13 @@ using DeliverDecisions = std::function<void(Buffer<Decision<T, Index>>&, std::si
 template <class T, class Index>
 class DecisionReceiver {
   public:
-    DecisionReceiver(const DeliverDecisions<T, Index>& deliver, std::size_t thread, bool want_positive,
-                     bool want_negative)
-        : deliver_(deliver), thread_(thread), want_positive_(want_positive), want_negative_(want_negative) {}
+    DecisionReceiver(const DeliverDecisions<T, Index>& deliver, const UnknownEdges<Index>& unknown, std::size_t thread,
+                     bool want_positive, bool want_negative)
+        : deliver_(deliver),
+          unknown_(unknown),
+          thread_(thread),
+          want_positive_(want_positive),
+          want_negative_(want_negative) {}
 
     void begin() { list_.clear(); }
     void end(std::size_t part) { deliver_(list_, part, thread_); }
@@ -160,31 +165,36 @@ class DecisionReceiver {
     PairCount add(LabelHistograms<Index>& histograms, Index root, Index label, Index voxels) const {
         return wanted(histograms.add(root, label, voxels));
     }
-    void operator()(Rank<T> rank, Index edge, PairCount pairs) { list_.push_back({rank, edge, pairs}); }
+    void operator()(Rank<T> rank, Index edge, PairCount pairs) {
+        if (!unknown_(edge)) list_.push_back({rank, edge, pairs});
+    }
 
   private:
     PairCount wanted(PairCount pairs) const { return {want_positive_ ? pairs.pos : 0, want_negative_ ? pairs.neg : 0}; }
     const DeliverDecisions<T, Index>& deliver_;
+    const UnknownEdges<Index>& unknown_;
     std::size_t thread_;
     bool want_positive_, want_negative_;
     Buffer<Decision<T, Index>> list_;
 };
 
 template <class T, class Index>
-void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, BlockShape shape, int threads,
-                      bool want_positive, bool want_negative, Rank<T> last, const DeliverDecisions<T, Index>& deliver) {
+void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
+                      const UnknownEdges<Index>& unknown, BlockShape shape, int threads, bool want_positive,
+                      bool want_negative, Rank<T> last, const DeliverDecisions<T, Index>& deliver) {
     using Receiver = DecisionReceiver<T, Index>;
     BlockForest<T, Index> forest(grid, aff, shape);
     std::vector<NodeLabels<Index>> nodes(forest.blocks.size());
     {
         std::vector<CountCarry<T, Index, Receiver>> carries;
         for (std::size_t t = 0; t < static_cast<std::size_t>(std::max(1, threads)); ++t)
-            carries.emplace_back(forest.blocks, labels, nodes, Receiver(deliver, t, want_positive, want_negative));
+            carries.emplace_back(forest.blocks, labels, nodes,
+                                 Receiver(deliver, unknown, t, want_positive, want_negative));
         forest.solve(carries, threads, last);
     }
     const auto links = forest.links(threads, last);
-    Receiver receive(deliver, 0, want_positive, want_negative);
-    count_links<T, Index>(forest, links, nodes, labels.count, receive);
+    Receiver receive(deliver, unknown, 0, want_positive, want_negative);
+    count_links<T, Index>(forest, links, nodes, labels, receive);
     receive.end(forest.blocks.size());
 }
 
@@ -192,8 +202,9 @@ void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>
 
 // Unconstrained counts on a volume; returns the loss of the sink.
 template <class T, class Index, class Sink>
-double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, BlockShape shape,
-                       int threads, bool want_positive, bool want_negative, Sink& sink) {
+double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
+                       const UnknownEdges<Index>& unknown, BlockShape shape, int threads, bool want_positive,
+                       bool want_negative, Sink& sink) {
     using List = Buffer<detail::Decision<T, Index>>;
     const auto emit = [&](const List& list, std::size_t begin, std::size_t end, std::size_t thread) {
         double loss = 0;
@@ -216,9 +227,9 @@ double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index
         if (want_positive) sink.expect_positive(static_cast<double>(pairs.pos));
         if (want_negative) sink.expect_negative(static_cast<double>(pairs.neg));
     };
-    // What a pair weighs in a loss takes the number of all pairs. Where the volume is connected, all are decided; else
-    // decisions have to wait until they have been counted.
-    const bool connected = grid.connected();
+    // What a pair weighs in a loss takes the number of all pairs. Where known edges alone connect the volume, all are
+    // counted; else decisions have to wait until that has been done.
+    const bool connected = grid.connected() && !unknown.any();
     if (connected) expect(detail::all_pairs(detail::label_sizes(labels, threads)));
     // Then negative pairs that add nothing to a loss need not be met.
     constexpr T infinity = std::numeric_limits<T>::infinity();
@@ -229,7 +240,7 @@ double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index
     const std::size_t blocks = Blocks<T, Index>(grid, aff, shape).size();
     std::vector<List> waiting(connected ? 0 : blocks + 1);
     std::vector<double> losses(blocks + 1, 0.0);
-    detail::decide_on_blocks<T, Index>(grid, aff, labels, shape, threads, want_positive, want_negative, last,
+    detail::decide_on_blocks<T, Index>(grid, aff, labels, unknown, shape, threads, want_positive, want_negative, last,
                                        [&](List& list, std::size_t part, std::size_t thread) {
                                            if (!connected) waiting[part] = std::move(list);
                                            else if (part < blocks) losses[part] = emit(list, 0, list.size(), thread);

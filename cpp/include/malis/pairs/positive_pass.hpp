@@ -1,12 +1,16 @@
-// The positive pass over a volume without masks: every object on its own.
+// The positive pass over a volume: every object on its own.
 //
 // A component within an object carries one label, so its size is all that counts; and objects that fit the cache are
 // solved in it, many at a time. A loss that is zero from some affinity on, as a hinge is, does not ask for the order of
 // the edges above: these are all joined first, without sorting, and of an object that is well predicted hardly an edge
 // is left.
+//
+// An object that an edge of unknown truth touches takes the order of all its edges, as how many pairs there are to be
+// counted depends on it; and where such edges lead out of objects, something is left to be decided outside (outside.hpp).
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -14,8 +18,13 @@
 #include <vector>
 
 #include "malis/graph/grid.hpp"
+#include "malis/graph/labels.hpp"
+#include "malis/graph/select.hpp"
+#include "malis/graph/unknown_edges.hpp"
+#include "malis/pairs/divide.hpp"
 #include "malis/pairs/object_scan.hpp"
 #include "malis/pairs/objects.hpp"
+#include "malis/pairs/outside.hpp"
 #include "malis/pairs/regions.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -23,6 +32,7 @@
 #include "malis/support/prefetch.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/label_histogram.hpp"
+#include "malis/tree/open_parts.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
 
@@ -35,6 +45,8 @@ struct ObjectWork {
     KruskalScratch<T, Index> scratch;
     UnionFind<Index> sets;
     Buffer<Index> number;
+    OpenParts<T, Index> open;
+    Division<T, Index> division;
     int skip_joining = 0;  // so many objects more are not joined without an order
 };
 
@@ -55,24 +67,32 @@ constexpr int skipped_after_failure = 7;
 template <class T, class Index, class Sink>
 class PositivePass {
   public:
-    // Without `report` the pass only finds the regions, and calls nothing of the sink.
-    PositivePass(const Grid<Index>& grid, const T* aff, const Objects<Index>& objects, int threads, Sink& sink,
-                 bool report)
+    // Without `report` the pass only finds the regions, and calls nothing of the sink. Without `want_regions` those of
+    // objects that edges of unknown truth touch are left out.
+    PositivePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
+                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report, bool want_regions)
         : grid_(grid),
           aff_(aff),
+          labels_(labels),
           objects_(objects),
+          unknown_(unknown),
           threads_(threads),
           sink_(sink),
           report_(report),
+          want_regions_(want_regions),
           cutoff_(report ? sink.positive_cutoff() : -infinity),
-          work_(static_cast<std::size_t>(std::max(1, threads))) {}
+          ways_(grid),
+          work_(static_cast<std::size_t>(std::max(1, threads))) {
+        if (unknown.any()) touched_rows_ = rows_of_unknown_edges(grid, unknown);
+    }
 
     // Returns the loss, and puts the components of the objects into `regions`.
-    double run(ObjectRegions<Index>& regions) {
+    double run(ObjectRegions<T, Index>& regions) {
         regions_.count.assign(objects_.labels(), 0);
         regions_.split.resize(work_.size());
         double expected = 0;
-        for (Index l = 1; l < objects_.labels(); ++l) expected += static_cast<double>(pairs_of(objects_.voxels[l]));
+        for (Index l = 1; l < objects_.labels(); ++l)
+            if (is_object(l)) expected += static_cast<double>(pairs_of(objects_.voxels[l]));
         if (report_) sink_.expect_positive(expected);
         const Result all = solve_all();
         regions = std::move(regions_);
@@ -89,6 +109,9 @@ class PositivePass {
         std::uint64_t pairs = 0;
     };
 
+    // Unlabelled voxels carry a number as an object does, but are in no positive pair.
+    bool is_object(Index l) const { return objects_.voxels[l] > 0 && l != labels_.unlabelled; }
+
     // Objects order[begin] to order[end - 1], for one thread.
     struct Task {
         std::size_t begin, end;
@@ -100,7 +123,7 @@ class PositivePass {
         constexpr Index voxels_worth_order = 64;
         std::vector<Index> order;
         for (Index l = 1; l < objects_.labels(); ++l)
-            if (objects_.voxels[l] > 0) order.push_back(l);
+            if (is_object(l) || (objects_.voxels[l] > 0 && want_regions_)) order.push_back(l);
         if (order.size() < grid_.voxels / voxels_worth_order) {
             std::sort(order.begin(), order.end(), [&](Index a, Index b) {
                 return objects_.runs[objects_.first_run[a]].v < objects_.runs[objects_.first_run[b]].v;
@@ -133,18 +156,33 @@ class PositivePass {
         std::vector<Index> large;
         const std::vector<Task> tasks = divide(order, large);
         std::vector<Result> results(tasks.size() + large.size());
+        if (unknown_.any()) {
+            regions_.growths.resize(results.size());
+            links_.resize(results.size());
+            parts_.resize(results.size());
+            node_.reset(grid_.voxels);
+        }
         parallel_for(tasks.size(), threads_, [&](std::size_t task, std::size_t thread) {
             ObjectWork<T, Index>& work = work_[thread];
             for (std::size_t i = tasks[task].begin; i < tasks[task].end; ++i) {
                 if (i == tasks[task].begin) prepare(order[i], work.stretches);
                 if (i + 1 < tasks[task].end) prepare(order[i + 1], work.next);
-                solve(order[i], thread, 1, results[task]);
+                solve(order[i], task, thread, 1, results[task]);
                 std::swap(work.stretches, work.next);
             }
         });
         for (std::size_t i = 0; i < large.size(); ++i) {
             find_stretches(grid_, objects_, large[i], work_[0].stretches);
-            solve(large[i], 0, threads_, results[tasks.size() + i]);
+            solve(large[i], tasks.size() + i, 0, threads_, results[tasks.size() + i]);
+        }
+        if (unknown_.any()) {
+            Result outside;
+            join_outside<T>(grid_, aff_, labels_, objects_, unknown_, parts_, merge_lists(links_, threads_), node_,
+                            threads_, [&](Rank<T> rank, Index edge, std::uint64_t pairs) {
+                                outside.loss += sink_.positive(rank, edge, pairs, 0);
+                                outside.pairs += pairs;
+                            });
+            results.push_back(outside);
         }
         Result all;
         for (const Result& result : results) {  // in the order of tasks: the same sum on any number of threads
@@ -168,9 +206,11 @@ class PositivePass {
     }
 
     // Solves an object whose stretches are at hand, with the work of one thread.
-    void solve(Index l, std::size_t thread, int threads, Result& result) {
+    void solve(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
         ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
+        if (unknown_.any() && (find_exits(l, work.open.exits) || !is_object(l)))
+            return solve_touched(l, task, thread, threads, result);
         regions_.count[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
@@ -198,6 +238,102 @@ class PositivePass {
         keep_regions(l, work, threads, regions_.split[thread]);
     }
 
+    // Whether an edge of unknown truth touches an object; lists those that lead out of it.
+    bool find_exits(Index l, Buffer<Exit<T, Index>>& exits) const {
+        bool touched = false;
+        exits.clear();
+        ways_.each_edge_of(
+            grid_, objects_, l, [&](Index row) { return touched_rows_[row] != 0; },
+            [&](Index edge, Index v, Index u, Index local, Index count) {
+                std::uint64_t found = unknown_.select(edge, count);
+                if (found == 0) return;
+                touched = true;
+                found &= ~select_same(labels_.of.data() + v, labels_.of.data() + u, count);
+                for (; found != 0; found &= found - 1) {
+                    const Index i = static_cast<Index>(lowest_bit(found));
+                    exits.push_back({to_rank(aff_[edge + i]), local + i});
+                }
+            });
+        return touched;
+    }
+
+    // Solves an object that edges of unknown truth touch, of which work.open has the exits.
+    void solve_touched(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
+        if (want_regions_) divide(l, task, thread, threads);
+        if (cutoff_ == -infinity || !is_object(l)) return;
+        ObjectWork<T, Index>& work = work_[thread];
+        UnionFind<Index>& sets = work.sets;
+        OpenParts<T, Index>& open = work.open;
+        Buffer<ForestLink<T, Index>>& links = links_[task];
+        const std::size_t first_link = links.size();
+        Reporting receive{*this, l, thread, result, links};
+        sets.reset(objects_.voxels[l], threads);
+        open.begin(sets, threads);
+        kruskal<T, Index>(ObjectScan<T, Index>(grid_, aff_, work.stretches, threads), sets, work.scratch, threads,
+                          [&](const Record<T, Index>& r, Index a, Index b) {
+                              open.merge(sets, r, a, b, receive);
+                              return sets.sets() > 1;
+                          });
+        open.finish(sets, receive);
+        if (open.exits.empty()) return;
+        const Index base = next_part_.fetch_add(open.parts(), std::memory_order_relaxed);
+        for (auto* link = links.begin() + first_link; link != links.end(); ++link) {
+            link->a += base;
+            if (link->voxels == 0) link->b += base;
+        }
+        for (Index part = 0; part < open.parts(); ++part)
+            parts_[task].push_back({base + part, l, open.size_when_opened(part)});
+        const Run<Index>* run = objects_.runs.data() + objects_.first_run[l];
+        open.each_node(threads, [&](Index i, Index part) {
+            if (i == run->first + run->length) ++run;
+            node_[run->v + (i - run->first)] = base + part;
+        });
+    }
+
+    // Finds the regions of an object that edges of unknown truth touch.
+    void divide(Index l, std::size_t task, std::size_t thread, int threads) {
+        ObjectWork<T, Index>& work = work_[thread];
+        const Index n = objects_.voxels[l];
+        UnionFind<Index>& sets = work.sets;
+        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+        sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
+        regions_.count[l] = 1;
+        if (sets.sets() == 1) return;
+        const Index regions = work.division.run(grid_, aff_, labels_.of, objects_, unknown_, ways_, l, work.stretches,
+                                                sets, work.scratch, threads, regions_.growths[task]);
+        regions_.count[l] = regions;
+        if (regions > 1) {
+            Index* const region = add_split(l, regions_.split[thread]);
+            work.division.each_node(threads, [region](Index i, Index r) { region[i] = r; });
+        }
+    }
+
+    // What the edges of one touched object decide (open_parts.hpp).
+    struct Reporting {
+        PositivePass& pass;
+        Index label;
+        std::size_t thread;
+        Result& result;
+        Buffer<ForestLink<T, Index>>& links;
+
+        void closed(const Record<T, Index>& r, Index a, Index b) {
+            if (pass.unknown_(r.edge)) return;
+            const std::uint64_t pairs = static_cast<std::uint64_t>(a) * b;
+            result.loss += pass.sink_.positive(r.rank, r.edge, pairs, thread);
+            result.pairs += pairs;
+        }
+        void attached(const Record<T, Index>& r, Index part, Index a, Index b, bool alone) {
+            if (alone) closed(r, a, b);
+            else links.push_back({r.rank, r.edge, part, label, b});
+        }
+        void linked(const Record<T, Index>& r, Index part, Index other) {
+            links.push_back({r.rank, r.edge, part, other, 0});
+        }
+        void grown(Rank<T> rank, Index part, Index voxels) {
+            links.push_back({rank, no_edge<Index>, part, label, voxels});
+        }
+    };
+
     // Joins all edges from the cutoff on, where that is likely to pay; false where it was not tried or did not pay.
     bool join_strong_edges(const ObjectScan<T, Index>& source, Index n, int threads, ObjectWork<T, Index>& work) const {
         if (cutoff_ == infinity) return false;
@@ -212,33 +348,49 @@ class PositivePass {
 
     // Keeps the region of every voxel of an object of several.
     void keep_regions(Index l, ObjectWork<T, Index>& work, int threads,
-                      typename ObjectRegions<Index>::Split& split) const {
+                      typename ObjectRegions<T, Index>::Split& split) const {
         const Index n = objects_.voxels[l];
         const Index* root = work.sets.roots(threads);
         work.number.reset(n);
-        const std::size_t at = split.region.size();
-        split.objects.push_back({l, at});
-        split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
-        split.region.resize(at + n);
+        Index* const region = add_split(l, split);
         Index next = 0;
         in_steps(n, [&](Index begin, Index end) {
             for (Index i = begin; i < end; ++i)
                 if (root[i] == i) work.number[i] = next++;
         });
         in_steps(n, [&](Index begin, Index end) {
-            for (Index i = begin; i < end; ++i) split.region[at + i] = work.number[root[i]];
+            for (Index i = begin; i < end; ++i) region[i] = work.number[root[i]];
         });
+    }
+
+    // Room for the regions of the voxels of one more object.
+    Index* add_split(Index l, typename ObjectRegions<T, Index>::Split& split) const {
+        const std::size_t at = split.region.size(), n = objects_.voxels[l];
+        split.objects.push_back({l, at});
+        split.region.reserve(at + n);  // grows by more than is asked for, as one object follows the other
+        split.region.resize(at + n);
+        return split.region.data() + at;
     }
 
     const Grid<Index>& grid_;
     const T* aff_;
+    const Labels<Index>& labels_;
     const Objects<Index>& objects_;
+    const UnknownEdges<Index>& unknown_;
     const int threads_;
     Sink& sink_;
     const bool report_;
+    const bool want_regions_;
     const T cutoff_;  // edges from here on are not reported; minus infinity: none are
+    const WaysOut<Index> ways_;
+    std::vector<char> touched_rows_;  // by edges of unknown truth
     std::vector<ObjectWork<T, Index>> work_;
-    ObjectRegions<Index> regions_;
+    ObjectRegions<T, Index> regions_;
+    // What is left to be decided outside of objects (outside.hpp), per task.
+    std::vector<Buffer<ForestLink<T, Index>>> links_;
+    std::vector<Buffer<OpenPart<Index>>> parts_;
+    Buffer<Index> node_;  // per voxel of an object that has exits: its part
+    std::atomic<Index> next_part_{0};
 };
 
 }  // namespace malis::detail

@@ -12,6 +12,7 @@
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
+#include "malis/tree/block_forest.hpp"
 
 namespace malis::detail {
 
@@ -23,7 +24,7 @@ struct SplitObject {
 };
 
 // Regions as the positive pass finds them, object by object, numbered within each.
-template <class Index>
+template <class T, class Index>
 struct ObjectRegions {
     // The objects of several regions, as one thread found them: the region of each of their voxels, by local number.
     struct Split {
@@ -32,6 +33,8 @@ struct ObjectRegions {
     };
     std::vector<Index> count;  // per label: how many regions its object has
     std::vector<Split> split;  // per thread
+    // How regions grow (divide.hpp), from the number of a region and with its label: several lists.
+    std::vector<Buffer<ForestLink<T, Index>>> growths;
 };
 
 // Regions numbered in the volume, by label.
@@ -39,14 +42,15 @@ template <class Index>
 struct Regions {
     Buffer<Index> of;           // per voxel of an object: the number of its region
     std::vector<Index> label;   // per region
-    std::vector<Index> voxels;  // per region
+    std::vector<Index> voxels;  // per region, with what it grows by
+    std::vector<Index> first;   // per label: its first region
 };
 
-template <class Index>
+template <class T, class Index>
 Regions<Index> number_regions(const Grid<Index>& grid, const Labels<Index>& labels, const Objects<Index>& objects,
-                              const ObjectRegions<Index>& found, int threads) {
+                              const ObjectRegions<T, Index>& found, int threads) {
     const Index count = objects.labels();
-    std::vector<Index> first(count);  // the number of the first region of every label
+    std::vector<Index> first(count);
     Index regions = 0;
     for (Index l = 1; l < count; ++l) {
         first[l] = regions;
@@ -76,6 +80,7 @@ Regions<Index> number_regions(const Grid<Index>& grid, const Labels<Index>& labe
             }
         }
     }
+    numbered.first = first;
     // Objects of one region follow, in the order of memory. Those of several are done.
     constexpr Index done = static_cast<Index>(-1);
     for (Index l = 1; l < count; ++l)

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -34,7 +35,7 @@ class BlockWatershed {
   public:
     using Link = ForestLink<T, Index>;
 
-    BlockWatershed(const Grid<Index>& grid, const T* aff, BlockShape shape, Index* seed)
+    BlockWatershed(const Grid<Index>& grid, Affinities<T> aff, BlockShape shape, Index* seed)
         : blocks_(grid, aff, shape), seed_(seed), solved_(blocks_.size()) {}
 
     void run(int threads) {
@@ -212,7 +213,7 @@ class BlockWatershed {
 // `seed` enters with every seed's own number at the seeds and no_seed elsewhere, and leaves with the seed of every voxel, or
 // no_seed where no path leads to one.
 template <class T, class Index>
-void block_watershed(const Grid<Index>& grid, const T* aff, BlockShape shape, Index* seed, int threads) {
+void block_watershed(const Grid<Index>& grid, Affinities<T> aff, BlockShape shape, Index* seed, int threads) {
     detail::BlockWatershed<T, Index>(grid, aff, shape, seed).run(threads);
 }
 

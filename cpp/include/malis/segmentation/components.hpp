@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
@@ -81,6 +82,16 @@ struct AtLeast {
         return detail::select_passing<detail::Strength::strong>(aff, aff_end, threshold, count);
     }
 };
+// Bytes are compared as they are.
+template <>
+struct AtLeast<std::uint8_t> {
+    unsigned lowest;  // 256 where none connects
+    static AtLeast value(float threshold) { return {detail::lowest_byte_of(threshold)}; }
+    std::uint64_t bits(const std::uint8_t* aff, const std::uint8_t* aff_end, std::size_t count) const {
+        if (lowest > 255) return 0;
+        return detail::select_passing<detail::Strength::strong>(aff, aff_end, static_cast<std::uint8_t>(lowest), count);
+    }
+};
 template <class T>
 struct NotZero {
     static constexpr T about_zero = T(1e-5);  // as in the older packages
@@ -132,7 +143,8 @@ namespace detail {
 // Joins small components along their edges: in the order of edges, every edge that joins two components of which at
 // least one has at most size_thresh nodes.
 template <class T, class Index>
-void merge_small(const Grid<Index>& grid, const T* aff, Buffer<Index>& parents, std::int64_t size_thresh, int threads) {
+void merge_small(const Grid<Index>& grid, Affinities<T> aff, Buffer<Index>& parents, std::int64_t size_thresh,
+                 int threads) {
     threads = threads_for(grid.voxels, threads);
     UnionFind<Index> segments, sets;
     segments.reset(grid.voxels, threads);
@@ -180,7 +192,7 @@ template <class T, class Index, class Label, class Connects>
 std::vector<std::int64_t> components(const Grid<Index>& grid, const T* aff, Connects connects, std::int64_t size_thresh,
                                      Label* seg, int threads, Small small = Small::drop) {
     Buffer<Index> parents = detail::join_components(grid, aff, connects, threads);
-    if (small == Small::merge) detail::merge_small<T, Index>(grid, aff, parents, size_thresh, threads);
+    if (small == Small::merge) detail::merge_small<AffinityValue<T>, Index>(grid, aff, parents, size_thresh, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
 }
 

@@ -6,12 +6,15 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -73,13 +76,11 @@ void radix_sort(Buffer<R>& keys, Buffer<R>& scratch, int threads) {
 
 namespace detail {
 
-// Hands over the affinities of the edges themselves, row by row.
-template <class T>
-struct RowsOf {
-    const T* aff;
+// Hands over the edges themselves, row by row.
+struct RowsOfEdges {
     template <class Index, class Collect>
     void row(Index first, Index, Index, Index count, Collect& collect) const {
-        collect(aff + first, static_cast<std::size_t>(count));
+        collect.f(first, count);
     }
 };
 
@@ -87,46 +88,68 @@ template <class F>
 struct RowCollector {
     F f;
     void reserve(std::size_t) {}
-    template <class T>
-    void operator()(const T* aff, std::size_t count) {
-        f(aff, count);
-    }
 };
 template <class F>
 RowCollector<F> row_collector(F f) {
     return {f};
 }
 
+// The same of bytes, of which there are few.
+template <class Index>
+Buffer<Rank<float>> distinct_bytes(const GridScan<float, Index, RowsOfEdges>& source, const std::uint8_t* aff,
+                                   int threads) {
+    std::array<std::atomic<bool>, byte_values.size()> any{};
+    parallel_for(source.chunks(), threads, [&](std::size_t chunk, std::size_t) {
+        std::array<bool, byte_values.size()> here{};
+        auto mark = row_collector([&](Index first, Index count) {
+            for (Index i = 0; i < count; ++i) here[aff[first + i]] = true;
+        });
+        source.scan(chunk, mark);
+        for (std::size_t byte = 0; byte < here.size(); ++byte)
+            if (here[byte]) any[byte] = true;
+    });
+    Buffer<Rank<float>> ranks;
+    for (std::size_t byte = any.size(); byte-- > 0;)
+        if (any[byte]) ranks.push_back(to_rank(byte_values[byte]));
+    return ranks;
+}
+
 }  // namespace detail
 
 // The ranks of all edges between two different voxels of the volume, each once, increasing.
 template <class T, class Index>
-Buffer<Rank<T>> distinct_ranks(const Grid<Index>& grid, const T* aff, int threads) {
-    const detail::RowsOf<T> rows{aff};
-    const GridScan<T, Index, detail::RowsOf<T>> source(grid, rows, threads);
+Buffer<Rank<T>> distinct_ranks(const Grid<Index>& grid, Affinities<T> aff, int threads) {
+    const detail::RowsOfEdges rows;
+    const GridScan<T, Index, detail::RowsOfEdges> source(grid, rows, threads);
+    if constexpr (std::is_same_v<T, float>) {
+        if (aff.bytes() != nullptr) return detail::distinct_bytes(source, aff.bytes(), threads);
+    }
     std::vector<std::size_t> begin(source.chunks() + 1, 0);
     for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) {
         begin[chunk + 1] = begin[chunk];
-        auto count = detail::row_collector([&](const T*, std::size_t n) { begin[chunk + 1] += n; });
+        auto count = detail::row_collector([&](Index, Index n) { begin[chunk + 1] += n; });
         source.scan(chunk, count);
     }
     Buffer<Rank<T>> ranks(begin.back()), scratch;
     parallel_for(source.chunks(), threads, [&](std::size_t chunk, std::size_t) {
         Rank<T>* to = ranks.data() + begin[chunk];
-        auto fill = detail::row_collector([&](const T* from, std::size_t n) {
-            for (std::size_t i = 0; i < n; ++i) *to++ = to_rank(from[i]);
+        auto fill = detail::row_collector([&](Index first, Index n) {
+            for (Index i = 0; i < n; ++i) *to++ = to_rank(aff[first + i]);
         });
         source.scan(chunk, fill);
     });
     radix_sort(ranks, scratch, threads);
+    scratch.release();
     std::size_t distinct = 0;
     in_steps(ranks.size(), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             if (distinct == 0 || ranks[i] != ranks[distinct - 1]) ranks[distinct++] = ranks[i];
         }
     });
-    ranks.resize(distinct);
-    return ranks;
+    // Ranks are kept for long, and may be far fewer than edges.
+    Buffer<Rank<T>> result(distinct);
+    std::copy(ranks.begin(), ranks.begin() + distinct, result.begin());
+    return result;
 }
 
 }  // namespace malis

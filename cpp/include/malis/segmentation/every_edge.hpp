@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
@@ -15,15 +16,26 @@ namespace malis::detail {
 
 template <class T>
 struct EveryEdge {
-    const T* aff;
+    Affinities<T> aff;
     template <class Index, class Collect>
     void edge(Index edge, Index a, Index b, Collect& collect) const {
-        if (passes<Collect::strength>(aff[edge], collect.threshold)) collect(aff[edge], edge, a, b);
+        take(aff[edge], edge, a, b, collect);
     }
     template <class Index, class Collect>
     void row(Index first, Index v, Index u, Index count, Collect& collect) const {
-        for (Index i = 0; i < count; ++i)
-            edge(first + i, static_cast<Index>(v + i), static_cast<Index>(u + i), collect);
+        aff.each_piece(first, count, [&](const T* affinities, Index begin, Index n) {
+            for (Index i = 0; i < n; ++i) {
+                const Index at = begin + i;
+                take(affinities[i], static_cast<Index>(first + at), static_cast<Index>(v + at),
+                     static_cast<Index>(u + at), collect);
+            }
+        });
+    }
+
+  private:
+    template <class Index, class Collect>
+    static void take(T affinity, Index edge, Index a, Index b, Collect& collect) {
+        if (passes<Collect::strength>(affinity, collect.threshold)) collect(affinity, edge, a, b);
     }
 };
 

@@ -117,21 +117,12 @@ class JoinedVoxels {
             const Index v = first + block, u = v + step.distance;
             std::uint64_t selected = select_(static_cast<Index>(k) * grid_.voxels + v, v, u, count);
             if (selected == 0) continue;
-            // An edge beside another selected one, with the same two parents, joins nothing: most edges are dropped here.
-            selected &= ~(selected << 1) | (changes(parent + v, count, end - v) | changes(parent + u, count, end - u))
-                                               << 1;
+            selected = detail::select_first_of_equals(selected, parent + v, end - v, parent + u, end - u, count);
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(detail::lowest_bit(selected));
                 detail::join_lowest(parent, static_cast<Index>(v + i), static_cast<Index>(u + i));
             }
         }
-    }
-
-    // Bit i: p[i] != p[i + 1], for i + 1 < count. Items from `available` on belong to another thread.
-    static std::uint64_t changes(const Index* p, Index count, Index available) {
-        constexpr Index read_beyond = 16;
-        if (count + read_beyond <= available) return detail::select_changes(p, count - 1);
-        return detail::select_changes<Index>(p, count - 1);
     }
 
     const Grid<Index>& grid_;

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/pairs/on_blocks.hpp"
@@ -167,8 +168,9 @@ inline CurveTruth truth_of(const std::vector<std::uint64_t>& sizes) {
 
 // All changes of a volume: those of each block, and at last those of what blocks leave.
 template <class T, class Index>
-std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
-                                                  BlockShape shape, const Entropies& entropies, int threads) {
+std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, Affinities<T> aff,
+                                                  const Labels<Index>& labels, BlockShape shape,
+                                                  const Entropies& entropies, int threads) {
     using Receiver = CurveReceiver<T, Index>;
     BlockForest<T, Index> forest(grid, aff, shape);
     std::vector<typename Receiver::List> lists(forest.blocks.size() + 1);
@@ -182,15 +184,16 @@ std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const
     }
     const auto links = forest.links(threads);
     receive.begin();
-    count_links<T, Index>(forest, links, nodes, labels.count, receive);
+    count_links<T, Index>(forest, links, nodes, labels, receive);
     receive.end(forest.blocks.size());
     return lists;
 }
 
 // The same in one go over the whole volume, where blocks do not pay.
 template <class T, class Index>
-std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
-                                                  const Entropies& entropies, int threads) {
+std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, Affinities<T> aff,
+                                                  const Labels<Index>& labels, const Entropies& entropies,
+                                                  int threads) {
     std::vector<Buffer<CurveChange<T>>> lists(1);
     CurveReceiver<T, Index> receive(entropies, lists);
     UnionFind<Index> sets;
@@ -213,7 +216,8 @@ std::vector<Buffer<CurveChange<T>>> curve_changes(const Grid<Index>& grid, const
 }
 
 // Adds changes up to steps. Pieces of the curve are put in order on their own; what comes before each is known from the
-// sums of the pieces before it.
+// sums of the pieces before it. They are put in order twice, to count the steps and to write them: kept in between they
+// would take as much memory as all changes.
 template <class T>
 void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<Rank<T>>& ranks,
                  const CurveTruth& truth, const Entropies& entropies, int threads, RandCurve<T>& curve) {
@@ -223,7 +227,6 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
     for (const auto& list : lists) streams.push_back({list.begin(), list.end(), 0});
     const CutStreams<Change, std::uint32_t> cut(
         streams, [](const Change& x, const Change& y) { return x.rank < y.rank; }, threads);
-    Buffer<Change> merged(cut.total());
     struct Work {
         Buffer<Change> items;
         SortScratch<T, std::uint32_t> keys;
@@ -231,13 +234,14 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
     std::vector<Work> work(static_cast<std::size_t>(std::max(1, threads)));
     struct Piece {
         std::size_t steps = 0;
+        Rank<T> first = 0;
         CurveSums sums;
         double best = -1;
         std::size_t best_at = 0;  // a threshold
     };
     std::vector<Piece> pieces(cut.pieces());
-    parallel_for(cut.pieces(), threads, [&](std::size_t p, std::size_t thread) {
-        Work& w = work[thread];
+    // Calls f(change) for every step of a piece, in order: the changes of one affinity are one.
+    const auto each_step = [&](std::size_t p, Work& w, auto&& f) {
         const std::size_t n = cut.start(p + 1) - cut.start(p);
         w.items.reset(n);
         Change* to = w.items.data();
@@ -250,18 +254,25 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
         };
         w.keys.keys.reset(6 * n);
         sort_keys<T>(Ranks{w.items.data()}, n, w.keys.keys.data(), w.keys.counts);
-        Change* step = merged.data() + cut.start(p);
-        for (std::size_t i = 0; i < n; ++i) {
-            const Change& change = w.items[w.keys.keys[i].at()];
-            if (i > 0 && step[-1].rank == change.rank) step[-1].sums.add(change.sums);
-            else *step++ = change;
-            pieces[p].sums.add(change.sums);
+        for (std::size_t i = 0; i < n;) {
+            Change step = w.items[w.keys.keys[i].at()];
+            while (++i < n && w.items[w.keys.keys[i].at()].rank == step.rank)
+                step.sums.add(w.items[w.keys.keys[i].at()].sums);
+            f(step);
         }
-        pieces[p].steps = static_cast<std::size_t>(step - (merged.data() + cut.start(p)));
+    };
+    parallel_for(cut.pieces(), threads, [&](std::size_t p, std::size_t thread) {
+        Piece& piece = pieces[p];
+        each_step(p, work[thread], [&](const Change& step) {
+            if (piece.steps++ == 0) piece.first = step.rank;
+            piece.sums.add(step.sums);
+        });
     });
 
     // There is a step at the first threshold, whether it changes anything or not.
-    const bool leading = merged.empty() || merged[0].rank != ranks[0];
+    const auto first_piece =
+        std::find_if(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.steps > 0; });
+    const bool leading = first_piece == pieces.end() || first_piece->first != ranks[0];
     std::size_t steps = leading ? 1 : 0;
     std::vector<std::size_t> first_step(pieces.size());
     std::vector<CurveSums> before(pieces.size());
@@ -282,23 +293,22 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
         curve.voi_split[step] = std::max(0.0, entropies.value(truth.entropy - at.joint) / voxels);
         curve.voi_merge[step] = std::max(0.0, entropies.value(at.segments - at.joint) / voxels);
     };
-    parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t) {
+    parallel_for(pieces.size(), threads, [&](std::size_t p, std::size_t thread) {
         Piece& piece = pieces[p];
         CurveSums at = before[p];
-        const Change* change = merged.data() + cut.start(p);
-        const Rank<T>* rank = ranks.begin();
-        if (piece.steps > 0) rank = std::min(std::lower_bound(rank, ranks.end(), change->rank), ranks.end() - 1);
-        for (std::size_t i = 0; i < piece.steps; ++i, ++change) {
+        std::size_t step = first_step[p];
+        const Rank<T>* rank = std::min(std::lower_bound(ranks.begin(), ranks.end(), piece.first), ranks.end() - 1);
+        each_step(p, work[thread], [&](const Change& change) {
             // Where the caller's memory changes during the call an affinity may be missing from one of the two.
-            while (rank + 1 < ranks.end() && *rank < change->rank) ++rank;
+            while (rank + 1 < ranks.end() && *rank < change.rank) ++rank;
             const auto threshold = static_cast<std::size_t>(rank - ranks.begin());
-            at.add(change->sums);
-            write(first_step[p] + i, threshold, at);
+            at.add(change.sums);
+            write(step++, threshold, at);
             if (truth.f_score(at) > piece.best) {
                 piece.best = truth.f_score(at);
                 piece.best_at = threshold;
             }
-        }
+        });
     });
     double best = -1;
     std::size_t best_at = 0;
@@ -315,7 +325,7 @@ void write_steps(const std::vector<Buffer<CurveChange<T>>>& lists, const Buffer<
 }
 
 template <class T, class Index>
-RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
+RandCurve<T> rand_curve(const Grid<Index>& grid, Affinities<T> aff, const Labels<Index>& labels,
                         std::optional<BlockShape> blocks, int threads) {
     const std::vector<std::uint64_t> sizes = label_sizes(labels, threads);
     CurveTruth truth = truth_of(sizes);
@@ -327,9 +337,11 @@ RandCurve<T> rand_curve(const Grid<Index>& grid, const T* aff, const Labels<Inde
     curve.foreground = static_cast<std::int64_t>(truth.foreground);
     const Buffer<Rank<T>> ranks = distinct_ranks<T, Index>(grid, aff, threads);
     if (ranks.empty()) return curve;
-    const auto changes = blocks ? curve_changes<T, Index>(grid, aff, labels, *blocks, entropies, threads)
-                                : curve_changes<T, Index>(grid, aff, labels, entropies, threads);
-    write_steps<T>(changes, ranks, truth, entropies, threads, curve);
+    {
+        const auto changes = blocks ? curve_changes<T, Index>(grid, aff, labels, *blocks, entropies, threads)
+                                    : curve_changes<T, Index>(grid, aff, labels, entropies, threads);
+        write_steps<T>(changes, ranks, truth, entropies, threads, curve);
+    }
     curve.thresholds.reset(ranks.size());
     parallel_ranges(ranks.size(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) curve.thresholds[i] = from_rank<T>(ranks[i]);

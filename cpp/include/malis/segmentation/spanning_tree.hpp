@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
@@ -39,7 +40,7 @@ namespace detail {
 
 // The edges of the tree in one go over the whole volume, where blocks do not pay.
 template <class T, class Index>
-Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
+Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, Affinities<T> aff, int threads) {
     UnionFind<Index> sets;
     sets.reset(grid.voxels, threads);
     Buffer<TreeEdge<T, Index>> edges;
@@ -56,14 +57,14 @@ Buffer<TreeEdge<T, Index>> whole_spanning_tree(const Grid<Index>& grid, const T*
 }
 
 template <class T, class Index>
-Buffer<TreeEdge<T, Index>> spanning_tree_edges(const Grid<Index>& grid, const T* aff, int threads) {
+Buffer<TreeEdge<T, Index>> spanning_tree_edges(const Grid<Index>& grid, Affinities<T> aff, int threads) {
     const auto blocks = blocks_that_pay(grid);
     return blocks ? block_spanning_tree<T, Index>(grid, aff, *blocks, threads)
                   : whole_spanning_tree<T, Index>(grid, aff, threads);
 }
 
 template <class T, class Node, class Index>
-SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, const T* aff, int threads) {
+SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, Affinities<T> aff, int threads) {
     const auto edges = spanning_tree_edges<T, Index>(grid, aff, threads);
     SpanningTree<T, Node> tree;
     tree.edges.reset(edges.size());

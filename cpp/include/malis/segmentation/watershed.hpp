@@ -8,6 +8,7 @@
 #include <numeric>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/segmentation/block_watershed.hpp"
@@ -30,7 +31,7 @@ namespace detail {
 // to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
 // the seeds and `no_seed` elsewhere.
 template <class T, class Index, class Graph>
-void flood_in_one_go(const Graph& graph, const T* aff, Buffer<Index>& seed, int threads) {
+void flood_in_one_go(const Graph& graph, Affinities<T> aff, Buffer<Index>& seed, int threads) {
     const std::size_t nodes = seed.size();
     constexpr Index none = no_seed<Index>;
     threads = threads_for(nodes, threads);
@@ -65,11 +66,11 @@ void flood_in_one_go(const Graph& graph, const T* aff, Buffer<Index>& seed, int 
 }
 
 template <class T, class Index>
-void flood_from_seeds(const EdgeList<Index>& list, const T* aff, Buffer<Index>& seed, int threads) {
+void flood_from_seeds(const EdgeList<Index>& list, Affinities<T> aff, Buffer<Index>& seed, int threads) {
     flood_in_one_go<T, Index>(list, aff, seed, threads);
 }
 template <class T, class Index>
-void flood_from_seeds(const Grid<Index>& grid, const T* aff, Buffer<Index>& seed, int threads) {
+void flood_from_seeds(const Grid<Index>& grid, Affinities<T> aff, Buffer<Index>& seed, int threads) {
     if (const auto blocks = blocks_that_pay(grid)) block_watershed<T, Index>(grid, aff, *blocks, seed.data(), threads);
     else flood_in_one_go<T, Index>(grid, aff, seed, threads);
 }
@@ -79,7 +80,7 @@ void flood_from_seeds(const Grid<Index>& grid, const T* aff, Buffer<Index>& seed
 // The seeded maximin watershed. seg enters with the seeds (0: none), and leaves with the label of the seed that each node
 // is joined to first in the order of edges, or 0 where none is.
 template <class T, class Index, class Graph, class Label>
-void watershed(const Graph& graph, const T* aff, std::size_t nodes, Label* seg, int threads) {
+void watershed(const Graph& graph, Affinities<T> aff, std::size_t nodes, Label* seg, int threads) {
     constexpr std::size_t grain = std::size_t{1} << 16;
     Buffer<Index> seed(nodes);
     parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
@@ -99,53 +100,61 @@ namespace detail {
 // The strongest edge of every voxel, the first of equals: its affinity, and the voxel it leads to (the voxel itself where
 // it has no edge of at least `threshold`).
 template <class T, class Index>
-void strongest_edges(const Grid<Index>& grid, const T* aff, T threshold, T* strongest, Index* target, int threads) {
-    parallel_ranges(grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads,
-                    [&](std::size_t begin, std::size_t end) {
-                        for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
-                            const Index z = row / grid.height, y = row - z * grid.height;
-                            for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
-                            for (std::size_t k = 0; k < grid.steps.size(); ++k) {
-                                const auto& step = grid.steps[k];
-                                if (!step.decides) continue;
-                                const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
-                                const Index back_distance = static_cast<Index>(Index{0} - step.distance);
-                                const typename Grid<Index>::Step back{back_offset, back_distance, true};
-                                // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
-                                const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
-                                    const auto x = grid.range(to, z, y);
-                                    for (Index v = row * grid.width + x.begin; v < row * grid.width + x.end; ++v) {
-                                        const Index u = v + to.distance;
-                                        const T a = aff[static_cast<std::size_t>(k) * grid.voxels + (own ? v : u)];
-                                        const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
-                                        strongest[v] = better ? a : strongest[v];
-                                        target[v] = better ? u : target[v];
-                                    }
-                                };
-                                const bool own_first = back_distance < step.distance;  // the offset leads back
-                                take(own_first ? step : back, own_first);
-                                take(own_first ? back : step, !own_first);
+void strongest_edges(const Grid<Index>& grid, Affinities<T> aff, T threshold, T* strongest, Index* target,
+                     int threads) {
+    parallel_ranges(
+        grid.rows, (std::size_t{1} << 15) / grid.width + 1, threads, [&](std::size_t begin, std::size_t end) {
+            for (Index row = static_cast<Index>(begin); row < static_cast<Index>(end); ++row) {
+                const Index z = row / grid.height, y = row - z * grid.height;
+                for (Index v = row * grid.width; v < (row + 1) * grid.width; ++v) target[v] = v;
+                for (std::size_t k = 0; k < grid.steps.size(); ++k) {
+                    const auto& step = grid.steps[k];
+                    if (!step.decides) continue;
+                    const Offset back_offset{-step.offset.z, -step.offset.y, -step.offset.x};
+                    const Index back_distance = static_cast<Index>(Index{0} - step.distance);
+                    const typename Grid<Index>::Step back{back_offset, back_distance, true};
+                    // Of the two edges of one offset at a voxel, that of the lower voxel has the lower index.
+                    const auto take = [&](const typename Grid<Index>::Step& to, bool own) {
+                        const auto x = grid.range(to, z, y);
+                        if (x.begin >= x.end) return;
+                        const Index first = row * grid.width + x.begin;
+                        const Index edge = static_cast<Index>(k) * grid.voxels + first + (own ? 0 : to.distance);
+                        aff.each_piece(edge, x.end - x.begin, [&](const T* affinities, Index begin, Index n) {
+                            for (Index i = 0; i < n; ++i) {
+                                const Index v = first + begin + i;
+                                const T a = affinities[i];
+                                const bool better = (a >= threshold) & ((target[v] == v) | (a > strongest[v]));
+                                strongest[v] = better ? a : strongest[v];
+                                target[v] = better ? v + to.distance : target[v];
                             }
-                        }
-                    });
+                        });
+                    };
+                    const bool own_first = back_distance < step.distance;  // the offset leads back
+                    take(own_first ? step : back, own_first);
+                    take(own_first ? back : step, !own_first);
+                }
+            }
+        });
 }
 
 // Edges as strong as the strongest of one of their ends, between different components.
 template <class T, class Index>
 struct SteepestEdges {
-    const T* aff;
+    Affinities<T> aff;
     const T* strongest;
     const Index* component;
     T threshold;
 
     template <class Collect>
     void row(Index first, Index v, Index u, Index count, Collect& collect) const {
-        for (Index i = 0; i < count; ++i, ++v, ++u) {
-            const T a = aff[first + i];
-            if (((a == strongest[v]) | (a == strongest[u])) & (component[v] != component[u]) & (a >= threshold) &&
-                passes<Collect::strength>(a, collect.threshold))
-                collect(a, static_cast<Index>(first + i), component[v], component[u]);
-        }
+        aff.each_piece(first, count, [&](const T* affinities, Index begin, Index n) {
+            for (Index i = 0; i < n; ++i, ++v, ++u) {
+                const T a = affinities[i];
+                if (((a == strongest[v]) | (a == strongest[u])) & (component[v] != component[u]) & (a >= threshold) &&
+                    passes<Collect::strength>(a, collect.threshold))
+                    collect(a, static_cast<Index>(first + begin + i), component[v], component[u]);
+            }
+        });
     }
 };
 
@@ -186,7 +195,7 @@ Buffer<Rank<T>> follow_strongest(const Buffer<T>& strongest, Buffer<Index>& comp
 // plateau or to higher ground, and it follows the first of these, until its strongest affinity is that of no edge that
 // leaves it.
 template <class T, class Index>
-Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int threads) {
+Buffer<Index> basins(const Grid<Index>& grid, Affinities<T> aff, T threshold, int threads) {
     const std::size_t n = grid.voxels;
     threads = threads_for(n, threads);
     Buffer<T> strongest(n);
@@ -228,8 +237,8 @@ Buffer<Index> basins(const Grid<Index>& grid, const T* aff, T threshold, int thr
 // The unseeded maximin watershed: one basin for each regional maximum of the edges of at least `threshold`. seg holds
 // 1.. by decreasing size afterwards.
 template <class T, class Index, class Label>
-std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, const T* aff, T threshold, std::int64_t size_thresh,
-                                           Label* seg, int threads) {
+std::vector<std::int64_t> watershed_basins(const Grid<Index>& grid, Affinities<T> aff, T threshold,
+                                           std::int64_t size_thresh, Label* seg, int threads) {
     Buffer<Index> parents = detail::basins<T, Index>(grid, aff, threshold, threads);
     return number_components<Index, Label>(parents.data(), grid.voxels, size_thresh, seg, threads);
 }

@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/support/buffer.hpp"
@@ -118,7 +119,7 @@ class Blocks {
         std::size_t voxels() const { return static_cast<std::size_t>(depth) * height * width; }
     };
 
-    Blocks(const Grid<Index>& grid, const T* aff, BlockShape shape)
+    Blocks(const Grid<Index>& grid, Affinities<T> aff, BlockShape shape)
         : grid(grid),
           aff(aff),
           depth_(static_cast<Index>(std::min<std::size_t>(shape.depth, grid.depth))),
@@ -217,7 +218,7 @@ class Blocks {
     static constexpr Rank<T> never = std::numeric_limits<Rank<T>>::max();  // later than any affinity
 
     const Grid<Index>& grid;
-    const T* const aff;
+    const Affinities<T> aff;
     unsigned row_bits = 0;
 
   private:
@@ -318,7 +319,7 @@ class BlockKruskal {
         return static_cast<Local>(static_cast<std::int32_t>(e & (detail::block_voxels - 1)) + distance_[e >> bits]);
     }
 
-    // Calls f(k, aff, v, u, count) for edges of offset k within the block, from voxels v + i to u + i.
+    // Calls f(k, edge, v, u, count) for edges of offset k within the block: edge + i of the volume, from voxel v + i to u + i.
     template <class F>
     void each_stretch(F&& f) const {
         const auto& grid = blocks_.grid;
@@ -334,13 +335,13 @@ class BlockKruskal {
             range(offset.y, block_.height, y0, y1);
             range(offset.x, block_.width, x0, x1);
             if (x0 >= x1) continue;
-            const T* const channel = blocks_.aff + static_cast<Index>(k) * grid.voxels;
+            const Index channel = static_cast<Index>(k) * grid.voxels + static_cast<Index>(x0);
             for (std::int64_t z = z0; z < z1; ++z) {
                 for (std::int64_t y = y0; y < y1; ++y) {
                     const std::size_t row = static_cast<std::size_t>(z * static_cast<std::int64_t>(block_.height) + y);
                     const std::uint32_t v =
                         static_cast<std::uint32_t>((row << blocks_.row_bits) + static_cast<std::size_t>(x0));
-                    f(k, channel + first_of_row_[row] + x0, v,
+                    f(k, channel + first_of_row_[row], v,
                       static_cast<std::uint32_t>(static_cast<std::int32_t>(v) + distance_[k]),
                       static_cast<std::size_t>(x1 - x0));
                 }
@@ -352,9 +353,10 @@ class BlockKruskal {
     void collect(T threshold) {
         using detail::Strength;
         const Local* const root = sets.roots();
-        const T* const aff_end = blocks_.aff + blocks_.grid.edges();
+        typename Affinities<T>::Room room;
+        const T* const aff_end = blocks_.aff.readable_end(blocks_.grid.edges(), room);
         std::size_t size = 0;
-        each_stretch([&](std::size_t k, const T* aff, std::uint32_t v, std::uint32_t u, std::size_t count) {
+        each_stretch([&](std::size_t k, Index edge, std::uint32_t v, std::uint32_t u, std::size_t count) {
             if (size + count > keys_.capacity()) {
                 keys_.resize(size);
                 keys_.reserve(size + count);
@@ -363,13 +365,14 @@ class BlockKruskal {
             const std::uint32_t e = static_cast<std::uint32_t>(k << bits) + v;
             for (std::size_t i = 0; i < count; i += 64) {
                 const std::size_t n = std::min<std::size_t>(64, count - i);
+                const T* const aff = blocks_.aff.read(edge + i, n, room);
                 std::uint64_t selected = strength == Strength::strong
-                                             ? detail::select_passing<Strength::strong>(aff + i, aff_end, threshold, n)
-                                             : detail::select_different<Strength::weak>(root + v + i, root + u + i,
-                                                                                        aff + i, aff_end, threshold, n);
+                                             ? detail::select_passing<Strength::strong>(aff, aff_end, threshold, n)
+                                             : detail::select_different<Strength::weak>(root + v + i, root + u + i, aff,
+                                                                                        aff_end, threshold, n);
                 for (; selected != 0; selected &= selected - 1) {
-                    const unsigned at = static_cast<unsigned>(i) + detail::lowest_bit(selected);
-                    *to++ = Key<T>(to_rank(aff[at]), e + at);
+                    const unsigned at = detail::lowest_bit(selected);
+                    *to++ = Key<T>(to_rank(aff[at]), e + static_cast<unsigned>(i) + at);
                 }
             }
             size = static_cast<std::size_t>(to - keys_.data());
@@ -396,15 +399,15 @@ class BlockKruskal {
     Rank<T> threshold() {
         samples_.clear();
         std::size_t edges = 0, stretches = 0;
-        each_stretch([&](std::size_t, const T*, std::uint32_t, std::uint32_t, std::size_t count) {
+        each_stretch([&](std::size_t, Index, std::uint32_t, std::uint32_t, std::size_t count) {
             edges += count;
             ++stretches;
         });
         const std::size_t skip = 1 + stretches / 64;
         std::size_t at = skip / 2;
-        each_stretch([&](std::size_t, const T* aff, std::uint32_t, std::uint32_t, std::size_t count) {
+        each_stretch([&](std::size_t, Index edge, std::uint32_t, std::uint32_t, std::size_t count) {
             if (at++ % skip != 0) return;
-            for (std::size_t i = 0; i < count; ++i) samples_.push_back(to_rank(aff[i]));
+            for (std::size_t i = 0; i < count; ++i) samples_.push_back(to_rank(blocks_.aff[edge + i]));
         });
         if (static_cast<double>(edges) < 1.7 * static_cast<double>(left_) || samples_.empty())
             return std::numeric_limits<Rank<T>>::max();
@@ -575,6 +578,24 @@ Buffer<Item> merge_streams(const std::vector<Stream<Item, Index>>& streams, int 
     return merged;
 }
 
+// Lists of links as one list, in order.
+template <class T, class Index>
+Buffer<ForestLink<T, Index>> merge_lists(std::vector<Buffer<ForestLink<T, Index>>>& lists, int threads) {
+    using Link = ForestLink<T, Index>;
+    struct Scratch {
+        Buffer<Link> moved;
+        SortScratch<T, std::uint32_t> keys;
+    };
+    std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, threads)));
+    parallel_for(lists.size(), threads, [&](std::size_t i, std::size_t thread) {
+        if (!lists[i].empty()) sort_by_order<T>(lists[i], scratch[thread].moved, scratch[thread].keys);
+    });
+    std::vector<Stream<Link, Index>> streams;
+    for (const Buffer<Link>& list : lists)
+        if (!list.empty()) streams.push_back({list.begin(), list.end(), Index{0}});
+    return merge_streams<T>(streams, threads, [](const Link& link, Index) { return link; });
+}
+
 }  // namespace detail
 
 namespace detail {
@@ -638,7 +659,7 @@ class BlockForest {
     using Link = ForestLink<T, Index>;
     using Local = detail::Local;
 
-    BlockForest(const Grid<Index>& grid, const T* aff, BlockShape shape) : blocks(grid, aff, shape) {}
+    BlockForest(const Grid<Index>& grid, Affinities<T> aff, BlockShape shape) : blocks(grid, aff, shape) {}
 
     template <class Carry>
     void solve(std::vector<Carry>& carries, int threads, Rank<T> last = std::numeric_limits<Rank<T>>::max()) {

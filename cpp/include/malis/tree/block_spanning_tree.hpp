@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/graph/affinities.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -54,7 +55,8 @@ class TreeCarry {
 
 // The edges of the tree, in order.
 template <class T, class Index>
-Buffer<TreeEdge<T, Index>> block_spanning_tree(const Grid<Index>& grid, const T* aff, BlockShape shape, int threads) {
+Buffer<TreeEdge<T, Index>> block_spanning_tree(const Grid<Index>& grid, Affinities<T> aff, BlockShape shape,
+                                               int threads) {
     using Edge = TreeEdge<T, Index>;
     BlockForest<T, Index> forest(grid, aff, shape);
     std::vector<Buffer<Edge>> edges(forest.blocks.size() + 1);
