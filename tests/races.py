@@ -108,7 +108,6 @@ FUNCTIONS: dict[str, tuple[Function, str]] = {
         lambda a, n: _core.smaller_sizes(a.seg.size, a.tree.affinities, a.tree.node1, a.tree.node2),
         "tree",
     ),
-    "connect_labels": (lambda a, n: malis.connect_labels(a.seg, NHOOD, **n), "labels"),
     "malis_loss-connected": (
         lambda a, n: malis.malis_loss(a.aff, a.seg, NHOOD, connect_labels=True, ignore_label=7, **n),
         "labels affinities",
