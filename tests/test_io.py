@@ -424,6 +424,18 @@ def test_tiff_that_says_to_be_larger_than_it_can_be(tmp_path):
         _io.read_labels(str(path))
 
 
+def test_too_little_memory_names_the_file(tmp_path, seg, monkeypatch):
+    write(tmp_path / "a.tif", seg)
+
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", fail)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
+    with pytest.raises(MemoryError, match=r"a\.tif does not fit into memory$"):
+        _io.read_labels(f"{tmp_path}/a.tif")
+
+
 def test_tiff_without_axes(tmp_path, rng):
     aff = rng.random((2, 5, 6), np.float32)
     tifffile.imwrite(tmp_path / "aff.tif", aff, photometric="minisblack")

@@ -126,8 +126,10 @@ def _load(place: Place, load: blocks.Load, stack: contextlib.ExitStack, tick: Ti
         # What is wrong may have been found by a part that does not know the file.
         named = str(place.path) in str(error)
         raise Unsuitable(str(error) if named else f"{place.text}: {error}") from error
-    except (FileNotFoundError, PermissionError, ImportError, MemoryError):
+    except (FileNotFoundError, PermissionError, ImportError):
         raise
+    except MemoryError as error:  # whose message may be empty
+        raise MemoryError(f"{place.text} does not fit into memory: {error}".removesuffix(": ")) from error
     except OSError as error:
         raise OSError(f"{place.text} cannot be read as a {_KINDS[place.suffix]}: {error}") from error
     except Exception as error:  # a damaged file makes each library raise something of its own
