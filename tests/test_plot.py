@@ -26,6 +26,7 @@ BLUE, VERMILLION = "#0072B2", "#D55E00"
 
 @pytest.fixture(autouse=True)
 def close_figures():
+    plt.close("all")  # those of other tests
     yield
     plt.close("all")
 

@@ -74,7 +74,7 @@ class Affinities {
         Room room;
         for (Index i = 0; i < count; i += static_cast<Index>(piece)) {
             const Index n = std::min<Index>(static_cast<Index>(piece), count - i);
-            f(read(static_cast<std::size_t>(first + i), n, room), i, n);
+            f(read(static_cast<std::size_t>(first) + i, n, room), i, n);
         }
     }
 

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "malis/graph/grid.hpp"
@@ -164,7 +165,7 @@ class LabelRuns {
         // would be mispredicted at the end of each.
         for (Index v = begin; v < end; ++v) {
             end_[run] = v + 1;
-            label_[run] = static_cast<std::uint64_t>(label);
+            label_[run] = static_cast<std::make_unsigned_t<Label>>(label);
             const Label next = labels[std::min<Index>(v + 1, end - 1)];
             run += static_cast<Index>(((next != label) | !along_rows_) & (run < last));
             label = next;

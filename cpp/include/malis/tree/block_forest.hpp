@@ -272,10 +272,10 @@ class BlockKruskal {
         // As in kruskal(): the strongest edges first, about as many as there are voxels, then those of the others that
         // still lead from one component to another.
         const Rank<T> first = std::min(last, threshold());
-        collect<detail::Strength::strong>(first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first));
+        collect<detail::Strength::strong>(first);
         merge(on_join);
         if (first == last || first == all || left_ < 2) return;
-        collect<detail::Strength::weak>(from_rank<T>(first));
+        collect<detail::Strength::weak>(first);
         while (!keys_.empty() && left_ > 1) {
             const Rank<T> next = std::min(last, next_threshold());
             later_.reset(keys_.size() + 1);
@@ -349,9 +349,13 @@ class BlockKruskal {
         }
     }
 
+    // Collects the keys of ranks up to `first`, or those of the ranks that follow. Affinities are read twice, and another
+    // thread may change them in between: ranks are kept on their side all the same, so that on_join gets them in order.
     template <detail::Strength strength>
-    void collect(T threshold) {
+    void collect(Rank<T> first) {
         using detail::Strength;
+        constexpr Rank<T> all = std::numeric_limits<Rank<T>>::max();
+        const T threshold = first == all ? -std::numeric_limits<T>::infinity() : from_rank<T>(first);
         const Local* const root = sets.roots();
         typename Affinities<T>::Room room;
         const T* const aff_end = blocks_.aff.readable_end(blocks_.grid.edges(), room);
@@ -372,7 +376,10 @@ class BlockKruskal {
                                                                                         aff_end, threshold, n);
                 for (; selected != 0; selected &= selected - 1) {
                     const unsigned at = detail::lowest_bit(selected);
-                    *to++ = Key<T>(to_rank(aff[at]), e + static_cast<unsigned>(i) + at);
+                    const Rank<T> rank = to_rank(aff[at]);
+                    const Rank<T> kept =
+                        strength == Strength::strong ? std::min(rank, first) : std::max(rank, first + 1);
+                    *to++ = Key<T>(kept, e + static_cast<unsigned>(i) + at);
                 }
             }
             size = static_cast<std::size_t>(to - keys_.data());
