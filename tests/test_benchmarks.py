@@ -124,6 +124,7 @@ def test_all_rows(benchmark):
     assert "comparison" not in results and results["adapters"] == []
 
 
+@pytest.mark.slow
 def test_comparison_and_its_plots(benchmark, tmp_path):
     results, printed = benchmark("--rows", "--adapters")
     assert results["rows"] == []
@@ -160,6 +161,7 @@ def check_adapters(results: dict[str, Any], printed: str, wanted: set[str]) -> N
     )
 
 
+@pytest.mark.slow
 def test_rows_and_adapters_can_be_chosen(benchmark):
     results, printed = benchmark("--rows", "pairs", "batch", "--sizes", "--adapters", "torch")
     assert [row["key"] for row in results["rows"]] == ["pairs", "batch"]
@@ -377,6 +379,7 @@ def test_wrong_adapters_are_noticed(load, monkeypatch):
         adapters._measure("torch", 16, 16, 1, 1)
 
 
+@pytest.mark.slow
 def test_chunked_volumes():
     pytest.importorskip("dask.array")
     result = run(

@@ -81,6 +81,7 @@ def test_hdf5_with_the_channels_last_into_labels_of_an_image(tmp_path, affinitie
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_scales(tmp_path, rng, small_chunks):
     aff = rng.random((2, 600, 1030), dtype=np.float32)
     zarr.create_array(str(tmp_path / "aff.zarr"), data=aff, chunks=(2, 200, 200))
@@ -151,6 +152,7 @@ sys.exit(cli.run(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path, rng):
     aff = rng.integers(0, 256, (3, 64, 64, 64), dtype=np.uint8)
     zarr.create_array(str(tmp_path / "aff.zarr"), data=aff, chunks=(3, 32, 32, 32))

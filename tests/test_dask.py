@@ -291,6 +291,7 @@ with dask.config.set(scheduler="threads", num_workers=2):
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(tmp_path, rng):
     aff = rng.random((3, 32, 32, 32), dtype=np.float32)
     np.save(tmp_path / "aff.npy", aff)
@@ -311,6 +312,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path, rng):
         np.testing.assert_array_equal(found["sizes"], sizes)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_worker(tmp_path, rng):
     distributed = pytest.importorskip("distributed")
     aff = rng.random((3, 40, 40, 40), dtype=np.float32)

@@ -433,22 +433,18 @@ def run_by_itself(framework, *args, cwd):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=600)
 
 
+# Compiling a U-Net for a few steps takes most of a minute.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "kind", "loss"),
     [
         ("keras-torch", "folder", "malis"),
-        # Compiling a U-Net for a few steps takes most of a minute.
-        *(
-            pytest.param(*run, marks=pytest.mark.slow)
-            for run in (
-                ("jax", "hdf5", "malis"),
-                ("jax", "folder", "cross-entropy"),
-                ("keras-tensorflow", "folder", "malis"),
-                ("keras-torch", "hdf5", "malis"),
-                ("keras-torch", "folder", "affinity-bce"),
-                ("keras-jax", "folder", "malis"),
-            )
-        ),
+        ("keras-torch", "hdf5", "malis"),
+        ("keras-torch", "folder", "affinity-bce"),
+        ("keras-tensorflow", "folder", "malis"),
+        ("keras-jax", "folder", "malis"),
+        ("jax", "hdf5", "malis"),
+        ("jax", "folder", "cross-entropy"),
     ],
 )
 def test_whole_run_of_other_frameworks(framework, kind, loss, folder, hdf5, tmp_path):
@@ -643,6 +639,7 @@ def test_wilcoxon_over_seeds_and_images(comparison):
 # ------------------------------------------------------------------------------------------------ several processes
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does():
     pytest.importorskip("torch")
     script = str(EXAMPLES / "distributed_example.py")

@@ -18,6 +18,7 @@ def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS] == ["postprocessing.ipynb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 def test_runs(notebook):
     pytest.importorskip("nbmake")

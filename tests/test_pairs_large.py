@@ -147,6 +147,7 @@ def test_larger_volumes_with_background_as_object(name, rng):
         assert_counts(malis.pairs(aff, seg, nhood, **flags, num_threads=num_threads), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cells", "long_range", "ties", "image"])
 def test_larger_volumes_with_masks(name, rng):
     aff, seg, nhood = volume(name, rng)

@@ -296,6 +296,7 @@ def test_several_devices_and_64_bits():
     assert result.stdout.strip() == "done", result.stderr
 
 
+@pytest.mark.slow
 def test_the_page_for_users_runs():
     page = Path(__file__).parents[2] / "docs" / "jax.md"
     names: dict = {}

@@ -271,6 +271,7 @@ print(model.evaluate(arrays["x"], arrays["y"], batch_size=6, verbose=0))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_class", [False, True])
 def test_save_and_load_a_compiled_model(as_class, tmp_path):
     x, y = data(2)
@@ -291,6 +292,7 @@ def test_save_and_load_a_compiled_model(as_class, tmp_path):
         assert float(result.stdout) == pytest.approx(value, rel=1e-5), result.stderr
 
 
+@pytest.mark.slow
 def test_the_page_for_users_runs():
     page = Path(__file__).parents[2] / "docs" / "keras.md"
     names: dict = {}

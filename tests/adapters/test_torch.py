@@ -611,6 +611,7 @@ def test_affinity_loss_of_16_bits(dtype: torch.dtype) -> None:
     assert torch.isfinite(rounded.grad).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_affinity_loss() -> None:
     logits, seg = logits_and_labels()

@@ -203,6 +203,7 @@ def test_compile_with_a_dynamic_batch() -> None:
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.skipif(
     sys.platform == "win32" or not any(map(shutil.which, ("g++", "clang++", "c++"))),
