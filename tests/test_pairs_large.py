@@ -162,6 +162,7 @@ def test_larger_volumes_with_masks(name, rng):
             assert_counts(malis.pairs(aff, seg, nhood, **options, num_threads=num_threads), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [True, False])
 def test_one_object_of_most_voxels(ties, rng):
     """An object that several threads work on, among small ones and background."""
