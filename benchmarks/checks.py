@@ -128,7 +128,9 @@ def same_partition(first: np.ndarray, second: np.ndarray) -> None:
 def curve(curve: malis.RandCurve, sweep: list[tuple[float, float]]) -> None:
     """Compare the F-scores of a curve with those of thresholds, of which none is above all affinities."""
     for threshold, f_score in sweep:
-        at = np.searchsorted(-curve.thresholds, -threshold, side="right") - 1
+        # In the precision of the affinities, in which segmentations compare: one of them may be the threshold itself.
+        level = curve.thresholds.dtype.type(threshold)
+        at = np.searchsorted(-curve.thresholds, -level, side="right") - 1
         found = float(curve.f_score[at])
         require(
             math.isclose(found, f_score, rel_tol=1e-9), f"F-score {found} at {threshold}, by scikit-image {f_score}"
