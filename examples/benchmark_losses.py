@@ -26,7 +26,7 @@ from data import Batches, Data, Labels, Split, load
 from malis import metrics
 from malis.plot import label_colours
 from pytorch_example import Step, train
-from scores import THRESHOLDS, choose_threshold
+from scores import THRESHOLDS, choose_threshold, grown
 from tasks import MIN_SIZE, NHOOD, Network, components, probabilities, task_of
 from training import positive, training_parser
 
@@ -81,13 +81,7 @@ QUICK = {"steps": 150, "seeds": 2, "images": 8, "crop": 64, "channels": 8, "lr":
 
 def grow(affinities: npt.NDArray[np.float32], thresholds: tuple[float, float]) -> npt.NDArray[Any]:
     """Find objects at a high threshold, then let them grow, not into each other, along edges of a low threshold."""
-    high, low = thresholds
-    seeds, _ = malis.affgraph_to_seg(affinities, NHOOD, min_size=MIN_SIZE, threshold=high)
-    reach, _ = malis.affgraph_to_seg(affinities, NHOOD, min_size=MIN_SIZE, threshold=low)
-    reached = np.zeros(int(reach.max()) + 1, bool)
-    reached[reach[seeds > 0]] = True
-    reached[0] = False
-    return np.where(reached[reach], malis.watershed_from_affgraph(affinities, seeds, NHOOD)[0], 0)
+    return grown(affinities, NHOOD, MIN_SIZE, *thresholds)
 
 
 GROWN = [(high, low) for high in (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) for low in (0.3, 0.5, 0.7) if low < high]

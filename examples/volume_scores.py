@@ -16,6 +16,7 @@ from skimage.morphology import skeletonize
 import malis
 from malis import _io, metrics
 from public_data import Volume
+from scores import grown
 
 Affinities = npt.NDArray[np.float32]  # (3, D, H, W), of the nearest neighbours
 Labels = npt.NDArray[Any]  # (D, H, W)
@@ -38,12 +39,7 @@ def by_threshold(aff: Affinities, min_size: int, high: float) -> Labels:
 
 def by_two_thresholds(aff: Affinities, min_size: int, high: float, low: float) -> Labels:
     """Let the components at `high` grow along edges of at least `low`, not into each other: ``segment --grow``."""
-    seeds = by_threshold(aff, min_size, high)
-    grown, _ = malis.watershed_from_affgraph(aff, seeds, NEAREST, min_size=0)
-    reach, sizes = malis.affgraph_to_seg(aff, NEAREST, min_size=0, threshold=low)
-    reached = np.zeros(len(sizes), bool)
-    reached[reach[seeds > 0]] = True
-    return np.where(reached[reach], grown, 0)
+    return grown(aff, NEAREST, min_size, high, low)
 
 
 def by_watershed(aff: Affinities, min_size: int, high: float) -> Labels:

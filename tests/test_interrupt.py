@@ -173,21 +173,22 @@ def default_interrupt():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_ctrl_c(num_threads):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(num_threads)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=default_interrupt,
-    )
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
+def interrupted(command, line, delay, **options):
+    """Start a process, send SIGINT some time after it has printed a line; returns its status, output and errors."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, preexec_fn=default_interrupt, **pipes, **options)
+    assert process.stdout.readline() == line
+    time.sleep(delay)
     process.send_signal(signal.SIGINT)
     output, errors = communicate(process)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_ctrl_c(num_threads):
+    status, output, errors = interrupted([sys.executable, "-c", SCRIPT, str(num_threads)], "ready\n", 0.3)
     assert output == "interrupted\n", errors
-    assert process.returncode == 0
+    assert status == 0
 
 
 def test_ctrl_c_in_the_command_line(tmp_path, volume):
@@ -195,20 +196,8 @@ def test_ctrl_c_in_the_command_line(tmp_path, volume):
     np.save(tmp_path / "aff.npy", np.tile(volume[0], (1, 2, 1, 1)))
     command = [sys.executable, "-c", COMMAND, "segment", "aff.npy", "-o", "seg.npy", "--small", "merge"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=default_interrupt,
-    )
-    assert process.stdout.readline() == "computing\n"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = communicate(process)
-    assert process.returncode == 130, errors
+    status, _, errors = interrupted(command, "computing\n", 0.1, cwd=tmp_path, env=environment)
+    assert status == 130, errors
     assert "Traceback" not in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aff.npy"]
 
