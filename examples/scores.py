@@ -30,11 +30,7 @@ def grown(
 ) -> npt.NDArray[Any]:
     """Let components at `high` grow along edges of at least `low`, not into each other, as ``malis segment --grow``."""
     seeds, _ = malis.affgraph_to_seg(affinities, nhood, min_size=min_size, threshold=high)
-    seg, _ = malis.watershed_from_affgraph(affinities, seeds, nhood, min_size=0)
-    reach, sizes = malis.affgraph_to_seg(affinities, nhood, min_size=0, threshold=low)
-    reached = np.zeros(len(sizes), bool)
-    reached[reach[seeds > 0]] = True
-    return np.where(reached[reach], seg, 0)
+    return malis.watershed_from_affgraph(affinities, seeds, nhood, min_size=0, threshold=low)[0]
 
 
 def table(scores: list[metrics.Scores]) -> str:

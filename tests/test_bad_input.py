@@ -392,6 +392,14 @@ OTHERS = {
         lambda: malis.watershed_from_affgraph(AFF, SEG, NHOOD, -1),
         *(ValueError, "size_thresh", "-1"),
     ),
+    "watershed-threshold-nan": (
+        lambda: malis.watershed_from_affgraph(AFF, SEG, NHOOD, threshold=float("nan")),
+        *(ValueError, "threshold", "NaN"),
+    ),
+    "watershed-threshold-text": (
+        lambda: malis.watershed_from_affgraph(AFF, SEG, NHOOD, threshold="0.5"),
+        *(TypeError, "threshold", "0.5"),
+    ),
     "watershed-huge-seed": (
         lambda: malis.watershed_from_affgraph(AFF, SEG * 2**40, NHOOD),
         *(ValueError, "seeds", "2**27", str(3 * 2**40)),

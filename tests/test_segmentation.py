@@ -238,6 +238,19 @@ def test_watershed(problem_and_seeds):
     np.testing.assert_array_equal(oracle.tree_watershed(problem.aff, seeds, problem.nhood), expected)
 
 
+@given(problem_and_seeds=seeded_problems(), data=st.data())
+def test_watershed_at_a_threshold(problem_and_seeds, data):
+    """By definition: the watershed of the affinities, where a path of edges that are strong enough leads to a seed."""
+    problem, seeds = problem_and_seeds
+    threshold = float(data.draw(st.sampled_from([*problem.aff.ravel()[:20].tolist(), -1.0, 0.5, np.inf])))
+    seg, sizes = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, min_size=0, threshold=threshold)
+    parts, _ = malis.affgraph_to_seg(problem.aff, problem.nhood, min_size=0, threshold=threshold)
+    reached = np.isin(parts, np.unique(parts[seeds > 0]))
+    expected = np.where(reached, oracle.watershed(problem.aff, seeds, problem.nhood), 0)
+    np.testing.assert_array_equal(seg, expected)
+    np.testing.assert_array_equal(sizes, np.bincount(expected.ravel(), minlength=seeds.max() + 1))
+
+
 @given(problem_and_seeds=seeded_problems(), size_thresh=st.integers(0, 6))
 def test_watershed_drops_small_basins(problem_and_seeds, size_thresh):
     problem, seeds = problem_and_seeds

@@ -71,7 +71,7 @@ py::array flood_seeds(const py::array& seeds, Flood&& flood) {
 }
 
 py::array volume_watershed(const py::array& aff, const py::array& seeds, const py::array_t<std::int64_t>& nhood,
-                           std::optional<int> threads) {
+                           double threshold, std::optional<int> threads) {
     const Volume volume = make_volume(seeds, 0, nhood);
     auto shape = shape_of(seeds);
     shape.insert(shape.begin(), nhood.shape(0));
@@ -80,7 +80,7 @@ py::array volume_watershed(const py::array& aff, const py::array& seeds, const p
     return flood_seeds(seeds, [&](auto* seg) {
         visit_affinities_or_bytes(aff, "aff", [&](const auto* affinities) {
             const WithoutGil released;
-            watershed(volume, affinities, seg, n);
+            watershed(volume, affinities, threshold, seg, n);
             return true;
         });
     });
@@ -131,7 +131,7 @@ void register_segmentation(py::module_& m) {
           py::arg("size_thresh"), py::arg("num_threads"));
     m.def("connect_labels", &connected_labels, py::arg("seg"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));
     m.def("watershed", &volume_watershed, py::arg("aff"), py::arg("seeds"), py::arg("nhood"), py::kw_only(),
-          py::arg("num_threads"));
+          py::arg("threshold"), py::arg("num_threads"));
     m.def("edge_components", &edge_components, py::arg("n"), py::arg("node1"), py::arg("node2"), py::arg("connected"));
     m.def("edge_watershed", &edge_watershed_of, py::arg("node1"), py::arg("node2"), py::arg("weights"),
           py::arg("seeds"), py::kw_only(), py::arg("num_threads"));

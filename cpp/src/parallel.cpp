@@ -129,71 +129,101 @@ void poll() {
 
 namespace detail {
 
-void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std::size_t task, std::size_t thread),
-               void* f) {
-    Team team{{}, work_of_thread.team};
-    std::atomic<std::size_t> next{0};
-    std::mutex mutex;  // of what follows
-    std::exception_ptr error;
-    std::size_t running = 0;
-    std::condition_variable ended;
+namespace {
 
-    // The first error is kept, and ends the others.
-    const auto guarded = [&](auto&& body) {
-        try {
-            body();
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (!error) error = std::current_exception();
-            team.stopped.store(true, std::memory_order_relaxed);
-        }
-    };
-    const auto work = [&](std::size_t thread) {
-        guarded([&] {
-            for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
-                poll();
-                call(f, task, thread);
-            }
-        });
-    };
+// A loop while its threads run.
+class Loop {
+  public:
+    using Call = void (*)(void* f, std::size_t task, std::size_t thread);
 
-    const auto count_running = [&](std::size_t change) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        running += change;
-        ended.notify_all();
-    };
+    Loop(std::size_t tasks, Call call, void* f) : tasks_(tasks), call_(call), f_(f) {
+        team_.outer = work_of_thread.team;
+    }
 
-    std::vector<std::thread> threads;
-    threads.reserve(workers - 1);
-    for (std::size_t thread = 1; thread < workers; ++thread) {
-        count_running(1);
-        try {
-            threads.emplace_back([&, thread] {
-                if (ready_for_work(team)) work(thread);
+    void run(std::size_t workers) {
+        std::vector<std::thread> threads;
+        threads.reserve(workers - 1);
+        start(workers, threads);
+        work_of_thread.team = &team_;
+        work(0);
+        if (work_of_thread.asked != nullptr) ask_until_ended();
+        for (auto& thread : threads) thread.join();
+        work_of_thread.team = team_.outer;
+        if (error_) std::rethrow_exception(error_);
+    }
+
+  private:
+    void start(std::size_t workers, std::vector<std::thread>& threads) {
+        for (std::size_t thread = 1; thread < workers; ++thread) {
+            count_running(1);
+            try {
+                threads.emplace_back([this, thread] {
+                    if (ready_for_work(team_)) work(thread);
+                    count_running(static_cast<std::size_t>(-1));
+                });
+            } catch (...) {
+                // No more threads to be had: those that started and this one do the work.
                 count_running(static_cast<std::size_t>(-1));
-            });
-        } catch (...) {
-            // No more threads to be had: those that started and this one do the work.
-            count_running(static_cast<std::size_t>(-1));
-            break;
+                break;
+            }
         }
     }
-    work_of_thread.team = &team;
-    work(0);
-    if (work_of_thread.asked != nullptr) {
-        // The others may have long to go: goes on asking.
+
+    void work(std::size_t thread) {
+        guarded([&] {
+            for (std::size_t task = next_.fetch_add(1); task < tasks_; task = next_.fetch_add(1)) {
+                poll();
+                call_(f_, task, thread);
+            }
+        });
+    }
+
+    // The other threads may have long to go when the calling one has no task any more: it goes on asking.
+    void ask_until_ended() {
         const auto interval =
             std::max<Asked::Clock::duration>(work_of_thread.asked->interval, std::chrono::milliseconds(1));
-        std::unique_lock<std::mutex> lock(mutex);
-        while (!ended.wait_for(lock, interval, [&] { return running == 0; })) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        while (!ended_.wait_for(lock, interval, [&] { return running_ == 0; })) {
             lock.unlock();
             guarded([] { work_of_thread.asked->in_time(); });
             lock.lock();
         }
     }
-    for (auto& thread : threads) thread.join();
-    work_of_thread.team = team.outer;
-    if (error) std::rethrow_exception(error);
+
+    // The first error is kept, and ends the others.
+    template <class Body>
+    void guarded(Body&& body) {
+        try {
+            body();
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            if (!error_) error_ = std::current_exception();
+            team_.stopped.store(true, std::memory_order_relaxed);
+        }
+    }
+
+    void count_running(std::size_t change) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        running_ += change;
+        ended_.notify_all();
+    }
+
+    const std::size_t tasks_;
+    const Call call_;
+    void* const f_;
+    Team team_{{}, nullptr};
+    std::atomic<std::size_t> next_{0};
+    std::mutex mutex_;  // of what follows
+    std::exception_ptr error_;
+    std::size_t running_ = 0;
+    std::condition_variable ended_;
+};
+
+}  // namespace
+
+void run_tasks(std::size_t tasks, std::size_t workers, void (*call)(void* f, std::size_t task, std::size_t thread),
+               void* f) {
+    Loop(tasks, call, f).run(workers);
 }
 
 }  // namespace detail

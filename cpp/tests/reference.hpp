@@ -178,11 +178,12 @@ inline std::vector<std::size_t> flood(const Graph& graph, const std::vector<char
 
 // The seeded maximin watershed: edges in order, two parts that both have a seed are never joined.
 template <class T, class Label>
-std::vector<Label> reference_watershed(const Graph& graph, const std::vector<T>& aff, const std::vector<Label>& seeds) {
+std::vector<Label> reference_watershed(const Graph& graph, const std::vector<T>& aff, const std::vector<Label>& seeds,
+                                       T threshold = -std::numeric_limits<T>::infinity()) {
     Forest forest(graph.nodes);
     std::vector<Label> seed = seeds;
     for (const std::size_t e : order_of(aff)) {
-        if (!graph.exists(e)) continue;
+        if (!graph.exists(e) || aff[e] < threshold) continue;
         const std::size_t a = forest.root(graph.node1[e]), b = forest.root(graph.node2[e]);
         if (a == b || (seed[a] != 0 && seed[b] != 0)) continue;
         forest.join(a, b);

@@ -131,15 +131,18 @@ void check_watershed(const Problem& problem, const std::vector<std::int32_t>& se
     Random random(aff.size());
     std::vector<std::int32_t> seeds(seg.size());
     for (std::size_t v = 0; v < seg.size(); ++v) seeds[v] = random.chance(density) ? seg[v] : 0;
-    const auto expected = reference_watershed(graph_of(problem.volume), aff, seeds);
-    for (const int threads : {1, 3}) {
-        std::vector<Index> seed;
-        for (std::size_t v = 0; v < seg.size(); ++v)
-            seed.push_back(seeds[v] != 0 ? static_cast<Index>(v) : detail::no_seed<Index>);
-        block_watershed<T, Index>(make_grid<Index>(problem.volume), aff.data(), problem.blocks, seed.data(), threads);
-        std::vector<std::int32_t> result;
-        for (const Index v : seed) result.push_back(v != detail::no_seed<Index> ? seeds[v] : 0);
-        CHECK_SAME(result, expected);
+    for (const T threshold : {-std::numeric_limits<T>::infinity(), aff[random.below(aff.size())]}) {
+        const auto expected = reference_watershed(graph_of(problem.volume), aff, seeds, threshold);
+        for (const int threads : {1, 3}) {
+            std::vector<Index> seed;
+            for (std::size_t v = 0; v < seg.size(); ++v)
+                seed.push_back(seeds[v] != 0 ? static_cast<Index>(v) : detail::no_seed<Index>);
+            block_watershed<T, Index>(make_grid<Index>(problem.volume), aff.data(), problem.blocks, to_rank(threshold),
+                                      seed.data(), threads);
+            std::vector<std::int32_t> result;
+            for (const Index v : seed) result.push_back(v != detail::no_seed<Index> ? seeds[v] : 0);
+            CHECK_SAME(result, expected);
+        }
     }
 }
 

@@ -135,7 +135,7 @@ MALIS_TEST(everything_can_be_cancelled) {
             {"watershed",
              [&] {
                  labels.assign(seg.begin(), seg.end());
-                 watershed(volume, aff.data(), labels.data(), threads);
+                 watershed(volume, aff.data(), 0.0, labels.data(), threads);
              }},
             {"connect_labels", [&] { connect_labels(volume, far_labels.data(), labels.data(), threads); }},
             {"segment_tree",

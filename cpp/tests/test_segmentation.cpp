@@ -72,15 +72,18 @@ void check_watershed(const Volume& volume, const Graph& graph, const std::vector
     for (auto& s : seed) {
         if (random.chance(seeds)) s = static_cast<std::int32_t>(1 + random.below(1000));
     }
-    const auto expected = reference_watershed(graph, aff, seed);
-    for (const int threads : {1, 3}) {
-        std::vector<std::int32_t> seg = seed;
-        watershed<T, Index>(make_grid<Index>(volume), aff.data(), volume.voxels(), seg.data(), threads);
-        CHECK_SAME(seg, expected);
-        seg = seed;
-        watershed<T, Index>(EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
-                            aff.data(), volume.voxels(), seg.data(), threads);
-        CHECK_SAME(seg, expected);
+    const std::size_t an_edge = random.below(graph.edges());
+    for (const T threshold : {-std::numeric_limits<T>::infinity(), aff[an_edge], T(2)}) {
+        const auto expected = reference_watershed(graph, aff, seed, threshold);
+        for (const int threads : {1, 3}) {
+            std::vector<std::int32_t> seg = seed;
+            watershed<T, Index>(make_grid<Index>(volume), aff.data(), threshold, volume.voxels(), seg.data(), threads);
+            CHECK_SAME(seg, expected);
+            seg = seed;
+            watershed<T, Index>(EdgeList<Index>{graph.node1.data(), graph.node2.data(), graph.edges(), graph.nodes},
+                                aff.data(), threshold, volume.voxels(), seg.data(), threads);
+            CHECK_SAME(seg, expected);
+        }
     }
 }
 
@@ -133,8 +136,8 @@ void check_bytes(const Volume& volume, const std::vector<std::int32_t>& labels, 
         same(watershed_basins<float, Index>(grid, bytes.data(), threshold, 1, seg.data(), threads),
              watershed_basins<float, Index>(grid, aff.data(), threshold, 1, expected.data(), threads));
         for (std::size_t v = 0; v < seg.size(); ++v) seg[v] = expected[v] = v % 19 == 0 ? static_cast<int>(v + 1) : 0;
-        watershed<float, Index>(grid, bytes.data(), seg.size(), seg.data(), threads);
-        watershed<float, Index>(grid, aff.data(), seg.size(), expected.data(), threads);
+        watershed<float, Index>(grid, bytes.data(), threshold, seg.size(), seg.data(), threads);
+        watershed<float, Index>(grid, aff.data(), threshold, seg.size(), expected.data(), threads);
         CHECK_SAME(seg, expected);
 
         const auto tree = detail::spanning_tree<float, std::int32_t>(grid, bytes.data(), threads);
@@ -317,6 +320,6 @@ MALIS_TEST(seeds_keep_their_voxels) {
     const Volume volume{{1, 1, 5}, {{0, 0, 1}}};
     const std::vector<float> aff{0.9f, 0.3f, 0.8f, 1.0f, 0.0f};
     std::vector<std::uint8_t> seg{200, 0, 0, 7, 7};
-    watershed<float, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(), 5, seg.data(), 1);
+    watershed<float, std::uint32_t>(make_grid<std::uint32_t>(volume), aff.data(), 0.0f, 5, seg.data(), 1);
     CHECK_SAME(seg, (std::vector<std::uint8_t>{200, 200, 7, 7, 7}));
 }

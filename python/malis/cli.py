@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import enum
-import json
 import math
 import signal
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import typer
 
 import malis
-from malis import _checks, _console, _io, _large, metrics
+from malis import _checks, _console, _inputs, _io, _large, _segment, metrics
 
 app = typer.Typer(
     rich_markup_mode="rich",
@@ -204,151 +203,30 @@ def segment(
     store. Such a run goes on where it was stopped when it is started again.
     """
     _set_up(quiet, verbose, as_json, threads)
-    watershed = by is By.watershed or seeds is not None
-    _check_segmenter(by, seeds, grow, small, threshold)
-    level = None if threshold == "auto" or (threshold is None and watershed) else _number(threshold or "0.5")
-    if threshold == "auto" and gt is None:
-        raise ValueError("--threshold auto needs the truth: --gt")
-    inputs = [place for place in (aff, gt, seeds) if place is not None]
-    version = None if ngff is None else ngff.value
-    _io.check_output(output, force=force, inputs=tuple(inputs), ngff=version)
-    provenance: dict[str, Any] = {
-        "version": malis.__version__,
-        "command": "segment",
-        "affinities": aff,
-        "gt": gt,
-        "threshold": level,
-        "options": {
-            "threshold": threshold,
-            "grow": grow,
-            "by": by.value,
-            "seeds": seeds,
-            "score": score.value,
-            "min_size": min_size,
-            "ignore_label": ignore_label,
-            "small": small.value,
-            "nhood": None,
-            "channel_axis": channel_axis,
-            "axes": axes,
-        },
-    }
-    whole = {
-        "--gt": gt is not None,
-        "--grow": grow is not None,
-        "--seeds": seeds is not None,
-        "--by watershed": by is By.watershed,
-        "--small merge": small is Small.merge,
-        "an output that is no Zarr store": _io.parse(output).suffix != "zarr",
-    }
-    resources = _large.Resources.of(memory, workers, scheduler)
-    refused = [name for name, given in whole.items() if given]
-    with _large.opened(aff, channel_axis, axes, resources, refused) as volume:
-        if volume is not None:
-            assert level is not None
-            offsets = _check_affinities(volume.array, volume.grid, aff, nhood, axes)
-            provenance["options"]["nhood"] = offsets.tolist()
-            with _console.steps(2) as step:
-                objects = _large.segment(
-                    volume,
-                    offsets,
-                    aff,
-                    output,
-                    resources,
-                    threshold=level,
-                    min_size=min_size,
-                    provenance=provenance,
-                    force=force,
-                    ngff=version,
-                    step=step,
-                )
-            _console.say(f"{output}: {objects} objects, threshold {level:.6g}")
-            _print_scores(None, {"output": output, "objects": objects, "threshold": level})
-            return
-    with _console.steps(len(inputs) + 3) as step:
-        step("reading affinities")
-        affinities, offsets, grid = _read_affinities(aff, nhood, channel_axis, axes, step.tick)
-        truth = start = None
-        if gt is not None:
-            step("reading the truth")
-            truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
-            _check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
-        if seeds is not None:
-            step("reading seeds")
-            start = _read_labels(seeds, "SEEDS", None, step.tick)
-            _check_shapes(aff, affinities.shape[1:], seeds, start.shape, "another file")
-        step("choosing the threshold" if threshold == "auto" else "checking")
-        _check_values(affinities, aff, {"--threshold": level, "--grow": grow})
-        values = _checks.as_stored_affinities(affinities, "AFF")
-        del affinities
-        if threshold == "auto":
-            assert truth is not None
-            level = malis.find_threshold(
-                [values],
-                [truth],
-                offsets,
-                score=score.value,
-                min_size=min_size,
-                ignore_label=ignore_label,
-                progress=step.tick,
-            ).threshold
-        step("segmenting")
-        if start is not None:
-            seg, _ = malis.watershed_from_affgraph(values, start, offsets, min_size=min_size)
-            seg = _reached(values, offsets, start, level, seg)
-        elif by is By.watershed:
-            seg, _ = malis.watershed_basins(
-                values, offsets, min_size=min_size, threshold=-math.inf if level is None else level
-            )
-        else:
-            seg, _ = malis.affgraph_to_seg(values, offsets, min_size=min_size, threshold=level, small=small.value)
-            if grow is not None:
-                grown, _ = malis.watershed_from_affgraph(values, seg, offsets, min_size=0)
-                seg = _reached(values, offsets, seg, grow, grown)
-        del values
-        objects = int(np.count_nonzero(np.bincount(seg.ravel())[1:]))
-        step("writing")
-        provenance["threshold"] = level
-        provenance["options"]["nhood"] = offsets.tolist()
-        _io.write_labels(output, seg, provenance, force=force, grid=grid, ngff=version, tick=step.tick)
-    scores = None if truth is None else _scores(seg, truth, min_size, 0.7, ignore_label)
-    _console.say(f"{output}: {objects} objects" + ("" if level is None else f", threshold {level:.6g}"))
-    _print_scores(scores, {"output": output, "objects": objects, "threshold": level})
-
-
-def _check_segmenter(by: By, seeds: str | None, grow: float | None, small: Small, threshold: str | None) -> None:
-    """Raise where options do not go together."""
-    if seeds is not None and by is By.watershed:
-        raise ValueError("--seeds starts a seeded watershed, --by watershed one without seeds: give one of them")
-    if (seeds is not None or by is By.watershed) and threshold == "auto":
-        raise ValueError("--threshold auto chooses for connected components: leave out --seeds and --by watershed")
-    if (seeds is not None or by is By.watershed) and small is Small.merge:
-        raise ValueError("--small merge joins connected components: leave out --seeds and --by watershed")
-    if grow is not None and (seeds is not None or by is By.watershed):
-        raise ValueError("--grow lets connected components grow: leave out --seeds and --by watershed")
-    if grow is not None and small is Small.merge:
-        raise ValueError("--grow starts from components that are large enough: leave out --small merge")
-    if grow is not None and threshold not in (None, "auto") and grow > _number(str(threshold)):
-        raise ValueError(f"--grow must be at most the threshold {threshold}, got {grow}")
-
-
-def _reached(
-    affinities: npt.NDArray[Any],
-    offsets: npt.NDArray[np.int64],
-    seeds: npt.NDArray[Any],
-    low: float | None,
-    seg: npt.NDArray[Any],
-) -> npt.NDArray[Any]:
-    """Keep of a watershed what edges of at least `low` connect to its seeds.
-
-    Stronger edges come first, so that no weaker one decides which seed a voxel gets that a stronger one reaches.
-    """
-    if low is None:
-        return seg
-    reach, sizes = malis.affgraph_to_seg(affinities, offsets, min_size=0, threshold=low)
-    reached = np.zeros(len(sizes), bool)
-    reached[reach[seeds > 0]] = True
-    seg[~reached[reach]] = 0
-    return seg
+    options = _segment.Options(
+        aff=aff,
+        output=output,
+        threshold=threshold,
+        grow=grow,
+        by=by.value,
+        seeds=seeds,
+        gt=gt,
+        score=score.value,
+        min_size=min_size,
+        ignore_label=ignore_label,
+        small="merge" if small is Small.merge else "drop",
+        nhood=nhood,
+        channel_axis=channel_axis,
+        axes=axes,
+        gt_axes=gt_axes,
+        ngff=None if ngff is None else ngff.value,
+        force=force,
+    )
+    result = _segment.run(options, _large.Resources.of(memory, workers, scheduler))
+    scores = None if result.compared is None else _scores(*result.compared, min_size, 0.7, ignore_label)
+    level = result.threshold
+    _console.say(f"{output}: {result.objects} objects" + ("" if level is None else f", threshold {level:.6g}"))
+    _print_scores(scores, {"output": output, "objects": result.objects, "threshold": level})
 
 
 @app.command()
@@ -374,10 +252,10 @@ def evaluate(
     _set_up(quiet, verbose, as_json, threads)
     with _console.steps(3) as step:
         step("reading SEG")
-        pred = _read_labels(seg, "SEG", axes, step.tick)
+        pred = _inputs.read_labels(seg, "SEG", axes, step.tick)
         step("reading GT")
-        truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
-        _check_shapes(seg, pred.shape, gt, truth.shape, "--axes or --gt-axes")
+        truth = _inputs.read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
+        _inputs.check_shapes(seg, pred.shape, gt, truth.shape, "--axes or --gt-axes")
         step("scoring")
         scores = _scores(pred, truth, min_size, dice, ignore_label)
     _print_scores(scores)
@@ -408,11 +286,11 @@ def curve(
     _check_file(output, ("npz",), force)
     with _console.steps(4) as step:
         step("reading affinities")
-        affinities, offsets, _ = _read_affinities(aff, nhood, channel_axis, axes, step.tick)
+        affinities, offsets, _ = _inputs.read_affinities(aff, nhood, channel_axis, axes, step.tick)
         step("reading the truth")
-        truth = _read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
-        _check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
-        _check_values(affinities, aff, {})
+        truth = _inputs.read_labels(gt, "GT", gt_axes, step.tick, ignore_label)
+        _inputs.check_shapes(aff, affinities.shape[1:], gt, truth.shape, "--gt-axes")
+        _inputs.check_values(affinities, aff, {})
         step("scoring every threshold")
         result = malis.rand_curve(affinities, truth, offsets, ignore_label=ignore_label)
         if len(result.thresholds) == 0:
@@ -421,14 +299,7 @@ def curve(
             raise ValueError(f"{gt} has no object, so that there is nothing to score")
         step("writing")
         if output is not None:
-            with (
-                _io.replacing(output, force=force) as temporary,
-                zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-            ):
-                for name in _CURVE:
-                    # From a copy, which does not keep it: all of them may take ten times the memory of the affinities.
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                        np.lib.format.write_array(file, getattr(copy.copy(result), name), allow_pickle=False)
+            _write_curve(result, output, force)
         if plot is not None:
             axis = _pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
             malis.plot.rand_curve(result, axis)
@@ -436,6 +307,17 @@ def curve(
     chosen = result.at(result.best_threshold)
     best = {name: getattr(chosen, name)[0].item() for name in _CURVE}
     _print_scores({"threshold": best.pop("thresholds"), **best})
+
+
+def _write_curve(result: malis.RandCurve, output: Path, force: bool) -> None:
+    with (
+        _io.replacing(output, force=force) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in _CURVE:
+            # From a copy, which does not keep it: all of them may take ten times the memory of the affinities.
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, getattr(copy.copy(result), name), allow_pickle=False)
 
 
 @app.command()
@@ -471,11 +353,11 @@ def compare(
         grey = None
         if image is not None:
             grey = _io.read_image(image).array
-            _check_shapes(image, grey.shape, gt, target.shape, "another file")
+            _inputs.check_shapes(image, grey.shape, gt, target.shape, "another file")
         preds = []
         for place in segs:
-            preds.append(_read_labels(place, "SEG", None, step.tick))
-            _check_shapes(place, preds[-1].shape, gt, target.shape, "another file")
+            preds.append(_inputs.read_labels(place, "SEG", None, step.tick))
+            _inputs.check_shapes(place, preds[-1].shape, gt, target.shape, "another file")
         step("scoring")
         scores = {place: _scores(pred, target, min_size, dice) for place, pred in zip(segs, preds, strict=True)}
         step("drawing")
@@ -567,102 +449,6 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _number(text: str) -> float:
-    try:
-        return _checks.as_threshold(float(text), "--threshold")
-    except ValueError:
-        raise ValueError(f"--threshold must be a number or auto, got {text!r}") from None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading, with messages that name the file
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _read_affinities(
-    text: str, nhood: str | None, channel_axis: int | None, axes: str | None, tick: Callable[[float], None]
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], _io.Grid]:
-    """Read affinities, the offsets of their channels, and the voxel size; check that they go together."""
-    affinities, grid = _io.read_affinities(text, channel_axis, axes, tick)
-    return affinities, _check_affinities(affinities, grid, text, nhood, axes), grid
-
-
-def _check_affinities(
-    affinities: npt.NDArray[Any] | _io.Unread, grid: _io.Grid, text: str, nhood: str | None, axes: str | None
-) -> npt.NDArray[np.int64]:
-    """Return the offsets of the channels; check that they and the affinities go together."""
-    if affinities.dtype.kind not in "fiub":
-        raise TypeError(f"AFF must have dtype uint8 or float, got {_checks.describe(affinities)} in {text}")
-    if affinities.size == 0:
-        raise ValueError(f"AFF must not be empty, got {_checks.describe(affinities)} in {text}")
-    _console.detail(_description(text, affinities, grid, axes))
-    ndim = affinities.ndim - 1
-    where = f"got {_checks.describe(affinities)} in {text}: --channel-axis says which axis the channels are"
-    if nhood is None:
-        if not 1 <= ndim <= 3 or len(affinities) != ndim:
-            raise ValueError(
-                f"AFF must have one channel for each of 1 to 3 spatial axes, or --nhood must give its offsets; {where}"
-            )
-        return _checks.as_nhood(-np.eye(ndim, dtype=np.int64))
-    try:
-        offsets = _checks.as_nhood(json.loads(nhood))
-    except (json.JSONDecodeError, ValueError, TypeError) as error:
-        raise ValueError(f"--nhood must be a list of offsets such as [[-1,0],[0,-1]], got {nhood!r}: {error}") from None
-    if ndim != offsets.shape[1] or len(affinities) != len(offsets):
-        raise ValueError(
-            f"AFF must have one channel for each of the {len(offsets)} offsets of --nhood and {offsets.shape[1]} "
-            f"spatial axes, {where}"
-        )
-    return offsets
-
-
-def _read_labels(
-    text: str, name: str, axes: str | None, tick: Callable[[float], None], ignore_label: int | None = None
-) -> npt.NDArray[Any]:
-    """Read labels and check them; what is to be ignored keeps its label, which may be negative."""
-    volume = _io.read_labels(text, axes, tick)
-    _console.detail(_description(text, volume.array, volume.grid, axes))
-    labels, ignored = _checks.as_truth(volume.array, f"{name} ({text})", ignore_label)
-    return labels if ignored is None else volume.array
-
-
-def _description(text: str, array: npt.NDArray[Any] | _io.Unread, grid: _io.Grid, axes: str | None) -> str:
-    size = "" if grid.scale is None else f", voxels of {' x '.join(f'{s:g}' for s in grid.scale)} {grid.short_unit}"
-    return f"{text}: shape {array.shape}, {array.dtype}{size}{'' if axes is None else f', axes {axes}'}"
-
-
-def _check_shapes(text: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...], remedy: str) -> None:
-    if shape != other_shape:
-        raise ValueError(
-            f"{text} and {other} must have one spatial shape, got {shape} and {other_shape}: {remedy} may tell which "
-            "axis is which"
-            if "axes" in remedy
-            else f"{text} and {other} must have one spatial shape, got {shape} and {other_shape}"
-        )
-
-
-def _check_values(affinities: npt.NDArray[Any], text: str, thresholds: dict[str, float | None]) -> None:
-    """Raise for NaN, saying where; warn of thresholds that no affinity, or every one, reaches."""
-    lowest, highest = float(affinities.min()), float(affinities.max())
-    if math.isnan(lowest):
-        for k, channel in enumerate(affinities):
-            missing = np.isnan(channel)
-            if missing.any():
-                at = [int(i) for i in np.unravel_index(int(missing.argmax()), channel.shape)]
-                raise ValueError(f"{text} must hold numbers, got NaN in channel {k} at voxel {at}")
-    scaled = affinities.dtype == np.uint8
-    if scaled:
-        lowest, highest = lowest / 255, highest / 255
-    _console.detail(f"{text}: affinities from {lowest:.4g} to {highest:.4g}")
-    for name, value in thresholds.items():
-        if value is not None and not lowest < value <= highest:
-            every = "connects every edge" if value <= lowest else "connects no edge"
-            _console.warn(
-                f"{name} {value:g} {every}: the affinities of {text} lie between {lowest:.4g} and {highest:.4g}"
-                + (", bytes of 0 to 255 read as 0 to 1" if scaled else "")
-            )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -177,6 +177,7 @@ def watershed_from_affgraph(
     size_thresh: int | None = None,
     *,
     min_size: int | None = None,
+    threshold: float = -np.inf,
     num_threads: int | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Segment an affinity graph by the seeded maximin watershed.
@@ -196,6 +197,9 @@ def watershed_from_affgraph(
         Labels of at most so many voxels become background; the name and meaning of the older packages.
     min_size : int, optional
         In place of `size_thresh`: labels of fewer voxels become background. By default 2, which is ``size_thresh=1``.
+    threshold : float, optional
+        Edges of a lower affinity do not exist. Where the seeds are the components of a higher threshold, these grow
+        along weaker edges, but not into each other: segmentation by two thresholds.
     num_threads : int, optional
         Threads to use; by default as set by `set_num_threads`.
 
@@ -226,6 +230,15 @@ def watershed_from_affgraph(
     array([7, 7, 7, 3, 3])
     >>> sizes
     array([0, 0, 0, 2, 0, 0, 0, 3])
+
+    Components at 0.85 that grow along edges of at least 0.5:
+
+    >>> aff = [[0, 0.9, 0.8, 0.1, 0.7, 0.9]]
+    >>> seeds, _ = malis.affgraph_to_seg(aff, [[-1]], threshold=0.85)
+    >>> seeds
+    array([1, 1, 0, 0, 2, 2], dtype=int32)
+    >>> malis.watershed_from_affgraph(aff, seeds, [[-1]], threshold=0.5)[0]
+    array([1, 1, 1, 2, 2, 2], dtype=int32)
     """
     offsets = _checks.as_nhood(nhood)
     labels = _checks.as_labels(seeds, "seeds")
@@ -237,7 +250,13 @@ def watershed_from_affgraph(
             f"seeds must hold labels of at most 2**27, got {labels.max()}: number them anew, for example with "
             "skimage.segmentation.relabel_sequential"
         )
-    seg = _core.watershed(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
+    seg = _core.watershed(
+        affinities,
+        labels,
+        offsets,
+        threshold=_checks.as_threshold(threshold, "threshold"),
+        num_threads=_checks.as_threads(num_threads),
+    )
     sizes = np.bincount(seg.ravel().astype(np.int64, copy=False), minlength=int(labels.max()) + 1)
     small = sizes <= largest_small
     small[0] = False

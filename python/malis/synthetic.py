@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -182,67 +182,116 @@ def synthetic_volume(
     sections, rows, columns = (_checks.as_integer(n, "shape", 8) for n in shape)
     if (size <= 0).any():
         raise ValueError(f"voxel_size must be positive, got {tuple(voxel_size)}")
-    size = size / size.min()
-    ndimage, _ = _import_scipy()
-    extent = (sections, rows, columns)
-    flat = size < 2 * size.min()  # axes along which a voxel is not thicker than a membrane
+    space = _Space(rng, (sections, rows, columns), size / size.min())
+    filled, at = _packed_neurites(space)
+    labels, walls, visible = _membranes(space, filled)
+    picture = _painted(space, filled, at, walls, visible)
+    _damage(space, picture)
+    image = picture.astype(np.float32)[np.newaxis]
+    return (image - image.mean()) / image.std(), labels.astype(np.int32)
 
-    def smooth(sigma: float) -> npt.NDArray[np.float64]:
-        noise = _smooth_noise(rng, extent, (sigma / size).tolist())
+
+class _Space(NamedTuple):
+    """What the steps of drawing a volume share; lengths are in smallest sides of a voxel."""
+
+    rng: np.random.Generator
+    extent: tuple[int, int, int]
+    """In voxels."""
+    size: npt.NDArray[np.float64]
+    """Of a voxel along each axis."""
+
+    def smooth(self, sigma: float) -> npt.NDArray[np.float64]:
+        """Return noise of zero mean with grains of so many sides."""
+        noise = _smooth_noise(self.rng, self.extent, (sigma / self.size).tolist())
         noise -= noise.mean()  # which is large where grains are as wide as the volume
         return noise
 
-    points, owner = _grow_neurites(rng, np.array(extent) * size)
+    def away_from(self, there: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Return how far each voxel is from the nearest one of those."""
+        ndimage, _ = _import_scipy()
+        distance: npt.NDArray[np.float64] = ndimage.distance_transform_edt(~there, sampling=self.size.tolist())
+        return distance
+
+
+def _packed_neurites(space: _Space) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return the neurite of every voxel, and the voxels along their middle lines, shape (n, 3)."""
+    ndimage, _ = _import_scipy()
+    extent, size = space.extent, space.size
+    points, owner = _grow_neurites(space.rng, np.array(extent) * size)
     at = np.floor(points / size).astype(np.int64)
     inside = ((at >= 0) & (at < extent)).all(axis=1)
+    at = at[inside]
     markers = np.zeros(extent, np.int32)
-    markers[tuple(at[inside].T)] = owner[inside] + 1
+    markers[tuple(at.T)] = owner[inside] + 1
     nearest = ndimage.distance_transform_edt(
         markers == 0, sampling=size.tolist(), return_distances=False, return_indices=True
     )
     # Walls between straight cells would be flat: where each voxel looks for its neurite is distorted.
     last = np.array(extent) - 1
-    shifted = [np.rint(i + 1.6 / s * smooth(5.0)) for i, s in zip(np.indices(extent), size, strict=True)]
+    shifted = [np.rint(i + 1.6 / s * space.smooth(5.0)) for i, s in zip(np.indices(extent), size, strict=True)]
     source = tuple(np.clip(i, 0, n).astype(np.int64) for i, n in zip(shifted, last, strict=True))
-    filled = markers[tuple(nearest)][source]
+    return markers[tuple(nearest)][source], at
+
+
+def _membranes(
+    space: _Space, filled: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Return the labels, the voxels on both sides of the walls between neurites, and how much of a wall can be seen."""
     parts = connect_labels(filled)
     sizes = np.bincount(parts.ravel())
-
+    flat = space.size < 2 * space.size.min()  # axes along which a voxel is not thicker than a membrane
     nhood = -np.eye(3, dtype=np.int64)[flat]
     cut = (seg_to_affgraph(filled, nhood) == 0) & (seg_to_affgraph(np.ones_like(filled), nhood) > 0)
     wall = cut.any(axis=0)
-    visible = 1 / (1 + np.exp(-(smooth(5.0) + 1.5) / 0.25))  # nearly everywhere 1
+    visible = 1 / (1 + np.exp(-(space.smooth(5.0) + 1.5) / 0.25))  # nearly everywhere 1
     labels = np.where((wall & (visible > 0.5)) | (sizes[parts] < _SPLINTER), 0, parts)
     labels = connect_labels(labels)
     labels = connect_labels(np.where(np.bincount(labels.ravel())[labels] < _SPLINTER, 0, labels))
-
-    # Distance from the walls, whose planes lie between two voxels, of which the one behind is marked.
+    # The planes of walls lie between two voxels, of which the one behind is marked.
     both = wall.copy()
     for channel, offset in zip(cut, nhood, strict=True):
         both |= np.roll(channel, offset.tolist(), axis=(0, 1, 2))
-    away = ndimage.distance_transform_edt(~both, sampling=size.tolist())
+    return labels, both, visible
+
+
+def _painted(
+    space: _Space,
+    filled: npt.NDArray[np.int32],
+    at: npt.NDArray[np.int64],
+    walls: npt.NDArray[np.bool_],
+    visible: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Return grey values: cytoplasm of a shade for each neurite, mitochondria along its middle, dark membranes."""
+    ndimage, _ = _import_scipy()
+    rng, sections = space.rng, space.extent[0]
+    away = space.away_from(walls)
     membrane = np.exp(-((away / 1.3) ** 2)) * visible
-    centres = rng.permutation(np.flatnonzero(inside))[: max(1, inside.sum() // 25)]
-    organelles = np.zeros(extent, bool)
+    centres = rng.permutation(len(at))[: max(1, len(at) // 25)]
+    organelles = np.zeros(space.extent, bool)
     organelles[tuple(at[centres].T)] = True
-    radius = ndimage.distance_transform_edt(~organelles, sampling=size.tolist()) + 0.6 * smooth(3.0)
+    radius = space.away_from(organelles) + 0.6 * space.smooth(3.0)
     organelle = (radius < 3.4) & (away > 2.0)
     rim = np.abs(radius - 2.6) < 0.7
 
     shade = rng.normal(0.0, 0.035, int(filled.max()) + 1)[filled]
-    picture = 0.68 + shade + 0.03 * smooth(1.5) - np.where(organelle, np.where(rim, 0.26, 0.17), 0.0)
+    picture = 0.68 + shade + 0.03 * space.smooth(1.5) - np.where(organelle, np.where(rim, 0.26, 0.17), 0.0)
     picture += (0.2 - picture) * membrane
-    picture = ndimage.gaussian_filter(picture, (0.6 / size).tolist()) + 0.02 * smooth(30.0)
+    picture = ndimage.gaussian_filter(picture, (0.6 / space.size).tolist()) + 0.02 * space.smooth(30.0)
     picture = picture * rng.normal(1, 0.03, (sections, 1, 1)) + rng.normal(0, 0.02, (sections, 1, 1))
+    return np.asarray(picture)
+
+
+def _damage(space: _Space, picture: npt.NDArray[np.float64]) -> None:
+    """Add noise, and let some sections be blurred or missing."""
+    ndimage, _ = _import_scipy()
+    rng, (sections, rows, columns) = space.rng, space.extent
     damaged = 1 + rng.permutation(sections - 2)
     n_missing, n_blurred = max(1, sections // 40), max(1, sections // 25)
     for section in damaged[n_missing : n_missing + n_blurred]:
         picture[section] = ndimage.gaussian_filter(picture[section], 2.0)
-    picture += 0.045 * rng.standard_normal(extent)
+    picture += 0.045 * rng.standard_normal(space.extent)
     for section in damaged[:n_missing]:
         picture[section] = picture.mean() + 0.02 * rng.standard_normal((rows, columns))
-    image = picture.astype(np.float32)[np.newaxis]
-    return (image - image.mean()) / image.std(), labels.astype(np.int32)
 
 
 def _grow_neurites(

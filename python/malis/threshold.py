@@ -123,14 +123,7 @@ def find_threshold(
     >>> found.threshold, found.score
     (0.5, 1.0)
     """
-    images: tuple[tuple[str, Any], ...] = (("preds", preds), ("gts", gts))
-    for name, arrays in images:
-        if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence):
-            raise TypeError(f"{name} must be a list of arrays, one for each image, got {type(arrays).__name__}")
-    if len(preds) == 0 or len(preds) != len(gts):
-        raise ValueError(
-            f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
-        )
+    _check_images(preds, gts)
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be a function of the share that is done, got {progress!r}")
     chosen_score = None if callable(score) else _checks.as_choice(score, "score", (*_SCORES, *_SKELETON_SCORES))
@@ -154,16 +147,30 @@ def find_threshold(
             scores[row, column] = of_level
             if progress is not None:
                 progress(0.5 + (column * len(levels) + row + 1) / (2 * scores.size))
-    defined = ~np.isnan(scores)
-    if not defined.any():
+    if np.isnan(scores).all():
         raise ValueError(
             f"score must be defined at some threshold: {chosen_score} counts nothing in gts and predictions, at "
             f"min_size={smallest}"
         )
+    return _best(levels, scores, larger_is_better=chosen_score not in _SCORES or _SCORES[chosen_score][1])
+
+
+def _check_images(preds: Any, gts: Any) -> None:
+    for name, arrays in (("preds", preds), ("gts", gts)):
+        if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence):
+            raise TypeError(f"{name} must be a list of arrays, one for each image, got {type(arrays).__name__}")
+    if len(preds) == 0 or len(preds) != len(gts):
+        raise ValueError(
+            f"preds and gts must hold one array for each image, got {len(preds)} predictions and {len(gts)} truths"
+        )
+
+
+def _best(levels: npt.NDArray[Any], scores: npt.NDArray[np.float64], *, larger_is_better: bool) -> BestThreshold:
+    """Choose the threshold with the best mean score over the images (columns) in which it is defined."""
+    defined = ~np.isnan(scores)
     images = np.maximum(1, defined.sum(axis=1))
     mean = np.where(defined.any(axis=1), np.where(defined, scores, 0.0).sum(axis=1) / images, np.nan)
-    sign = 1.0 if chosen_score not in _SCORES or _SCORES[chosen_score][1] else -1.0
-    value = np.where(np.isnan(mean), -np.inf, sign * mean)
+    value = np.where(np.isnan(mean), -np.inf, mean if larger_is_better else -mean)
     # Sums of the same numbers differ by rounding alone.
     best = np.flatnonzero(value >= value.max() - 1e-12)
     chosen = best[(len(best) - 1) // 2]

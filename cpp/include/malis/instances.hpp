@@ -33,8 +33,9 @@
     prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, NotZero<T>, int);           \
     prefix template void detail::merge_small(const Grid<Index>&, Affinities<T>, Buffer<Index>&, std::int64_t, int); \
     prefix template Buffer<Index> detail::basins(const Grid<Index>&, Affinities<T>, T, int);                        \
-    prefix template void detail::flood_from_seeds(const Grid<Index>&, Affinities<T>, Buffer<Index>&, int);          \
-    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, Affinities<T>, Buffer<Index>&, int);      \
+    prefix template void detail::flood_from_seeds(const Grid<Index>&, Affinities<T>, Rank<T>, Buffer<Index>&, int); \
+    prefix template void detail::flood_from_seeds(const EdgeList<Index>&, Affinities<T>, Rank<T>, Buffer<Index>&,   \
+                                                  int);                                                             \
     prefix template RandCurve<T> detail::rand_curve(const Grid<Index>&, Affinities<T>, const Labels<Index>&,        \
                                                     std::optional<BlockShape>, int);                                \
     prefix template Buffer<TreeEdge<T, Index>> detail::spanning_tree_edges(const Grid<Index>&, Affinities<T>, int);

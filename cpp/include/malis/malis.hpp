@@ -311,14 +311,16 @@ std::vector<std::int64_t> watershed_basins(const Volume& volume, const T* aff, d
     });
 }
 
-// The seeded maximin watershed; seg enters with the seeds (0: none).
+// The seeded maximin watershed along edges of at least `threshold`; seg enters with the seeds (0: none).
 template <class T, class Label>
-void watershed(const Volume& volume, const T* aff, Label* seg, int threads) {
+void watershed(const Volume& volume, const T* aff, double threshold, Label* seg, int threads) {
     check_nan(aff, volume.edges(), "aff", threads);
     check_labels(seg, volume.voxels(), "seeds", threads);
     with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         using Index = decltype(index);
-        watershed<AffinityValue<T>, Index>(make_grid<Index>(volume), aff, volume.voxels(), seg, threads);
+        using Value = AffinityValue<T>;
+        watershed<Value, Index>(make_grid<Index>(volume), aff, static_cast<Value>(threshold), volume.voxels(), seg,
+                                threads);
         return 0;
     });
 }
@@ -331,7 +333,8 @@ void edge_watershed(const Node* node1, const Node* node2, std::size_t edges, con
     check_labels(seg, nodes, "seeds", threads);
     with_index(std::max(nodes, edges), 1, [&](auto index) {
         using Index = decltype(index);
-        watershed<T, Index>(EdgeList<Index>{node1, node2, edges, nodes}, weights, nodes, seg, threads);
+        constexpr T every = -std::numeric_limits<T>::infinity();
+        watershed<T, Index>(EdgeList<Index>{node1, node2, edges, nodes}, weights, every, nodes, seg, threads);
         return 0;
     });
 }

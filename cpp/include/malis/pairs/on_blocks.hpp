@@ -198,6 +198,42 @@ void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>
     receive.end(forest.blocks.size());
 }
 
+// Hands decisions over to a sink; returns their loss.
+template <class T, class Index, class Sink>
+double report(const Buffer<Decision<T, Index>>& decisions, std::size_t begin, std::size_t end, std::size_t thread,
+              Sink& sink) {
+    double loss = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+        const auto& d = decisions[i];
+        if (d.pairs.pos != 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos, thread);
+        if (d.pairs.neg != 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg, thread);
+    }
+    return loss;
+}
+
+// The same on several threads.
+template <class T, class Index, class Sink>
+double report_in_pieces(const Buffer<Decision<T, Index>>& decisions, int threads, Sink& sink) {
+    constexpr std::size_t piece = std::size_t{1} << 15;  // the same for any number of threads, as the sum is then
+    std::vector<double> losses(decisions.size() / piece + 1);
+    parallel_for(losses.size(), threads, [&](std::size_t p, std::size_t thread) {
+        losses[p] = report(decisions, p * piece, std::min(decisions.size(), (p + 1) * piece), thread, sink);
+    });
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+template <class T, class Index>
+PairCount decided_pairs(const std::vector<Buffer<Decision<T, Index>>>& lists) {
+    PairCount pairs{0, 0};
+    for (const auto& list : lists) {
+        for (const auto& d : list) {
+            pairs.pos += d.pairs.pos;
+            pairs.neg += d.pairs.neg;
+        }
+    }
+    return pairs;
+}
+
 }  // namespace detail
 
 // Unconstrained counts on a volume; returns the loss of the sink.
@@ -206,57 +242,38 @@ double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index
                        const UnknownEdges<Index>& unknown, BlockShape shape, int threads, bool want_positive,
                        bool want_negative, Sink& sink) {
     using List = Buffer<detail::Decision<T, Index>>;
-    const auto emit = [&](const List& list, std::size_t begin, std::size_t end, std::size_t thread) {
-        double loss = 0;
-        for (std::size_t i = begin; i < end; ++i) {
-            const auto& d = list[i];
-            if (d.pairs.pos != 0) loss += sink.positive(d.rank, d.edge, d.pairs.pos, thread);
-            if (d.pairs.neg != 0) loss += sink.negative(d.rank, d.edge, d.pairs.neg, thread);
-        }
-        return loss;
-    };
-    const auto emit_in_pieces = [&](const List& list) {
-        constexpr std::size_t piece = std::size_t{1} << 15;  // the same for any number of threads, as the sum is then
-        std::vector<double> losses(list.size() / piece + 1);
-        parallel_for(losses.size(), threads, [&](std::size_t p, std::size_t thread) {
-            losses[p] = emit(list, p * piece, std::min(list.size(), (p + 1) * piece), thread);
-        });
-        return std::accumulate(losses.begin(), losses.end(), 0.0);
-    };
     const auto expect = [&](PairCount pairs) {
         if (want_positive) sink.expect_positive(static_cast<double>(pairs.pos));
         if (want_negative) sink.expect_negative(static_cast<double>(pairs.neg));
     };
+    const std::size_t blocks = Blocks<T, Index>(grid, aff, shape).size();
+    std::vector<double> losses(blocks + 1, 0.0);
     // What a pair weighs in a loss takes the number of all pairs. Where known edges alone connect the volume, all are
     // counted; else decisions have to wait until that has been done.
-    const bool connected = grid.connected() && !unknown.any();
-    if (connected) expect(detail::all_pairs(detail::label_sizes(labels, threads)));
-    // Then negative pairs that add nothing to a loss need not be met.
+    if (!grid.connected() || unknown.any()) {
+        std::vector<List> waiting(blocks + 1);
+        detail::decide_on_blocks<T, Index>(
+            grid, aff, labels, unknown, shape, threads, want_positive, want_negative,
+            std::numeric_limits<Rank<T>>::max(),
+            [&](List& list, std::size_t part, std::size_t) { waiting[part] = std::move(list); });
+        expect(detail::decided_pairs(waiting));
+        for (std::size_t part = 0; part <= blocks; ++part)
+            losses[part] = detail::report_in_pieces(waiting[part], threads, sink);
+        return std::accumulate(losses.begin(), losses.end(), 0.0);
+    }
+    expect(detail::all_pairs(detail::label_sizes(labels, threads)));
+    // Negative pairs that add nothing to a loss need not be met.
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    const T cutoff = connected && !want_positive ? sink.negative_cutoff() : -infinity;
+    const T cutoff = want_positive ? -infinity : sink.negative_cutoff();
     if (cutoff == infinity) return 0;
     const Rank<T> last =
         cutoff > -infinity ? to_rank(std::nextafter(cutoff, infinity)) : std::numeric_limits<Rank<T>>::max();
-    const std::size_t blocks = Blocks<T, Index>(grid, aff, shape).size();
-    std::vector<List> waiting(connected ? 0 : blocks + 1);
-    std::vector<double> losses(blocks + 1, 0.0);
     detail::decide_on_blocks<T, Index>(grid, aff, labels, unknown, shape, threads, want_positive, want_negative, last,
                                        [&](List& list, std::size_t part, std::size_t thread) {
-                                           if (!connected) waiting[part] = std::move(list);
-                                           else if (part < blocks) losses[part] = emit(list, 0, list.size(), thread);
-                                           else losses[part] = emit_in_pieces(list);
+                                           losses[part] = part < blocks
+                                                              ? detail::report(list, 0, list.size(), thread, sink)
+                                                              : detail::report_in_pieces(list, threads, sink);
                                        });
-    if (!connected) {
-        PairCount found{0, 0};
-        for (const List& list : waiting) {
-            for (const auto& d : list) {
-                found.pos += d.pairs.pos;
-                found.neg += d.pairs.neg;
-            }
-        }
-        expect(found);
-        for (std::size_t part = 0; part <= blocks; ++part) losses[part] = emit_in_pieces(waiting[part]);
-    }
     return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 

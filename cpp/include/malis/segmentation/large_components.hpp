@@ -35,75 +35,111 @@ struct LargeComponents {
     std::vector<std::int64_t> when;    // number of the threshold at which it is, or that of thresholds
 };
 
+namespace detail {
+
+// Components that grow as the edges of a tree join them.
+template <class Index, class Node>
+class GrowingComponents {
+  public:
+    GrowingComponents(std::size_t nodes, std::size_t thresholds, std::int64_t min_size)
+        : thresholds_(thresholds), min_size_(min_size), next_(nodes) {
+        found_.nodes.reset(nodes);
+        found_.components.reset(nodes);
+        sets_.reset(nodes);
+        std::iota(next_.begin(), next_.end(), Index{0});
+    }
+
+    void begin_threshold() {
+        const bool first = found_.begins.empty();
+        found_.begins.push_back(static_cast<std::int64_t>(count_));
+        if (first && large(1)) create_of_every_node();
+    }
+
+    void join(Index x, Index y) {
+        const Index a = sets_.find(x), b = sets_.find(y);
+        if (a == b) throw std::invalid_argument("tree must not hold a cycle");
+        const bool large_a = large(sets_.size(a)), large_b = large(sets_.size(b));
+        const Index root = sets_.link(a, b);
+        if (large_a && large_b) {
+            const Index joined = next_[root == a ? b : a];
+            found_.into[joined] = next_[root];
+            found_.when[joined] = static_cast<std::int64_t>(found_.begins.size() - 1);
+        } else if (large_a || large_b) {
+            const Index component = next_[large_a ? a : b];
+            bring(large_a ? b : a, component);
+            next_[root] = component;
+        } else if (large(sets_.size(root))) {
+            const Index component = create();
+            bring(a, component);
+            bring(b, component);
+            next_[root] = component;
+        } else {
+            std::swap(next_[a], next_[b]);
+        }
+    }
+
+    LargeComponents<Node> finish() {
+        found_.begins.push_back(static_cast<std::int64_t>(count_));
+        found_.nodes.resize(count_);
+        found_.components.resize(count_);
+        return std::move(found_);
+    }
+
+  private:
+    bool large(Index size) const { return static_cast<std::int64_t>(size) >= min_size_; }
+
+    Index create() {
+        found_.into.push_back(static_cast<std::int64_t>(found_.into.size()));
+        found_.when.push_back(static_cast<std::int64_t>(thresholds_));
+        return static_cast<Index>(found_.into.size() - 1);
+    }
+
+    void create_of_every_node() {
+        for (std::size_t v = 0; v < next_.size(); ++v) {
+            if (v % steps_per_poll == 0) poll();
+            const Index component = create();
+            bring(static_cast<Index>(v), component);
+            next_[v] = component;
+        }
+    }
+
+    // Brings the nodes of the ring from `start` into a component.
+    void bring(Index start, Index component) {
+        Index node = start;
+        do {
+            found_.nodes[count_] = static_cast<Node>(node);
+            found_.components[count_++] = static_cast<Node>(component);
+            node = next_[node];
+        } while (node != start);
+    }
+
+    const std::size_t thresholds_;
+    const std::int64_t min_size_;
+    LargeComponents<Node> found_;
+    std::size_t count_ = 0;  // of nodes in large components
+    UnionFind<Index> sets_;
+    // The next node of the ring of a small component, or, at the root of a large one, its number.
+    Buffer<Index> next_;
+};
+
+}  // namespace detail
+
 // The components of at least `min_size` nodes at every one of `thresholds`, which decrease.
 template <class Index, class T, class Node>
 LargeComponents<Node> large_components(const TreeView<T, Node>& tree, const std::vector<T>& thresholds,
                                        std::int64_t min_size) {
     tree.check();
-    const auto large = [&](Index size) { return static_cast<std::int64_t>(size) >= min_size; };
-    LargeComponents<Node> found;
-    found.nodes.reset(tree.nodes);
-    found.components.reset(tree.nodes);
-    std::size_t count = 0;
-    UnionFind<Index> sets;
-    sets.reset(tree.nodes);
-    // The next node of the ring of a small component, or, at the root of a large one, its number.
-    Buffer<Index> next(tree.nodes);
-    std::iota(next.begin(), next.end(), Index{0});
-    const auto create = [&] {
-        found.into.push_back(static_cast<std::int64_t>(found.into.size()));
-        found.when.push_back(static_cast<std::int64_t>(thresholds.size()));
-        return static_cast<Index>(found.into.size() - 1);
-    };
-    const auto bring = [&](Index start, Index component) {
-        Index node = start;
-        do {
-            found.nodes[count] = static_cast<Node>(node);
-            found.components[count++] = static_cast<Node>(component);
-            node = next[node];
-        } while (node != start);
-    };
-
+    detail::GrowingComponents<Index, Node> components(tree.nodes, thresholds.size(), min_size);
     std::size_t edge = 0;
-    for (std::size_t i = 0; i < thresholds.size(); ++i) {
-        found.begins.push_back(static_cast<std::int64_t>(count));
-        if (i == 0 && large(1)) {
-            for (std::size_t v = 0; v < tree.nodes; ++v) {
-                if (v % steps_per_poll == 0) poll();
-                const Index component = create();
-                bring(static_cast<Index>(v), component);
-                next[v] = component;
-            }
-        }
-        for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge) {
+    for (const T threshold : thresholds) {
+        components.begin_threshold();
+        for (; edge < tree.size && tree.affinities[edge] >= threshold; ++edge) {
             if (edge % steps_per_poll == 0) poll();
             const auto [x, y] = tree.ends(edge);
-            const Index a = sets.find(static_cast<Index>(x)), b = sets.find(static_cast<Index>(y));
-            if (a == b) throw std::invalid_argument("tree must not hold a cycle");
-            const bool large_a = large(sets.size(a)), large_b = large(sets.size(b));
-            const Index root = sets.link(a, b);
-            if (large_a && large_b) {
-                const Index joined = next[root == a ? b : a];
-                found.into[joined] = next[root];
-                found.when[joined] = static_cast<std::int64_t>(i);
-            } else if (large_a || large_b) {
-                const Index component = next[large_a ? a : b];
-                bring(large_a ? b : a, component);
-                next[root] = component;
-            } else if (large(sets.size(root))) {
-                const Index component = create();
-                bring(a, component);
-                bring(b, component);
-                next[root] = component;
-            } else {
-                std::swap(next[a], next[b]);
-            }
+            components.join(static_cast<Index>(x), static_cast<Index>(y));
         }
     }
-    found.begins.push_back(static_cast<std::int64_t>(count));
-    found.nodes.resize(count);
-    found.components.resize(count);
-    return found;
+    return components.finish();
 }
 
 }  // namespace malis

@@ -29,9 +29,9 @@ namespace detail {
 
 // Gives every node the seed that it is joined to: edges are taken in order, and one that joins a component without a seed
 // to another gives it the seed of that one; two seeds are never joined. `seed` enters with every seed's own number at
-// the seeds and `no_seed` elsewhere.
+// the seeds and `no_seed` elsewhere. Edges of a rank above `last` do not exist.
 template <class T, class Index, class Graph>
-void flood_in_one_go(const Graph& graph, Affinities<T> aff, Buffer<Index>& seed, int threads) {
+void flood_in_one_go(const Graph& graph, Affinities<T> aff, Rank<T> last, Buffer<Index>& seed, int threads) {
     const std::size_t nodes = seed.size();
     constexpr Index none = no_seed<Index>;
     threads = threads_for(nodes, threads);
@@ -54,6 +54,7 @@ void flood_in_one_go(const Graph& graph, Affinities<T> aff, Buffer<Index>& seed,
     const EveryEdge<T> visit{aff};
     kruskal<T, Index>(every_edge<T, Index>(graph, visit, threads), sets, scratch, threads,
                       [&](const Record<T, Index>& r, Index root_a, Index root_b) {
+                          if (r.rank > last) return false;
                           sets.link(root_a, root_b);
                           const Index a = basins.find(r.a), b = basins.find(r.b);
                           const Index of_both = seed[a] != none ? seed[a] : seed[b];
@@ -66,28 +67,29 @@ void flood_in_one_go(const Graph& graph, Affinities<T> aff, Buffer<Index>& seed,
 }
 
 template <class T, class Index>
-void flood_from_seeds(const EdgeList<Index>& list, Affinities<T> aff, Buffer<Index>& seed, int threads) {
-    flood_in_one_go<T, Index>(list, aff, seed, threads);
+void flood_from_seeds(const EdgeList<Index>& list, Affinities<T> aff, Rank<T> last, Buffer<Index>& seed, int threads) {
+    flood_in_one_go<T, Index>(list, aff, last, seed, threads);
 }
 template <class T, class Index>
-void flood_from_seeds(const Grid<Index>& grid, Affinities<T> aff, Buffer<Index>& seed, int threads) {
-    if (const auto blocks = blocks_that_pay(grid)) block_watershed<T, Index>(grid, aff, *blocks, seed.data(), threads);
-    else flood_in_one_go<T, Index>(grid, aff, seed, threads);
+void flood_from_seeds(const Grid<Index>& grid, Affinities<T> aff, Rank<T> last, Buffer<Index>& seed, int threads) {
+    const auto blocks = blocks_that_pay(grid);
+    if (blocks) block_watershed<T, Index>(grid, aff, *blocks, last, seed.data(), threads);
+    else flood_in_one_go<T, Index>(grid, aff, last, seed, threads);
 }
 
 }  // namespace detail
 
-// The seeded maximin watershed. seg enters with the seeds (0: none), and leaves with the label of the seed that each node
-// is joined to first in the order of edges, or 0 where none is.
+// The seeded maximin watershed along edges of at least `threshold`. seg enters with the seeds (0: none), and leaves with the
+// label of the seed that each node is joined to first in the order of edges, or 0 where none is.
 template <class T, class Index, class Graph, class Label>
-void watershed(const Graph& graph, Affinities<T> aff, std::size_t nodes, Label* seg, int threads) {
+void watershed(const Graph& graph, Affinities<T> aff, T threshold, std::size_t nodes, Label* seg, int threads) {
     constexpr std::size_t grain = std::size_t{1} << 16;
     Buffer<Index> seed(nodes);
     parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t v = begin; v < end; ++v)
             seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
     });
-    detail::flood_from_seeds(graph, aff, seed, threads);
+    detail::flood_from_seeds(graph, aff, to_rank(threshold), seed, threads);
     // In place: a seed keeps its label, and is not written while others read it.
     parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t v = begin; v < end; ++v)

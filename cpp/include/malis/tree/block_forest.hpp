@@ -32,11 +32,10 @@
 #include "malis/graph/grid.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/parallel.hpp"
-#include "malis/tree/block_kruskal.hpp"
 #include "malis/tree/blocks.hpp"
 #include "malis/tree/links.hpp"
 #include "malis/tree/order.hpp"
-#include "malis/tree/union_find.hpp"
+#include "malis/tree/solve_block.hpp"
 
 namespace malis {
 
@@ -81,16 +80,9 @@ Buffer<ForestLink<T, Index>> merge_links(const Blocks<T, Index>& blocks,
 
 }  // namespace detail
 
-// How a closed component is joined to an open one.
-enum class Attached {
-    dropped,  // nothing about it is needed later
-    value,    // as a number of voxels of one label
-    node      // it becomes a node
-};
-
 // The blocks of a volume, solved, and the graph that remains. `Carry` is what components carry; a thread has one:
 //
-//     begin(kruskal, thread)                  single voxels again
+//     begin(kruskal)                          single voxels again
 //     joined(rank, e, into, from)             edge e of the block has joined two closed components
 //     attach(rank, e, b, label, voxels)       it joins closed b to an open one; returns how
 //     open(root, node)                        a component of the block is node `node` of it from now on
@@ -106,10 +98,11 @@ class BlockForest {
     template <class Carry>
     void solve(std::vector<Carry>& carries, int threads, Rank<T> last = std::numeric_limits<Rank<T>>::max()) {
         solved_.resize(blocks.size());
-        std::vector<Work> work;
-        for (std::size_t t = 0; t < carries.size(); ++t) work.emplace_back(blocks);
-        parallel_for(blocks.size(), threads,
-                     [&](std::size_t i, std::size_t t) { solve_block(i, work[t], carries[t], last); });
+        std::vector<detail::BlockScratch<T, Index>> scratch;
+        for (std::size_t t = 0; t < carries.size(); ++t) scratch.emplace_back(blocks);
+        parallel_for(blocks.size(), threads, [&](std::size_t i, std::size_t t) {
+            detail::BlockSolver<T, Index, Carry>(blocks, scratch[t], carries[t]).solve(i, last, solved_[i]);
+        });
         nodes_ = 0;
         for (Solved& block : solved_) {
             block.base = nodes_;
@@ -137,94 +130,7 @@ class BlockForest {
     const Blocks<T, Index> blocks;
 
   private:
-    struct Solved {
-        Index nodes = 0, base = 0;
-        Buffer<Local> node;  // per number of a voxel, where a face edge begins
-        Buffer<Link> links;  // in order; nodes count from 0 within the block
-    };
-    struct Work {
-        explicit Work(const Blocks<T, Index>& blocks) : kruskal(blocks) {}
-        BlockKruskal<T, Index> kruskal;
-        Buffer<Rank<T>> opens;  // per root: the rank of the first face edge
-        Buffer<Local> number;   // per root: its node
-        Buffer<Link> links;     // of the block at hand
-    };
-
-    template <class Carry>
-    void solve_block(std::size_t i, Work& work, Carry& carry, Rank<T> last) {
-        using detail::no_node;
-        const auto block = blocks[i];
-        Solved& solved = solved_[i];
-        BlockKruskal<T, Index>& kruskal = work.kruskal;
-        kruskal.begin(block);
-        const std::size_t n = blocks.numbers(block);
-        blocks.find_first_face_edges(block, work.opens);
-        Rank<T>* const opens = work.opens.data();
-        work.number.reset(n);
-        std::fill(work.number.begin(), work.number.end(), no_node);
-        solved.node.reset(n);
-        std::fill(solved.node.begin(), solved.node.end(), no_node);
-        Local* const node = solved.node.data();
-        Local* const number = work.number.data();
-        UnionFind<Local>& sets = kruskal.sets;
-        Local next = 0;
-        carry.begin(kruskal);
-        const auto open = [&](Local root) {
-            if (number[root] == no_node) {
-                number[root] = next;
-                sets.each_member(root, [&](Local v) { node[v] = next; });
-                carry.open(root, next);
-                ++next;
-            }
-            return number[root];
-        };
-        Buffer<Link>& links = work.links;
-        links.clear();
-        kruskal.run(
-            [&](Rank<T> rank, std::uint32_t e, Local, Local, Local a, Local b) {
-                const bool open_a = opens[a] <= rank, open_b = opens[b] <= rank;
-                const Rank<T> opened = std::min(opens[a], opens[b]);
-                if (!(open_a | open_b)) {
-                    const Local into = kruskal.link(a, b);
-                    opens[into] = opened;
-                    carry.joined(rank, e, into, into == a ? b : a);
-                    return;
-                }
-                Local to;
-                if (open_a && open_b) {
-                    to = open(a);
-                    links.push_back({rank, kruskal.edge(e), to, open(b), 0});
-                } else {
-                    if (open_b) std::swap(a, b);
-                    to = open(a);
-                    Index label = 0, voxels = 0;
-                    const Attached how = carry.attach(rank, e, b, label, voxels);
-                    if (how == Attached::node) {
-                        links.push_back({rank, kruskal.edge(e), to, open(b), 0});
-                    } else {
-                        if (how == Attached::value) links.push_back({rank, kruskal.edge(e), to, label, voxels});
-                        sets.each_member(b, [&](Local v) { node[v] = to; });
-                    }
-                }
-                const Local into = kruskal.link(a, b);
-                opens[into] = opened;
-                number[into] = to;
-            },
-            last);
-        // What is closed to the end has face edges all the same.
-        Index row_begin = 0;
-        Blocks<T, Index>::each_row(block, [&](Index row, Index, Index) {
-            row_begin = row << blocks.row_bits;
-            for (Index v = row_begin; v < row_begin + block.width; ++v) {
-                if (node[v] != no_node) continue;
-                const Local root = sets.find(static_cast<Local>(v));
-                if (opens[root] != blocks.never) open(root);
-            }
-        });
-        solved.nodes = next;
-        solved.links = detail::exact_copy(links);
-        carry.end(i);
-    }
+    using Solved = detail::SolvedBlock<T, Index>;
 
     std::vector<Solved> solved_;
     Index nodes_ = 0;

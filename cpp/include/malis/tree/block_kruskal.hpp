@@ -54,7 +54,7 @@ class BlockKruskal {
     }
 
     // Calls on_join(rank, edge, v, u, a, b) for every edge, in order, of which the ends v and u are in different sets a
-    // and b. It has to join them. Edges of a rank above `last` may be left out.
+    // and b. It has to join them. Edges of a rank above `last` are left out.
     template <class OnJoin>
     void run(OnJoin&& on_join, Rank<T> last = std::numeric_limits<Rank<T>>::max()) {
         constexpr Rank<T> all = std::numeric_limits<Rank<T>>::max();
