@@ -1,15 +1,18 @@
 // Random volumes of every kind that the library treats in its own way.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "check.hpp"
 #include "malis/malis.hpp"
 
 namespace malis::test {
@@ -132,6 +135,18 @@ inline std::vector<Offset> random_nhood(const std::array<std::size_t, 3>& shape,
     if (random.chance(0.3)) nhood.push_back(nhood.front());
     if (random.chance(0.3)) nhood.push_back({-nhood.back().z, -nhood.back().y, -nhood.back().x});
     return nhood;
+}
+
+// Calls f(volume, seg, kind of affinities) for small volumes of every kind.
+template <class F>
+void each_small_volume(Random& random, F&& f) {
+    for (std::size_t i = 0; i < 150; ++i) {
+        const std::array<std::size_t, 3> shape{1 + random.below(5), 1 + random.below(7), 1 + random.below(12)};
+        const Volume volume{shape, random_nhood(shape, random)};
+        const auto seg = make_seg(volume, all_segs[i % std::size(all_segs)], random);
+        context = "volume " + std::to_string(i);
+        f(volume, seg, all_affs[i / 7 % std::size(all_affs)]);
+    }
 }
 
 using Mask = std::unique_ptr<bool[]>;

@@ -147,15 +147,10 @@ MALIS_TEST(sort) {
 
 MALIS_TEST(small_volumes) {
     Random random(92);
-    for (int i = 0; i < 150; ++i) {
-        const std::array<std::size_t, 3> shape{1 + random.below(5), 1 + random.below(7), 1 + random.below(12)};
-        const Volume volume{shape, random_nhood(shape, random)};
-        const auto seg = make_seg(volume, all_segs[static_cast<std::size_t>(i) % std::size(all_segs)], random);
-        const Aff kind = all_affs[static_cast<std::size_t>(i / 7) % std::size(all_affs)];
-        context = "volume " + std::to_string(i);
+    each_small_volume(random, [&](const Volume& volume, const auto& seg, Aff kind) {
         check_curve(volume, graph_of(volume), make_aff<float>(volume, seg, kind, random), seg, 60);
         check_curve(volume, graph_of(volume), make_aff<double>(volume, seg, kind, random), seg, 60);
-    }
+    });
 }
 
 MALIS_TEST(large_volumes) {

@@ -97,15 +97,10 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
 
 MALIS_TEST(small_volumes) {
     Random random(81);
-    for (int i = 0; i < 150; ++i) {
-        const std::array<std::size_t, 3> shape{1 + random.below(5), 1 + random.below(7), 1 + random.below(12)};
-        const Volume volume{shape, random_nhood(shape, random)};
-        const auto seg = make_seg(volume, all_segs[static_cast<std::size_t>(i) % std::size(all_segs)], random);
-        const Aff kind = all_affs[static_cast<std::size_t>(i / 7) % std::size(all_affs)];
-        context = "volume " + std::to_string(i);
+    each_small_volume(random, [&](const Volume& volume, const auto& seg, Aff kind) {
         check_tree<std::int32_t>(volume, graph_of(volume), make_aff<float>(volume, seg, kind, random));
         check_tree<std::int64_t>(volume, graph_of(volume), make_aff<double>(volume, seg, kind, random));
-    }
+    });
 }
 
 MALIS_TEST(large_volumes) {
