@@ -66,6 +66,13 @@ def core(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in build/site, with warnings as errors; ``-- -b linkcheck`` follows its links."""
+    session.install(*CONSTRAINTS, ".[docs]")
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-n", *session.posargs, "docs", "build/site")
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the sdist, and a wheel from it, in dist/."""
     session.install("build", "twine")

@@ -55,5 +55,14 @@ def test_whole_loop(tmp_path):
     assert re.match(r"Scores\(object_score=", run_block("malis.malis_torch", ["torch", "scipy"], {}, tmp_path))
 
 
+def test_lines_of_the_first_page(tmp_path):
+    page = (README.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in block.splitlines() if line]) <= 15
+    require(["torch", "scipy"])
+    (tmp_path / "pasted.py").write_text(block + "assert segmentation.shape == (64, 64)\n", encoding="utf-8")
+    subprocess.run([sys.executable, "pasted.py"], check=True, cwd=tmp_path, env={**os.environ, **QUIET}, timeout=300)
+
+
 def test_lines_on_arrays(tmp_path):
     run_block("malis$", ["scipy", "skimage"], {}, tmp_path)

@@ -429,7 +429,7 @@ def rand_curve(
     ValueError
         For a curve without thresholds, and a threshold that is not finite.
     TypeError
-        For a `curve` that is no `RandCurve`, and a threshold that is no number.
+        For a `curve` that is no `malis.RandCurve`, and a threshold that is no number.
 
     Examples
     --------
