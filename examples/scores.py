@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,27 @@ def grown(
     affinities: npt.NDArray[np.float32], nhood: npt.NDArray[np.int32], min_size: int, high: float, low: float
 ) -> npt.NDArray[Any]:
     """Let components at `high` grow along edges of at least `low`, not into each other, as ``malis segment --grow``."""
-    seeds, _ = malis.affgraph_to_seg(affinities, nhood, min_size=min_size, threshold=high)
-    seg, _ = malis.watershed_from_affgraph(affinities, seeds, nhood, min_size=0)
-    reach, sizes = malis.affgraph_to_seg(affinities, nhood, min_size=0, threshold=low)
-    reached = np.zeros(len(sizes), bool)
-    reached[reach[seeds > 0]] = True
-    return np.where(reached[reach], seg, 0)
+    return next(all_grown(affinities, nhood, min_size, [(high, low)]))
+
+
+def all_grown(
+    affinities: npt.NDArray[np.float32],
+    nhood: npt.NDArray[np.int32],
+    min_size: int,
+    thresholds: Sequence[tuple[float, float]],
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield what `grown` returns for every pair of thresholds; what several pairs share is computed once."""
+    floods, reaches = {}, {}
+    for high, low in thresholds:
+        if high not in floods:
+            seeds, _ = malis.affgraph_to_seg(affinities, nhood, min_size=min_size, threshold=high)
+            floods[high] = seeds > 0, malis.watershed_from_affgraph(affinities, seeds, nhood, min_size=0)[0]
+        if low not in reaches:
+            reaches[low] = malis.affgraph_to_seg(affinities, nhood, min_size=0, threshold=low)
+        (is_seed, seg), (reach, sizes) = floods[high], reaches[low]
+        reached = np.zeros(len(sizes), bool)
+        reached[reach[is_seed]] = True
+        yield np.where(reached[reach], seg, 0)
 
 
 def table(scores: list[metrics.Scores]) -> str:
