@@ -240,23 +240,17 @@ def run_all(args: argparse.Namespace, sets: dict[str, list[Data]], methods: Sequ
         if key not in known and args.make:
             data = sets[name][seed % args.folds]
             head = {"data": name, "method": method.name, "seed": seed, "settings": settings_of(args, method)}
-            twin = twin_of(method, methods, data)
-            if twin is not None and (name, twin.name, seed) in known:
-                known[key] = {**known[name, twin.name, seed], **head}
+            touching = any(touch(labels) for labels in data.train.labels)
+            same = method if touching else method.where_nothing_touches()
+            twins = [other for other in methods if other != method and other.settings() == same.settings()]
+            if twins and (name, twins[0].name, seed) in known:
+                known[key] = {**known[name, twins[0].name, seed], **head}
             else:
                 print(f"run {number} of {len(wanted)}: {name}, {method.name}, seed {seed}", flush=True)
-                known[key] = {**head, **run_one(args, data, method, seed)}
+                known[key] = {**head, **run_one(args, data, same, seed)}
             with (args.output / "runs.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(known[key]) + "\n")
     return [known[name, method.name, seed] for seed, name, method in wanted if (name, method.name, seed) in known]
-
-
-def twin_of(method: Method, methods: Sequence[Method], data: Data) -> Method | None:
-    """Return the method whose run is the same, bit for bit, because no labels of the data touch."""
-    same = method.where_nothing_touches()
-    if same is method or any(touch(labels) for labels in data.train.labels):
-        return None
-    return next((other for other in methods if other.settings() == same.settings()), None)
 
 
 def named_file(folder: Path, kind: str, data: str, name: str, seed: int, suffix: str) -> Path:

@@ -180,6 +180,11 @@ def separated(labels: npt.ArrayLike) -> Labels:
     return np.where(_touching(array), 0, array).astype(np.int32)
 
 
+def with_border(labels: npt.ArrayLike) -> Labels:
+    """Return labels to train on: background between objects that touch, and a label for every connected part."""
+    return connected(separated(labels))
+
+
 def touch(labels: npt.ArrayLike) -> bool:
     """Return whether any objects touch."""
     return bool(_touching(np.asarray(labels)).any())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 import malis
-from data import Labels, connected, separated
+from data import Labels, connected, with_border
 from malis.malis_torch import AffinityLoss
 from object_balance import balanced_malis
 from tasks import NHOOD, Probabilities
@@ -58,9 +58,10 @@ class Method:
 
     name: str
     start: str
-    malis: float = 0.0  # weight of MALIS; above 0 the cross entropy has that of the option --mix
+    malis: float = 0.0  # weight of MALIS
     connected: bool = True  # give the parts of an object that a crop has cut a label each
     balance: str = "pairs"  # what counts alike in MALIS: "pairs" of pixels, or "objects"
+    mix: float | None = None  # weight of the cross entropy beside MALIS; None: that of the option --mix
     margin: float | None = None  # None: that of the option --margin
     pointwise: str | None = None  # None: the default of AffinityLoss
 
@@ -75,13 +76,13 @@ class Method:
     def prepare(self) -> Callable[[Labels], Labels]:
         """Return what makes the labels that a crop is trained on of its true ones."""
         if STARTS[self.start].border:
-            return lambda labels: connected(separated(labels))
+            return with_border
         return connected if self.connected else lambda labels: np.ascontiguousarray(labels)
 
     def phases(self, steps: int, warmup: float, lr: float, mix: float) -> list[Phase]:
         """Return the two phases; the first one is that of the start."""
         first = round(steps * warmup)
-        entropy = 1.0 if self.malis == 0 else mix
+        entropy = 1.0 if self.malis == 0 else mix if self.mix is None else self.mix
         return [
             Phase("warm-up", first, lr, malis=0, cross_entropy=1),
             Phase(self.name, steps - first, lr / 2, malis=self.malis, cross_entropy=entropy),
@@ -120,6 +121,8 @@ METHODS = (
     Method("MALIS, cross entropy", "nearest", malis=1, pointwise="cross_entropy"),
     Method("BCE, border", "border"),
     Method("MALIS, border", "border", malis=1),
+    Method("MALIS, border, 1 BCE", "border", malis=1, mix=1.0),
+    Method("MALIS, border, 1 BCE, margin 0.1", "border", malis=1, mix=1.0, margin=0.1),
     Method("MALIS, border, objects alike", "border", malis=1, balance="objects"),
     Method("MALIS, border, margin 0.1", "border", malis=1, margin=0.1),
     Method("MALIS, border, cross entropy", "border", malis=1, pointwise="cross_entropy"),

@@ -656,6 +656,25 @@ def test_separated_labels():
     np.testing.assert_array_equal(data.separated(np.array([[[1]], [[2]], [[2]]])), [[[0]], [[0]], [[2]]])
 
 
+def test_borders_are_put_into_the_crops_that_are_trained_on(run_example, hdf5, drawn, monkeypatch, tmp_path):
+    assert any(data.touch(labels) for labels in drawn[1])
+    seen, train = {}, load_example("pytorch_example").train
+    for border in ([], ["--border"]):
+
+        def spy(args, task, channels, batches, border=bool(border)):
+            seen[border] = [(images, labels) for images, labels in batches.take(4)]
+            return train(args, task, channels, batches)
+
+        monkeypatch.setattr(load_example("pytorch_example"), "train", spy)
+        run_example("--data", str(hdf5), "--output", str(tmp_path / "a.png"), *border)
+    for (images, plain), (same_images, bordered) in zip(seen[False], seen[True], strict=True):
+        np.testing.assert_array_equal(images, same_images)
+        for one, other in zip(plain, bordered, strict=True):
+            np.testing.assert_array_equal(other > 0, data.separated(one) > 0)
+            assert not data.touch(other)
+    assert any(data.touch(labels) for _, batch in seen[False] for labels in batch)
+
+
 def test_shares_of_objects_by_their_definition(rng):
     module = load_example("object_balance")
     for _ in range(5):
