@@ -1,10 +1,11 @@
 """Compare losses: the same U-Net, from the same weights, on the same batches, for the same number of steps.
 
-python examples/benchmark_losses.py --data synthetic isbi2012      # generated, folders, HDF5 files: hours
-python examples/benchmark_losses.py --quick                        # a minute, to see that it works
+python examples/benchmark_losses.py --data isbi2012-slices:PATH nuclei:PATH     # hours; public data, folders, HDF5
+python examples/benchmark_losses.py --quick                                     # half a minute, on generated images
 
-Every finished run is a line of runs.jsonl in the folder of the output: a second call repeats no run of the same
-settings, and more seeds or data sets may follow. The tables, the figures and the tests are made from that file.
+Seed s is a fold of a cross-validation over blocks of images: block s is tested, the next one chooses thresholds. Every
+finished run is a line of runs.jsonl in the folder of the output, and every warm-up that methods share is kept there: a
+second call repeats no run of the same settings, and more seeds, methods or data sets may follow.
 """
 
 from __future__ import annotations
@@ -12,89 +13,60 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import wilcoxon
+import torch
 
 import malis
-from data import Batches, Data, Labels, Split, load
+from benchmark_report import report
+from data import Batches, Data, Labels, Split, fold_of, load_all, touch
 from malis import metrics
-from malis.plot import label_colours
-from pytorch_example import Step, train
-from scores import THRESHOLDS, choose_threshold, grown
-from tasks import MIN_SIZE, NHOOD, Network, components, probabilities, task_of
+from methods import METHODS, STARTS, Method
+from pytorch_example import Step, UNet, network_of, train_phase
+from scores import THRESHOLDS, all_grown, choose_threshold, grown
+from tasks import MIN_SIZE, NHOOD, Network, components, probabilities
 from training import positive, training_parser
 
-
-@dataclass(frozen=True)
-class Method:
-    """A loss with its schedule."""
-
-    name: str
-    loss: str
-    from_scratch: bool = False
-
-    def settings(self, args: argparse.Namespace) -> dict[str, Any]:
-        """Return the options that decide the result: runs of other settings are other runs."""
-        names = ["images", "validation", "test", "steps", "batch", "crop", "channels", "lr", "bfloat16"]
-        names += ["mix", "margin"] if self.loss == "malis" else []
-        names += ["warmup"] if self.loss == "malis" and not self.from_scratch else []
-        return {name: getattr(args, name) for name in names}
-
-    def options(self, args: argparse.Namespace, seed: int) -> argparse.Namespace:
-        """Return the options of a training run."""
-        return argparse.Namespace(
-            **{**vars(args), "loss": self.loss, "seed": seed, "warmup": 0.0 if self.from_scratch else args.warmup}
-        )
-
-
-METHODS = (
-    Method("cross entropy on the mask", "cross-entropy"),
-    Method("BCE on affinities", "affinity-bce"),
-    Method("MALIS from scratch", "malis", from_scratch=True),
-    Method("MALIS after BCE", "malis"),
+SCORES = (
+    *("object score", "object recall", "Rand F-score", "Rand split", "Rand merge", "VI split", "VI merge"),
+    "adapted Rand error",
 )
-OURS = METHODS[-1].name
-SCORES = {
-    "object score": "higher",
-    "object recall": "higher",
-    "Rand F-score": "higher",
-    "Rand split": "higher",
-    "Rand merge": "higher",
-    "VI split": "lower",
-    "VI merge": "lower",
-    "adapted Rand error": "lower",
+EVEN_THRESHOLDS = tuple(np.linspace(0.05, 0.95, 19).round(2).tolist())  # of the area under the score
+CURVE_POINTS = 4
+QUICK: dict[str, Any] = {
+    "steps": 100,
+    "seeds": 2,
+    "folds": 4,
+    "images": 8,
+    "crop": 64,
+    "channels": 8,
+    "lr": 1e-2,
+    "validation": 1,
 }
-TESTED = ("object score", "Rand F-score")
-CURVE_POINTS = 5
-QUICK = {"steps": 150, "seeds": 2, "images": 8, "crop": 64, "channels": 8, "lr": 1e-2}
+QUICK |= {"test": 1, "methods": ["BCE on affinities", "MALIS after BCE", "MALIS, border"]}
+
+Affinities = npt.NDArray[np.float32]
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Runs
+# Segmentation and scores
 # ---------------------------------------------------------------------------------------------------------------------
 
-
-def grow(affinities: npt.NDArray[np.float32], thresholds: tuple[float, float]) -> npt.NDArray[Any]:
-    """Find objects at a high threshold, then let them grow, not into each other, along edges of a low threshold."""
-    return grown(affinities, NHOOD, MIN_SIZE, *thresholds)
+# Of objects found at a high threshold that grow, not into each other, along edges of a low one.
+GROWN = [(high, low) for high in (0.5, 0.7, 0.9, 0.97, 0.99) for low in (0.2, 0.5, 0.8) if low < high]
 
 
-GROWN = [(high, low) for high in (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) for low in (0.3, 0.5, 0.7) if low < high]
-
-
-def choose_grown(affinities: list[npt.NDArray[np.float32]], split: Split) -> tuple[tuple[float, float], float]:
+def choose_grown(affinities: list[Affinities], split: Split) -> tuple[tuple[float, float], float]:
     """Return the thresholds of `GROWN` with the best mean object score, the middle of equals, and that score."""
-    images = list(zip(affinities, split.labels, strict=True))
-    scores = np.array(
+    scores = np.mean(
         [
-            np.mean([metrics.object_score(truth, grow(aff, thresholds), min_size=MIN_SIZE) for aff, truth in images])
-            for thresholds in GROWN
-        ]
+            [metrics.object_score(truth, seg, min_size=MIN_SIZE) for seg in all_grown(aff, NHOOD, MIN_SIZE, GROWN)]
+            for aff, truth in zip(affinities, split.labels, strict=True)
+        ],
+        axis=0,
     )
     best = np.flatnonzero(scores >= scores.max() - 1e-12)
     chosen = best[len(best) // 2]
@@ -109,51 +81,132 @@ def scores_of(truth: Labels, seg: npt.NDArray[Any]) -> dict[str, float]:
     return dict(zip(SCORES, values, strict=True))
 
 
-def run_one(args: argparse.Namespace, data: Data, method: Method, seed: int, file: Path) -> dict[str, Any]:
+def areas(affinities: list[Affinities], split: Split) -> dict[str, list[float]]:
+    """Return for every image the mean of a score over all thresholds from 0.05 to 0.95: the area under its curve."""
+    result = {}
+    for name, score in (("object score", "object_score"), ("Rand F-score", "rand_f_score")):
+        found = malis.find_threshold(
+            affinities, split.labels, NHOOD, score=score, thresholds=EVEN_THRESHOLDS, min_size=MIN_SIZE
+        )
+        result[name] = np.nan_to_num(found.scores).mean(0).round(5).tolist()
+    return result
+
+
+def fates(truth: Labels, seg: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Return how many true objects have which of `FATES`, and how many predicted objects are no true one's match."""
+    matches = metrics.match_objects(truth, seg, min_size=MIN_SIZE)
+    matched, found = matches.pred_labels > 0, matches.found()
+    parts = (found, matched & ~matches.unique, ~matched, matches.unique & ~found)
+    spurious = matches.n_predicted - len(np.unique(matches.pred_labels[matched]))
+    return (*(int(part.sum()) for part in parts), spurious)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+SHARED = (
+    *("images", "validation", "test", "folds", "share", "steps", "warmup", "batch", "crop", "channels", "lr"),
+    "bfloat16",
+)
+
+
+def settings_of(args: argparse.Namespace, method: Method) -> dict[str, Any]:
+    """Return the options that decide the result: runs of other settings are other runs."""
+    names = (*SHARED, "mix", "margin") if method.malis > 0 else SHARED
+    return {name: getattr(args, name) for name in names} | method.settings()
+
+
+def seconds_of(steps: list[Step]) -> tuple[float, float]:
+    """Return the median time of a step, and of the loss in those steps that compute MALIS."""
+    in_malis = [step.seconds_in_malis for step in steps if step.seconds_in_malis > 0]
+    return float(np.median([step.seconds for step in steps])), float(np.median(in_malis)) if in_malis else 0.0
+
+
+class Training:
+    """The two phases of a method on a fold; the first one is trained once for all methods of a start."""
+
+    def __init__(self, args: argparse.Namespace, data: Data, method: Method, seed: int) -> None:
+        self.args, self.data, self.method, self.seed = args, data, method, seed
+        self.start = STARTS[method.start]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(seed)
+        channels = data.train.images[0].shape[0]
+        self.model = UNet(channels, self.start.channels, args.channels, args.bfloat16).to(self.device)
+        self.curve: list[tuple[int, float]] = []
+        self.steps: list[Step] = []
+
+    def affinities(self, part: Split) -> list[Affinities]:
+        """Predict the affinities of images."""
+        network: Network = network_of(self.model, self.device)
+        return [np.ascontiguousarray(self.start.affinities(probabilities(network, image))) for image in part.images]
+
+    def run(self) -> None:
+        """Train both phases, or load the first one."""
+        warmup, last = self.method.phases(self.args.steps, self.args.warmup, self.args.lr, self.args.mix)
+        file = named_file(self.args.output, "warmups", self.data.name, self.method.start, self.seed, ".pt")
+        settings = {name: getattr(self.args, name) for name in SHARED} | {"start": self.method.start}
+        saved = torch.load(file, weights_only=True) if file.exists() else {}
+        if saved.get("settings") == settings:
+            self.model.load_state_dict(saved["model"])
+            self.curve = [tuple(point) for point in saved["curve"]]
+        else:
+            # The labels of the first phase are the same for all methods of a start.
+            prepare = Method("", self.method.start).prepare()
+            self._train(warmup, [self.seed], prepare, first=1)
+            part = file.with_suffix(".part")
+            part.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"settings": settings, "model": self.model.state_dict(), "curve": self.curve}, part)
+            part.replace(file)
+        self.steps = []
+        self._train(last, [self.seed, 1], self.method.prepare(), first=warmup.steps + 1)
+
+    def _train(self, phase: Any, seed: list[int], prepare: Callable[[Labels], Labels], first: int) -> None:
+        args = self.args
+        batches = Batches(self.data.train, args.batch, args.crop, seed, prepare)
+        points = {max(1, round(args.steps * i / CURVE_POINTS)) for i in range(1, CURVE_POINTS + 1)}
+        criterion = self.method.criterion(phase, args.margin)
+        for step in train_phase(self.model, phase, criterion, batches, self.device, first):
+            self.steps.append(step)
+            if step.number in points and step.number < args.steps:
+                self.curve.append((step.number, self._validate()))
+
+    def _validate(self) -> float:
+        validation = self.data.validation
+        return choose_threshold(self.affinities(validation), validation, THRESHOLDS[::3])[1]
+
+
+def run_one(args: argparse.Namespace, data: Data, method: Method, seed: int) -> dict[str, Any]:
     """Train, choose the thresholds on the validation images, score the test images, save their segmentations."""
-    task = task_of(method.loss)
-    batches = Batches(data.train, args.batch, args.crop, seed)
-    steps: list[Step] = []
-    curve: list[tuple[int, float]] = []
-    points = {max(1, round(args.steps * i / CURVE_POINTS)) for i in range(1, CURVE_POINTS + 1)}
-
-    def after_step(step: Step, network: Network) -> None:
-        steps.append(step)
-        if step.number in points:
-            predictions = [task.affinities(probabilities(network, image)) for image in data.validation.images]
-            curve.append((step.number, choose_threshold(predictions, data.validation, THRESHOLDS[::3])[1]))
-
-    channels = data.train.images[0].shape[0]
-    options = method.options(args, seed)
-    network = train(options, task, channels, batches, bfloat16=args.bfloat16, after_step=after_step)
-
-    validation, test = (
-        [task.affinities(probabilities(network, image)) for image in part.images]
-        for part in (data.validation, data.test)
-    )
+    training = Training(args, data, method, seed)
+    training.run()
+    validation, test = training.affinities(data.validation), training.affinities(data.test)
     threshold, best = choose_threshold(validation, data.validation)
     thresholds, best_grown = choose_grown(validation, data.validation)
     segmentations = [components(affinities, threshold) for affinities in test]
+    images = list(zip(data.test.labels, segmentations, strict=True))
+    file = segmentations_of(args.output, data.name, method.name, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, *[seg.astype(np.uint16) for seg in segmentations])
-    in_malis = [step.seconds_in_malis for step in steps if step.seconds_in_malis > 0]
+    seconds, in_malis = seconds_of(training.steps)
     return {
+        "tested": data.tested,
         "threshold": threshold,
         "validation": best,
-        "scores": [scores_of(truth, seg) for truth, seg in zip(data.test.labels, segmentations, strict=True)],
+        "scores": [scores_of(truth, seg) for truth, seg in images],
+        "fates": [fates(truth, seg) for truth, seg in images],
         "grown thresholds": thresholds,
         "grown validation": best_grown,
-        "grown": [scores_of(truth, grow(aff, thresholds)) for truth, aff in zip(data.test.labels, test, strict=True)],
-        "curve": curve,
-        "losses": [round(float(np.mean([step.loss for step in part])), 5) for part in _parts(steps)],
-        "seconds per step": float(np.median([step.seconds for step in steps])),
-        "seconds in MALIS": float(np.median(in_malis)) if in_malis else 0.0,
+        "grown": [
+            scores_of(truth, grown(aff, NHOOD, MIN_SIZE, *thresholds))
+            for truth, aff in zip(data.test.labels, test, strict=True)
+        ],
+        "areas": areas(test, data.test),
+        "curve": [*training.curve, (args.steps, best)],
+        "loss": round(float(np.mean([step.loss for step in training.steps[-20:]])), 5),
+        "seconds per step": seconds,
+        "seconds in MALIS": in_malis,
     }
-
-
-def _parts(steps: list[Step]) -> list[list[Step]]:
-    length = max(1, len(steps) // 20)
-    return [steps[at : at + length] for at in range(0, len(steps), length)]
 
 
 def finished(file: Path) -> list[dict[str, Any]]:
@@ -167,184 +220,97 @@ def finished(file: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def run_all(args: argparse.Namespace, sets: list[Data]) -> list[dict[str, Any]]:
-    """Return the runs of all data sets, seeds and methods; those that are missing are made."""
-    log = args.output / "runs.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    settings = {method.name: method.settings(args) for method in METHODS}
-    known = {
+def known_runs(args: argparse.Namespace, methods: Sequence[Method]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return the runs of former calls that have the settings of this one."""
+    settings = {method.name: settings_of(args, method) for method in methods}
+    return {
         (run["data"], run["method"], run["seed"]): run
-        for run in finished(log)
+        for run in finished(args.output / "runs.jsonl")
         if run["settings"] == settings.get(run["method"])
     }
-    wanted = [(seed, data, method) for seed in range(args.seeds) for data in sets for method in METHODS]
-    runs = []
-    for number, (seed, data, method) in enumerate(wanted, 1):
-        key = (data.name, method.name, seed)
-        if key not in known:
-            print(f"run {number} of {len(wanted)}: {data.name}, {method.name}, seed {seed}")
-            head = {"data": data.name, "method": method.name, "seed": seed, "settings": settings[method.name]}
-            known[key] = {**head, **run_one(args, data, method, seed, segmentations_of(args.output, *key))}
-            with log.open("a", encoding="utf-8") as file:
+
+
+def run_all(args: argparse.Namespace, sets: dict[str, list[Data]], methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """Return the runs of all seeds, data sets and methods; those that are missing are made."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    known = known_runs(args, methods)
+    wanted = [(seed, name, method) for seed in range(args.seeds) for name in sets for method in methods]
+    for number, (seed, name, method) in enumerate(wanted, 1):
+        key = (name, method.name, seed)
+        if key not in known and args.make:
+            data = sets[name][seed % args.folds]
+            head = {"data": name, "method": method.name, "seed": seed, "settings": settings_of(args, method)}
+            touching = any(touch(labels) for labels in data.train.labels)
+            same = method if touching else method.where_nothing_touches()
+            twins = [other for other in methods if other != method and other.settings() == same.settings()]
+            if twins and (name, twins[0].name, seed) in known:
+                known[key] = {**known[name, twins[0].name, seed], **head}
+            else:
+                print(f"run {number} of {len(wanted)}: {name}, {method.name}, seed {seed}", flush=True)
+                known[key] = {**head, **run_one(args, data, same, seed)}
+            with (args.output / "runs.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(known[key]) + "\n")
-        runs.append(known[key])
-    return runs
+    return [known[name, method.name, seed] for seed, name, method in wanted if (name, method.name, seed) in known]
+
+
+def named_file(folder: Path, kind: str, data: str, name: str, seed: int, suffix: str) -> Path:
+    """Return where something that belongs to a run is kept."""
+    return folder / kind / f"{data}-{name.replace(',', '').replace(' ', '-')}-{seed}{suffix}"
 
 
 def segmentations_of(folder: Path, data: str, method: str, seed: int) -> Path:
     """Return where the segmentations of the test images of a run are kept."""
-    return folder / "segmentations" / f"{data}-{method.replace(' ', '-')}-{seed}.npz"
+    return named_file(folder, "segmentations", data, method, seed, ".npz")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables
-# ---------------------------------------------------------------------------------------------------------------------
+def with_share(data: Data, share: float) -> Data:
+    """Keep a share of the images that are trained on, at least one, evenly spread."""
+    n = len(data.train)
+    kept = max(1, round(n * share))
+    data.train = data.train.chosen([i * n // kept for i in range(kept)])
+    return data
 
 
-def values(runs: list[dict[str, Any]], data: str, method: str, score: str, kind: str = "scores") -> Any:
-    """Return a score of every seed and test image, shape (seeds, images)."""
-    chosen = [run for run in runs if run["data"] == data and run["method"] == method]
-    return np.array([[image[score] for image in run[kind]] for run in sorted(chosen, key=lambda run: run["seed"])])
-
-
-def spread(array: npt.NDArray[np.float64]) -> str:
-    """Format the mean over seeds and images and the standard deviation of the seeds."""
-    seeds = array.mean(1)
-    deviation = f" ± {seeds.std(ddof=1):.3f}" if len(seeds) > 1 else ""
-    return f"{seeds.mean():.3f}{deviation}"
-
-
-def p_value(difference: npt.NDArray[np.float64]) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test over pairs of a seed and an image."""
-    return float(wilcoxon(difference.ravel()).pvalue) if difference.any() else 1.0
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Format rows as a Markdown table; the first one is the head."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
-
-
-def tables(runs: list[dict[str, Any]], data: str) -> str:
-    """Return the scores, the cost and the tests of a data set in Markdown."""
-    scores = [("loss", *SCORES, *(f"{score}, grown" for score in TESTED))]
-    cost = [("loss", "ms per step", "of these in MALIS", "share")]
-    tests = [(f"{OURS} against", *(f"{s}: {what}" for s in TESTED for what in ("gain", "p", "images won")))]
-    for method in METHODS:
-        columns = [spread(values(runs, data, method.name, score)) for score in SCORES]
-        columns += [spread(values(runs, data, method.name, score, "grown")) for score in TESTED]
-        scores.append((method.name, *columns))
-        mine = [run for run in runs if run["data"] == data and run["method"] == method.name]
-        step, part = (
-            1e3 * float(np.median([run[k] for run in mine])) for k in ("seconds per step", "seconds in MALIS")
-        )
-        cost.append((method.name, f"{step:.0f}", f"{part:.1f}", f"{part / step:.1%}"))
-        if method.name != OURS:
-            row = [method.name]
-            for score in TESTED:
-                gain = values(runs, data, OURS, score) - values(runs, data, method.name, score)
-                won = f"{int((gain.mean(0) > 0).sum())} of {gain.shape[1]}"
-                row += [f"{gain.mean():+.3f}", f"{p_value(gain):.2g}", won]
-            tests.append(tuple(row))
-    return f"### {data}\n\n" + "\n\n".join(markdown(rows) for rows in (scores, tests, cost))
-
-
-FATES = ("found", "sharing a match", "unmatched", "outline off", "spurious predictions")
-
-
-def fates(truth: Labels, seg: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Return how many true objects have which fate, and how many predicted objects are no true one's match."""
-    matches = metrics.match_objects(truth, seg, min_size=MIN_SIZE)
-    matched, found = matches.pred_labels > 0, matches.found()
-    parts = (found, matched & ~matches.unique, ~matched, matches.unique & ~found)
-    spurious = matches.n_predicted - len(np.unique(matches.pred_labels[matched]))
-    return (*(int(part.sum()) for part in parts), spurious)
-
-
-def fate_table(args: argparse.Namespace, data: Data) -> str:
-    """Return what became of the objects of the test images, summed over these, in the mean over the seeds."""
-    rows = [("loss", *FATES)]
-    for method in METHODS:
-        counts = []
-        for seed in range(args.seeds):
-            with np.load(segmentations_of(args.output, data.name, method.name, seed)) as file:
-                segmentations = [file[f"arr_{i}"].astype(np.int64) for i in range(len(data.test))]
-            images = zip(data.test.labels, segmentations, strict=True)
-            counts.append(np.sum([fates(truth, seg) for truth, seg in images], axis=0))
-        rows.append((method.name, *(f"{count:.1f}" for count in np.mean(counts, axis=0))))
-    return markdown(rows)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def draw(args: argparse.Namespace, sets: list[Data], runs: list[dict[str, Any]]) -> None:
-    """Save the picture of the first test image under every loss, and the learning curves."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    for data in sets:
-        figure, axes = plt.subplots(2, 3, figsize=(9, 6.4), layout="constrained")
-        panels = list(axes.T.ravel())
-        panels[0].imshow(data.test.images[0][0], cmap="gray")
-        panels[0].set_title("image", fontsize=10)
-        panels[1].imshow(label_colours(data.test.labels[0]), interpolation="nearest")
-        panels[1].set_title("ground truth", fontsize=10)
-        for ax, method in zip((panels[2], panels[4], panels[3], panels[5]), METHODS, strict=True):
-            with np.load(segmentations_of(args.output, data.name, method.name, 0)) as file:
-                ax.imshow(label_colours(file["arr_0"]), interpolation="nearest")
-            score = values(runs, data.name, method.name, "object score")[0, 0]
-            ax.set_title(f"{method.name}: {score:.2f}", fontsize=10)
-        for ax in panels:
-            ax.set_axis_off()
-        figure.suptitle(f"{data.name}: a test image and its object score", fontsize=11)
-        figure.savefig(args.output / f"segmentations-{data.name}.png", dpi=70)
-        plt.close(figure)
-
-        figure, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-        for method in METHODS:
-            mine = [run["curve"] for run in runs if run["data"] == data.name and run["method"] == method.name]
-            steps, scores = np.moveaxis(np.array(mine), -1, 0)
-            (line,) = ax.plot(steps[0], scores.mean(0), marker="o", markersize=3, label=method.name)
-            ax.fill_between(steps[0], scores.min(0), scores.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
-        ax.set(title=data.name, xlabel="steps", ylabel="object score of the validation images")
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
-        figure.savefig(args.output / f"curves-{data.name}.png", dpi=80)
-        plt.close(figure)
+def benchmark_parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = training_parser(__doc__.split("\n")[0])
+    names = [method.name for method in METHODS]
+    options.set_defaults(images=32)
+    options.add_argument("--data", nargs="+", default=["synthetic"], help="see pytorch_example.py --help")
+    options.add_argument("--seeds", type=positive, default=5, help="number of seeds: 0, 1, ...")
+    options.add_argument("--folds", type=positive, default=4, help="blocks of images, for the cross-validation")
+    options.add_argument("--share", type=float, default=1.0, help="share of the images to train on that is used")
+    options.add_argument("--methods", nargs="+", default=names, choices=names, metavar="METHOD", help=f"of {names}")
+    options.add_argument("--bfloat16", action="store_true", help="all layers but the last in bfloat16")
+    options.add_argument("--no-runs", dest="make", action="store_false", help="only report the runs that there are")
+    options.add_argument("--quick", action="store_true", help=f"other defaults, of half a minute: {QUICK}")
+    options.add_argument("--output", type=Path, default=Path("benchmark_output"), help="folder of the results")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run what is missing, print and save the tables, save the figures; returns the runs."""
-    options = training_parser(__doc__.split("\n")[0])
-    options.set_defaults(images=32)
-    options.add_argument("--data", nargs="+", default=["synthetic"], help="'synthetic', folders or HDF5 files")
-    options.add_argument("--seeds", type=positive, default=5, help="number of seeds: 0, 1, ...")
-    options.add_argument("--bfloat16", action="store_true", help="all layers but the last in bfloat16")
-    options.add_argument("--quick", action="store_true", help=f"other defaults, of about a minute: {QUICK}")
-    options.add_argument("--output", type=Path, default=Path("benchmark_output"), help="folder of the results")
+    options = benchmark_parser()
     if "--quick" in (sys.argv[1:] if argv is None else argv):
         options.set_defaults(**QUICK)
     args = options.parse_args(argv)
     if args.threads is not None:
         malis.set_num_threads(args.threads)
+        torch.set_num_threads(args.threads)
+    sets = {}
     try:
-        sets = [load(source, args.validation, args.test, args.images) for source in args.data]
-        for data in sets:
-            Batches(data.train, args.batch, args.crop, seed=0)
+        for source in args.data:
+            name, split = load_all(source, args.images)
+            sets[name] = [
+                with_share(fold_of(name, split, args.folds, fold, args.validation, args.test), args.share)
+                for fold in range(args.folds)
+            ]
+            for data in sets[name]:
+                Batches(data.train, args.batch, args.crop, seed=0)
     except (OSError, ValueError) as error:
         options.error(str(error))
-    runs = run_all(args, sets)
-    for data in sets:
-        text = f"{tables(runs, data.name)}\n\n{fate_table(args, data)}"
-        print(text)
-        (args.output / f"{data.name}.md").write_text(text + "\n", encoding="utf-8")
-    draw(args, sets, runs)
-    print(f"tables and figures saved to {args.output}")
+    runs = run_all(args, sets, [method for method in METHODS if method.name in args.methods])
+    report(args.output, sets, runs, lambda data, method, seed: segmentations_of(args.output, data, method, seed))
     return runs
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import generate_binary_structure, maximum_filter, minimum_filter
 from skimage.io import imread
 from skimage.measure import label
 
 from malis.synthetic import synthetic_image
 from public_data import IMAGES, VOLUMES, named
+from tissue_data import TISSUES, load_tissue
 
 Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
 Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
@@ -24,19 +26,26 @@ class Split:
 
     images: list[Image]
     labels: list[Labels]
+    groups: list[int] = field(default_factory=list)  # images of one group are alike; empty: every image is its own
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def chosen(self, indices: Sequence[int]) -> Split:
+        """Return some of the images."""
+        groups = [self.groups[i] for i in indices] if self.groups else []
+        return Split([self.images[i] for i in indices], [self.labels[i] for i in indices], groups)
+
 
 @dataclass
 class Data:
-    """A data set in three parts; the last images are for tests, the ones before for validation."""
+    """A data set in three parts."""
 
     name: str
     train: Split
     validation: Split
     test: Split
+    tested: list[int] = field(default_factory=list)  # which images of the whole set those for the test are
 
 
 def normalized(image: npt.ArrayLike) -> Image:
@@ -89,14 +98,20 @@ def load_hdf5(file: Path) -> Split:
     return Split([normalized(i) for i in images], [connected(i) for i in labels])
 
 
-def load(source: str, validation: int | None = None, test: int | None = None, images: int = 24) -> Data:
-    """Load "synthetic" images, a folder, an HDF5 file or public set; by default an eighth each to validate and test."""
+def load_all(source: str, images: int = 24) -> tuple[str, Split]:
+    """Load all of "synthetic" images, a folder, an HDF5 file, a public set or a tissue, and its name.
+
+    Of what is in files, at most `images` are taken, evenly spread, if it is one of the tissues.
+    """
     name, path = named(source)
     if source == "synthetic":
         drawn = [synthetic_image(seed) for seed in range(images)]
         split = Split([i for i, _ in drawn], [s for _, s in drawn])
     elif name in VOLUMES:
         raise ValueError(f"{name} is a set of volumes, which volume_example.py takes, got {source!r}")
+    elif name in TISSUES:
+        loaded, groups = load_tissue(name, path, images)
+        split = Split([normalized(i) for i, _ in loaded], [connected(s) for _, s in loaded], groups)
     elif name:
         loaded = IMAGES[name](path)
         split = Split([normalized(i) for i, _ in loaded], [connected(s) for _, s in loaded])
@@ -106,9 +121,15 @@ def load(source: str, validation: int | None = None, test: int | None = None, im
         split = load_hdf5(path)
     else:
         raise FileNotFoundError(
-            f"data must be 'synthetic', a folder, an HDF5 file or one of {', '.join(IMAGES)} with a path after a "
-            f"colon, got {source!r}"
+            f"data must be 'synthetic', a folder, an HDF5 file or one of {', '.join((*IMAGES, *TISSUES))} with a path "
+            f"after a colon, got {source!r}"
         )
+    return name or path.name, split
+
+
+def load(source: str, validation: int | None = None, test: int | None = None, images: int = 24) -> Data:
+    """Load images as `load_all`; the last ones are for tests, those before for validation, an eighth each."""
+    name, split = load_all(source, images)
     eighth = max(1, round(len(split) / 8))
     n_validation = eighth if validation is None else validation
     n_test = eighth if test is None else test
@@ -118,14 +139,75 @@ def load(source: str, validation: int | None = None, test: int | None = None, im
             f"{source} must hold images for training, validation and tests: got {len(split)} images, of which "
             f"{n_validation} for validation and {n_test} for tests"
         )
-    parts = [slice(0, n_train), slice(n_train, n_train + n_validation), slice(n_train + n_validation, None)]
-    return Data(name or path.name, *(Split(split.images[p], split.labels[p]) for p in parts))
+    parts = np.split(np.arange(len(split)), [n_train, n_train + n_validation])
+    return Data(name, *(split.chosen(part.tolist()) for part in parts), parts[-1].tolist())
+
+
+def fold_of(
+    name: str, split: Split, folds: int, fold: int, validation: int | None = None, test: int | None = None
+) -> Data:
+    """Return a fold of a cross-validation: block `fold` for tests, the next one for validation, the rest to train on.
+
+    The blocks follow the order of the images, so that neighbours stay together, and no group is divided. Of the blocks
+    for validation and tests at most as many images are taken as is said, evenly spread.
+    """
+    groups = split.groups or list(range(len(split)))
+    names = sorted(set(groups))
+    if folds < 3 or len(names) < folds:
+        raise ValueError(f"folds must be at least 3 and at most the {len(names)} groups of {name}, got {folds}")
+    blocks = [
+        [i for i, group in enumerate(groups) if group in set(part)]
+        for part in (block.tolist() for block in np.array_split(np.array(names), folds))
+    ]
+    tested, validated = fold % folds, (fold + 1) % folds
+    train = [i for number, block in enumerate(blocks) if number not in (tested, validated) for i in block]
+    at_test, at_validation = evenly(blocks[tested], test), evenly(blocks[validated], validation)
+    return Data(name, split.chosen(train), split.chosen(at_validation), split.chosen(at_test), at_test)
+
+
+def evenly(indices: list[int], at_most: int | None) -> list[int]:
+    """Return at most so many of the indices, evenly spread."""
+    n = len(indices)
+    return indices if at_most is None or n <= at_most else [indices[i * n // at_most] for i in range(at_most)]
+
+
+def separated(labels: npt.ArrayLike) -> Labels:
+    """Put background between objects that touch: voxels that have a neighbour of another object become 0.
+
+    What borders on background already stays as it is.
+    """
+    array = np.asarray(labels)
+    return np.where(_touching(array), 0, array).astype(np.int32)
+
+
+def with_border(labels: npt.ArrayLike) -> Labels:
+    """Return labels to train on: background between objects that touch, and a label for every connected part."""
+    return connected(separated(labels))
+
+
+def touch(labels: npt.ArrayLike) -> bool:
+    """Return whether any objects touch."""
+    return bool(_touching(np.asarray(labels)).any())
+
+
+def _touching(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    neighbours = generate_binary_structure(labels.ndim, 1)
+    highest = maximum_filter(labels, footprint=neighbours)
+    lowest = minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), footprint=neighbours)
+    return (labels > 0) & ((highest != labels) | (lowest != labels))
 
 
 class Batches:
     """Random crops without an end, mirrored and transposed: images (B, C, crop, crop), labels (B, crop, crop)."""
 
-    def __init__(self, data: Split, batch: int, crop: int, seed: int) -> None:
+    def __init__(
+        self,
+        data: Split,
+        batch: int,
+        crop: int,
+        seed: int | Sequence[int],
+        prepare: Callable[[Labels], Labels] = connected,  # labels of a crop to those that are trained on
+    ) -> None:
         smallest = min(min(i.shape[1:]) for i in data.images)
         if crop < 32:
             raise ValueError(f"crop must be at least 32, got {crop}: the U-Net halves it four times")
@@ -133,6 +215,7 @@ class Batches:
             raise ValueError(f"crop must be at most the size of the images, {smallest}, got {crop}")
         self.data, self.batch, self.crop = data, batch, crop
         self.rng = np.random.default_rng(seed)
+        self.prepare = prepare
 
     def take(self, steps: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
         """Yield the next batches."""
@@ -153,4 +236,4 @@ class Batches:
         if self.rng.random() < 0.5:
             image, labels = image.transpose(0, 2, 1), labels.T
         gain, offset = self.rng.uniform(0.8, 1.25), self.rng.uniform(-0.2, 0.2)
-        return np.ascontiguousarray(image * gain + offset, dtype=np.float32), connected(labels)
+        return np.ascontiguousarray(image * gain + offset, dtype=np.float32), self.prepare(labels)

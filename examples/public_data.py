@@ -29,6 +29,8 @@ import numpy as np
 import numpy.typing as npt
 from skimage.io import imread
 
+from tissue_data import TISSUES
+
 Array = npt.NDArray[Any]
 
 
@@ -171,9 +173,9 @@ IMAGES: dict[str, Callable[[Path], list[tuple[Array, Array]]]] = {
 
 
 def named(source: str) -> tuple[str, Path]:
-    """Take ``NAME:PATH`` apart; the name is empty for what is no set of this module."""
+    """Take ``NAME:PATH`` apart; the name is empty for what is no set of this module or of tissue_data.py."""
     name, colon, path = source.partition(":")
-    return (name, Path(path)) if colon and name in {*VOLUMES, *IMAGES} else ("", Path(source))
+    return (name, Path(path)) if colon and name in {*VOLUMES, *IMAGES, *TISSUES} else ("", Path(source))
 
 
 def _existing(*places: Path) -> Path:

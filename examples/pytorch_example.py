@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,51 +67,59 @@ def criterion_of(task: Task, phase: Phase, margin: float) -> Callable[[torch.Ten
     return AffinityLoss(NHOOD, malis=phase.malis, cross_entropy=phase.cross_entropy, warmup=0, margin=margin)
 
 
-def train(
-    args: argparse.Namespace,
-    task: Task,
-    image_channels: int,
-    batches: Batches,
-    *,
-    bfloat16: bool = False,
-    after_step: Callable[[Step, Network], None] = lambda step, network: None,
-) -> Network:
-    """Train the U-Net phase by phase."""
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = UNet(image_channels, task.channels, args.channels, bfloat16).to(device)
-    print(f"U-Net with {sum(p.numel() for p in model.parameters()):,} parameters")
+def network_of(model: UNet, device: torch.device) -> Network:
+    """Return a model as a function of arrays, to be called between steps of the training, too."""
 
     def network(image: Image) -> npt.NDArray[np.float32]:
         model.eval()
         with torch.no_grad():
             return model(torch.from_numpy(image)[None].to(device))[0].cpu().numpy()
 
-    number, all_in_malis = 0, 0.0
-    for phase in phases(args):
-        criterion = criterion_of(task, phase, args.margin)
-        optimizer = torch.optim.Adam(model.parameters(), 1.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, phase.learning_rate)
-        with Progress(phase) as progress:
-            for image, labels in batches.take(phase.steps):
-                began, in_malis = time.perf_counter(), 0.0
-                model.train()
-                logits = model(torch.from_numpy(image).to(device))
-                began_loss = time.perf_counter()
-                loss = criterion(logits, torch.from_numpy(labels))
-                if phase.malis > 0:
-                    in_malis = time.perf_counter() - began_loss
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                progress.step(loss.item())
-                number, all_in_malis = number + 1, all_in_malis + in_malis
-                after_step(Step(number, time.perf_counter() - began, in_malis, loss.item()), network)
-    print(f"{all_in_malis:.1f} s of the training in the loss with MALIS")
     return network
+
+
+def train_phase(
+    model: UNet,
+    phase: Phase,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    batches: Batches,
+    device: torch.device,
+    first: int = 1,
+) -> Iterator[Step]:
+    """Train for a phase with an optimiser of its own; yield what is known after every step, numbered from `first`."""
+    optimizer = torch.optim.Adam(model.parameters(), 1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, phase.learning_rate)
+    with Progress(phase) as progress:
+        for number, (image, labels) in enumerate(batches.take(phase.steps), first):
+            began, in_malis = time.perf_counter(), 0.0
+            model.train()
+            logits = model(torch.from_numpy(image).to(device))
+            began_loss = time.perf_counter()
+            loss = criterion(logits, torch.from_numpy(labels))
+            if phase.malis > 0:
+                in_malis = time.perf_counter() - began_loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.step(loss.item())
+            yield Step(number, time.perf_counter() - began, in_malis, loss.item())
+
+
+def train(args: argparse.Namespace, task: Task, image_channels: int, batches: Batches) -> Network:
+    """Train the U-Net phase by phase."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = UNet(image_channels, task.channels, args.channels, bfloat16=False).to(device)
+    print(f"U-Net with {sum(p.numel() for p in model.parameters()):,} parameters")
+    in_malis = 0.0
+    for phase in phases(args):
+        steps = train_phase(model, phase, criterion_of(task, phase, args.margin), batches, device)
+        in_malis += sum(step.seconds_in_malis for step in steps)
+    print(f"{in_malis:.1f} s of the training in the loss with MALIS")
+    return network_of(model, device)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,21 @@ def grown(
     affinities: npt.NDArray[np.float32], nhood: npt.NDArray[np.int32], min_size: int, high: float, low: float
 ) -> npt.NDArray[Any]:
     """Let components at `high` grow along edges of at least `low`, not into each other, as ``malis segment --grow``."""
-    seeds, _ = malis.affgraph_to_seg(affinities, nhood, min_size=min_size, threshold=high)
-    return malis.watershed_from_affgraph(affinities, seeds, nhood, min_size=0, threshold=low)[0]
+    return next(all_grown(affinities, nhood, min_size, [(high, low)]))
+
+
+def all_grown(
+    affinities: npt.NDArray[np.float32],
+    nhood: npt.NDArray[np.int32],
+    min_size: int,
+    thresholds: Sequence[tuple[float, float]],
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield what `grown` returns for every pair of thresholds; the objects of a high one are found once."""
+    objects: dict[float, npt.NDArray[Any]] = {}
+    for high, low in thresholds:
+        if high not in objects:
+            objects[high] = malis.affgraph_to_seg(affinities, nhood, min_size=min_size, threshold=high)[0]
+        yield malis.watershed_from_affgraph(affinities, objects[high], nhood, min_size=0, threshold=low)[0]
 
 
 def table(scores: list[metrics.Scores]) -> str:

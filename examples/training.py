@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 import malis
-from data import Batches, load
+from data import Batches, connected, load, with_border
 from public_data import IMAGES
 from scores import report
 from tasks import LOSSES, Network, Task, probabilities, task_of
@@ -116,6 +116,9 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     return p
 
 
+BORDER_HELP = "train with background between objects that touch: where labels leave none, as those of FIB-25"
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """Return the options of an example that trains one network."""
     p = training_parser(description)
@@ -126,6 +129,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="'synthetic', a folder with image/ and label/, an HDF5 file, or a public set: "
         + ", ".join(f"{name}:PATH" for name in IMAGES),
     )
+    p.add_argument("--border", action="store_true", help=BORDER_HELP)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, default=Path("example_output") / "example.png", help="the figure")
     return p
@@ -143,7 +147,7 @@ def run(description: str, train: Train, argv: Sequence[str] | None = None) -> di
     task = task_of(args.loss)
     try:
         data = load(args.data, args.validation, args.test, args.images)
-        batches = Batches(data.train, args.batch, args.crop, args.seed)
+        batches = Batches(data.train, args.batch, args.crop, args.seed, with_border if args.border else connected)
     except (OSError, ValueError) as error:
         options.error(str(error))
     print(

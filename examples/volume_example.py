@@ -22,9 +22,10 @@ from monai.networks.nets import DynUNet
 from scipy.special import expit
 
 import malis
+from data import separated
 from malis.malis_torch import AffinityLoss
 from public_data import VOLUMES
-from training import Phase, Progress, phases, positive, share
+from training import BORDER_HELP, Phase, Progress, phases, positive, share
 from volume_data import Crops, Parts, load
 from volume_scores import (
     NEAREST,
@@ -101,6 +102,7 @@ _SAME = (
     "mix",
     "margin",
     "loss",
+    "border",
     "seed",
 )
 
@@ -251,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--checkpoint", type=positive, default=100, help="steps between checkpoints")
     p.add_argument("--resume", action="store_true", help="go on after the last checkpoint in the output folder")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--border", action="store_true", help=BORDER_HELP)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
     p.add_argument("--output", type=Path, default=Path("volume_output"), help="the folder for all that is written")
@@ -276,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             anisotropic=args.anisotropic,
             shares=(args.validation, args.test),
         )
+        for volume in data.train if args.border else []:
+            volume.labels = separated(volume.labels)
         crops = Crops(data.train, args.crop, args.batch, args.seed, anisotropic=args.anisotropic)
         device = torch.device(args.device)
     except (OSError, ValueError, RuntimeError) as error:

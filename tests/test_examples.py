@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -526,76 +527,210 @@ def comparison(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     threads, torch_threads = malis.get_num_threads(), torch.get_num_threads()
     module = load_example("benchmark_losses")
-    options = [*TINY, "--quick", "--output", "out"]
+    options = [*TINY, "--quick", "--folds", "3", "--output", "out"]
     yield (lambda *args: module.main([*options, *args])), module
     malis.set_num_threads(threads)
     torch.set_num_threads(torch_threads)
 
 
-def test_benchmark_of_losses(comparison, folder, tmp_path, capsys):
+@pytest.fixture
+def touching(tmp_path, drawn):
+    """Make an HDF5 file of small images, some of whose objects touch."""
+    with h5py.File(tmp_path / "touching.h5", "w") as file:
+        file["train"] = np.stack(drawn[0])[..., np.newaxis]
+        file["groundtruth"] = np.stack(drawn[1])
+    return tmp_path / "touching.h5"
+
+
+def test_benchmark_of_losses(comparison, touching, tmp_path, capsys):
     run, module = comparison
-    first = run("--data", str(folder), "--seeds", "1", "--test", "2")
-    names = [method.name for method in module.METHODS]
-    assert [(r["data"], r["method"], r["seed"]) for r in first] == [("cells", name, 0) for name in names]
+    methods = [method.name for method in module.METHODS]
+    first = run("--data", str(touching), "--seeds", "1", "--methods", *methods)
+    assert [(r["data"], r["method"], r["seed"]) for r in first] == [("touching.h5", name, 0) for name in methods]
     for result in first:
+        assert result["tested"] == [0]  # of the block 0, 1 only one image is taken
         assert set(result["scores"][0]) == set(result["grown"][0]) == set(module.SCORES)
         assert np.isfinite([list(image.values()) for image in result["scores"] + result["grown"]]).all()
-        assert [step for step, _ in result["curve"]] == [1, 2, 4, 5, 6]
+        assert [step for step, _ in result["curve"]] == [2, 3, 4, 6]
         assert (result["seconds in MALIS"] > 0) == ("MALIS" in result["method"])
     log = tmp_path / "out" / "runs.jsonl"
     assert [json.loads(line) for line in log.read_text().splitlines()] == json.loads(json.dumps(first))
-    for picture in ("segmentations-cells.png", "curves-cells.png"):
+    for picture in ("segmentations-touching.h5.png", "curves-touching.h5.png", "gains.png"):
         assert matplotlib.image.imread(tmp_path / "out" / picture)[..., :3].std() > 0.05
 
     # The tables repeat what the log says.
-    tables = (tmp_path / "out" / "cells.md").read_text()
+    tables = (tmp_path / "out" / "tables.md").read_text()
     assert tables.strip() in capsys.readouterr().out
     for result in first:
-        mean = np.mean([image["object recall"] for image in result["scores"]])
-        (row,) = [line for line in tables.splitlines() if line.startswith(f"| {result['method']} |")][:1]
-        assert float(row.split("|")[3]) == pytest.approx(mean, abs=1e-3)
+        mean = np.mean([image["Rand F-score"] for image in result["scores"]])
+        (row,) = [line for line in tables.splitlines() if line.startswith(f"| {result['method']} | 1 |")]
+        assert float(row.split("|")[4]) == pytest.approx(mean, abs=1e-3)
 
-    # A second call makes only what is missing, also after a line that was cut off; other settings are other runs.
+
+def test_benchmark_makes_only_what_is_missing(comparison, touching, tmp_path, capsys):
+    run, _ = comparison
+    names = ["BCE on affinities", "MALIS after BCE"]
+    first = run("--data", str(touching), "--seeds", "1", "--methods", *names)
+    log, warmups = tmp_path / "out" / "runs.jsonl", tmp_path / "out" / "warmups"
+    assert len(list(warmups.iterdir())) == 1  # both methods share it
+    capsys.readouterr()
+
+    # Also after a line that was cut off.
     with log.open("a") as file:
         file.write('{"data": "cel\n')
-    second = run("--data", str(folder), "--seeds", "2", "--test", "2")
-    assert capsys.readouterr().out.count("run ") == len(names)
+    second = run("--data", str(touching), "--seeds", "2", "--methods", *names)
+    assert capsys.readouterr().out.count(", seed 1\n") == len(names)
     assert [r for r in second if r["seed"] == 0] == json.loads(json.dumps(first))
-    run("--data", str(folder), "--seeds", "1", "--test", "2", "--steps", "5")
-    assert capsys.readouterr().out.count("run ") == len(names)
+    assert [r["tested"] for r in second] == [[0], [0], [2], [2]]
+
+    # After a kill in the last phase the warm-up is read, and the result is what it would have been.
+    log.write_text("")
+    again = run("--data", str(touching), "--seeds", "1", "--methods", *names)
+    for before, after in zip(first, again, strict=True):
+        for key in ("threshold", "scores", "grown", "areas", "curve", "loss"):
+            assert after[key] == before[key]
+
+    # Other settings are other runs, and --no-runs makes none.
+    capsys.readouterr()
+    assert run("--data", str(touching), "--seeds", "1", "--methods", *names, "--steps", "5", "--no-runs") == []
+    run("--data", str(touching), "--seeds", "1", "--methods", *names, "--steps", "5")
+    assert capsys.readouterr().out.count(", seed 0\n") == len(names)
 
 
-def test_runs_of_the_benchmark_differ_in_the_loss_alone(comparison, monkeypatch):
-    torch = pytest.importorskip("torch")
+def test_methods_without_touching_labels_are_not_run_twice(comparison, folder, capsys):
+    run, _ = comparison
+    one, two = run("--data", str(folder), "--seeds", "1", "--methods", "MALIS after BCE", "MALIS, border")
+    assert capsys.readouterr().out.count(", seed 0\n") == 1
+    assert one["scores"] == two["scores"] and one["settings"] != two["settings"]
+
+
+def test_methods_start_alike_and_see_the_same_crops(comparison, touching, monkeypatch):
+    pytest.importorskip("torch")
     run, module = comparison
     seen = []
 
-    def train(args, task, image_channels, batches, **kwargs):
-        torch.manual_seed(args.seed)
-        example = load_example("pytorch_example")
-        weights = example.UNet(image_channels, task.channels, args.channels, False).trunk.state_dict()
-        images = np.stack([image for image, _ in batches.take(3)])
-        seen.append((args.seed, sum(phase.steps for phase in training.phases(args)), weights, images))
+    def train_phase(model, phase, criterion, batches, device, first):
+        crops = np.stack([image for image, _ in batches.take(3)])
+        weights = {name: value.clone() for name, value in model.trunk.state_dict().items() if "upcat_4" not in name}
+        seen.append((phase.steps, weights, crops))
+        return iter([module.Step(first, 1.0, 0.0, 1.0)])
 
-        def network(image):
-            return np.zeros((task.channels, *image.shape[1:]), np.float32)
+    monkeypatch.setattr(module, "train_phase", train_phase)
+    names = ["BCE on affinities", "MALIS after BCE", "MALIS, border", "cross entropy on the mask"]
+    run("--data", str(touching), "--seeds", "1", "--methods", *names)
+    warmups, lasts = [s for s in seen if s[0] == 4], [s for s in seen if s[0] == 2]
+    assert (len(warmups), len(lasts)) == (3, 4)
+    for phases in (warmups, lasts):
+        for _, weights, crops in phases:
+            np.testing.assert_array_equal(crops, phases[0][2])
+            assert all((value == phases[0][1][name]).all() for name, value in weights.items())
+    assert not np.array_equal(warmups[0][2], lasts[0][2])
 
-        kwargs["after_step"](module.Step(1, 1.0, 0.0, 1.0), network)
-        return network
 
-    monkeypatch.setattr(module, "train", train)
-    monkeypatch.setattr(module, "draw", lambda *args: None)
-    monkeypatch.setattr(module, "tables", lambda *args: "")
-    monkeypatch.setattr(module, "fate_table", lambda *args: "")
-    run("--seeds", "2", "--images", "4")
-    assert len(seen) == 8
-    for seed, steps, weights, images in seen:
-        assert steps == 6
-        first = next(entry for entry in seen if entry[0] == seed)
-        np.testing.assert_array_equal(images, first[3])
-        for name, value in weights.items():
-            torch.testing.assert_close(value, first[2][name], rtol=0, atol=0)
-    assert not np.array_equal(seen[0][3], seen[-1][3])
+def test_folds_keep_groups_and_neighbours_together():
+    images = [np.full((1, 2, 2), i, np.float32) for i in range(8)]
+    labels = [np.full((2, 2), i, np.int32) for i in range(8)]
+    split = data.Split(images, labels, [0, 0, 1, 2, 2, 2, 3, 4])
+    tested = []
+    for fold in range(4):
+        parts = data.fold_of("set", split, 4, fold)
+        ids = [[int(image[0, 0, 0]) for image in part.images] for part in (parts.train, parts.validation, parts.test)]
+        assert sorted(itertools.chain(*ids)) == list(range(8))
+        groups = [{split.groups[i] for i in part} for part in ids]
+        assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+        assert parts.tested == ids[2] == list(range(min(ids[2]), max(ids[2]) + 1))
+        tested += ids[2]
+    assert sorted(tested) == list(range(8))
+    few = data.fold_of("set", split, 3, 0, validation=1, test=2)
+    assert (len(few.validation), few.tested) == (1, [0, 1])
+    for folds in (2, 6):
+        with pytest.raises(ValueError, match=f"at most the 5 groups of set, got {folds}"):
+            data.fold_of("set", split, folds, 0)
+
+
+def test_separated_labels():
+    labels = np.array([[1, 1, 2, 2, 0, 3], [1, 1, 2, 2, 0, 3], [4, 4, 4, 0, 0, 3]])
+    expected = [[1, 0, 0, 2, 0, 3], [0, 0, 0, 2, 0, 3], [0, 0, 0, 0, 0, 3]]
+    np.testing.assert_array_equal(data.separated(labels), expected)
+    assert data.touch(labels) and not data.touch(np.where(labels == 3, 3, 0))
+    np.testing.assert_array_equal(data.separated(np.array([[[1]], [[2]], [[2]]])), [[[0]], [[0]], [[2]]])
+
+
+def test_borders_are_put_into_the_crops_that_are_trained_on(run_example, hdf5, drawn, monkeypatch, tmp_path):
+    assert any(data.touch(labels) for labels in drawn[1])
+    seen, train = {}, load_example("pytorch_example").train
+    for border in ([], ["--border"]):
+
+        def spy(args, task, channels, batches, border=bool(border)):
+            seen[border] = [(images, labels) for images, labels in batches.take(4)]
+            return train(args, task, channels, batches)
+
+        monkeypatch.setattr(load_example("pytorch_example"), "train", spy)
+        run_example("--data", str(hdf5), "--output", str(tmp_path / "a.png"), *border)
+    for (images, plain), (same_images, bordered) in zip(seen[False], seen[True], strict=True):
+        np.testing.assert_array_equal(images, same_images)
+        for one, other in zip(plain, bordered, strict=True):
+            np.testing.assert_array_equal(other > 0, data.separated(one) > 0)
+            assert not data.touch(other)
+    assert any(data.touch(labels) for _, batch in seen[False] for labels in batch)
+
+
+def test_shares_of_objects_by_their_definition(rng):
+    module = load_example("object_balance")
+    for _ in range(5):
+        labels = data.connected(np.kron(rng.integers(0, 4, (3, 3)), np.ones((3, 3), int)))
+        aff = rng.permutation(2 * labels.size).reshape(2, *labels.shape).astype(np.float32)
+        plain = malis.pairs(aff, labels, tasks.NHOOD)
+        counts, shares = _shares_by_brute_force(aff, labels)
+        for found, share, count, pairs in zip(
+            module.balanced_shares(aff, labels, tasks.NHOOD), shares, counts, plain, strict=True
+        ):
+            np.testing.assert_array_equal(count, pairs)
+            np.testing.assert_allclose(found, share / max(share.sum(), 1e-12), atol=1e-7)
+
+
+def _shares_by_brute_force(aff, labels):
+    """Return what each edge decides, counted in pairs of pixels and in shares of objects and pairs of objects.
+
+    Kruskal's algorithm on sets of pixels: the edges within objects first, the others after them.
+    """
+    width, flat = labels.shape[1], labels.ravel()
+    sizes = np.bincount(flat)
+    edges = [(v, v - width) for v in range(width, labels.size)]
+    edges += [(labels.size + v, v - 1) for v in range(labels.size) if v % width]
+    within = {e: flat[e % labels.size] == flat[v] != 0 for e, v in edges}
+    part_of = {v: {v} for v in range(labels.size)}
+    counts, shares = np.zeros((2, 2, aff.size))
+    for e, v in sorted(edges, key=lambda edge: (not within[edge[0]], -aff.flat[edge[0]])):
+        one, other = part_of[e % labels.size], part_of[v]
+        if one is other:
+            continue
+        kind = 0 if within[e] else 1
+        for a, b in itertools.product(flat[list(one)], flat[list(other)]):
+            if a and b and (a == b) == within[e]:
+                counts[kind, e] += 1
+                shares[kind, e] += 1 / (sizes[a] * sizes[b] if kind else sizes[a] * (sizes[a] - 1) / 2)
+        union = one | other
+        part_of.update(dict.fromkeys(union, union))
+    return counts.reshape(2, *aff.shape), shares.reshape(2, *aff.shape)
+
+
+def test_balanced_loss_has_the_gradient_of_its_formula(rng):
+    torch = pytest.importorskip("torch")
+    module = load_example("object_balance")
+    labels = torch.from_numpy(np.stack([data.connected(rng.integers(0, 3, (6, 6))) for _ in range(2)]))
+    logits = torch.from_numpy(rng.normal(size=(2, 2, 6, 6)).astype(np.float32)).requires_grad_()
+    loss = module.balanced_malis(logits, labels, tasks.NHOOD, 0.3)
+    loss.backward()
+    aff = 1 / (1 + np.exp(-logits.detach().numpy().astype(float)))
+    expected, slope = 0.0, np.zeros_like(aff)
+    for i in range(2):
+        p, q = module.balanced_shares(logits[i].detach().numpy(), labels[i].numpy(), tasks.NHOOD)
+        up, down = np.maximum(0, 0.7 - aff[i]), np.maximum(0, aff[i] - 0.3)
+        expected += ((p * up**2).sum() + (q * down**2).sum()) / 2
+        slope[i] = (-2 * p * up + 2 * q * down) / 2 * aff[i] * (1 - aff[i])
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(logits.grad.numpy(), slope, atol=1e-6)
 
 
 def test_growing_objects():
@@ -607,10 +742,11 @@ def test_growing_objects():
         truth == 3, 0.6, 0.6 + 0.35 * (np.minimum.reduce([np.roll(truth, s, a) for s in (3, -3) for a in (0, 1)]) > 0)
     )
     aff = (malis.seg_to_affgraph(truth, tasks.NHOOD) * strength).astype(np.float32)
-    module = load_example("benchmark_losses")
-    grown = module.grow(aff, (0.9, 0.5))
-    assert same_partition(grown, np.where(truth == 3, 0, truth))
-    assert not module.grow(aff, (0.99, 0.5)).any()
+    assert same_partition(scoring.grown(aff, tasks.NHOOD, 64, 0.9, 0.5), np.where(truth == 3, 0, truth))
+    assert not scoring.grown(aff, tasks.NHOOD, 64, 0.99, 0.5).any()
+    pairs = [(0.9, 0.5), (0.9, 0.99), (0.99, 0.5), (0.5, 0.4)]
+    for seg, pair in zip(scoring.all_grown(aff, tasks.NHOOD, 64, pairs), pairs, strict=True):
+        np.testing.assert_array_equal(seg, scoring.grown(aff, tasks.NHOOD, 64, *pair))
 
 
 def test_fates_of_objects():
@@ -628,12 +764,42 @@ def test_fates_of_objects():
     assert module.fates(truth, truth) == (5, 0, 0, 0, 0)
 
 
-def test_wilcoxon_over_seeds_and_images(comparison):
-    _, module = comparison
-    better = np.arange(1, 11).reshape(5, 2) / 100
-    assert module.p_value(better) == pytest.approx(2 / 2**10)  # two-sided: all of ten signs agree
-    assert module.p_value(-better) == module.p_value(better)
-    assert module.p_value(np.zeros((5, 2))) == 1
+# ---------------------------------------------------------------------------------------------------------- intervals
+
+
+def test_intervals_cover_the_truth(rng):
+    # Differences of 0.3 with deviations of seeds, of images and of pairs: about 95 of 100 intervals hold 0.3.
+    gain = load_example("resampling").gain
+    seeds, images = (part.ravel() for part in np.meshgrid(range(8), range(12), indexing="ij"))
+    covered, naive = 0, 0
+    for _ in range(100):
+        values = 0.3 + rng.normal(size=8)[seeds] + rng.normal(size=12)[images] + rng.normal(size=96)
+        low, high = gain(seeds, images, values).interval
+        covered += low < 0.3 < high
+        naive += abs(values.mean() - 0.3) < 1.96 * values.std() / np.sqrt(96)
+    assert covered >= 85
+    assert naive < 75  # pairs are not independent: as if they were, the interval is too narrow
+
+
+def test_gain_of_equal_differences():
+    result = load_example("resampling").gain([0, 0, 1, 1], [0, 1, 0, 1], [0.25] * 4)
+    assert result == (0.25, (0.25, 0.25), 0, (0, 0))
+    # Folds: every image belongs to one seed.
+    low, high = load_example("resampling").gain([0, 0, 1, 1], [0, 1, 2, 3], [1, 1, 3, 3]).interval
+    assert (low, high) == (1, 3)
+
+
+def test_a_method_is_chosen_without_the_set_it_is_tested_on():
+    module = load_example("benchmark_report")
+    runs = []
+    for name, scores in {"one": (0.9, 0.9, 0.1), "two": (0.8, 0.8, 0.9)}.items():
+        for set_, score in zip("abc", scores, strict=True):
+            images = [{"object score": score - 0.05, "Rand F-score": 0.0, "VI split": 0.0, "VI merge": 0.0}]
+            runs.append({"data": set_, "method": name, "seed": 0, "validation": score, "grown validation": 0.0})
+            runs[-1] |= {"scores": images, "grown": [], "tested": [0]}
+    rows = [line.split(" | ") for line in module.leave_one_out(runs, "abc").splitlines()[2:]]
+    assert [(row[1], row[3]) for row in rows] == [("two", "one"), ("two", "one"), ("one", "two")]
+    assert rows[2][5].startswith("+0.800")
 
 
 # ------------------------------------------------------------------------------------------------ several processes

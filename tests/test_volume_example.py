@@ -259,6 +259,27 @@ class Interrupted(volume_data.Crops):
             yield batch
 
 
+@pytest.mark.parametrize("border", [False, True])
+def test_borders_are_put_into_what_is_trained_on_alone(border, monkeypatch, tmp_path):
+    touch, seen = load_example("data").touch, {}
+    parts = volume_data.load("synthetic", shape=(24, 32, 32))
+    for volume in (*parts.train, parts.validation, parts.test):
+        volume.labels[:, :16], volume.labels[:, 16:] = 1, 2
+
+    def report(args, data, model):
+        seen["scored"] = [data.validation, data.test]
+
+    def train(args, model, crops, checkpoint):
+        seen["trained"] = [sample["labels"][0].numpy() for sample in crops.samples]
+
+    monkeypatch.setattr(example, "load", lambda *args, **kwargs: parts)
+    monkeypatch.setattr(example, "train", train)
+    monkeypatch.setattr(example, "report", report)
+    example.main([*TINY, "--output", str(tmp_path), *(["--border"] if border else [])])
+    assert all(touch(labels) != border for labels in seen["trained"])
+    assert all(touch(volume.labels) for volume in seen["scored"])
+
+
 @pytest.mark.parametrize("last", [1, 3])  # in the warm-up, and just as MALIS begins
 def test_an_interrupted_training_goes_on(last, drawn, tmp_path):
     make = ([drawn], (16, 16, 16), 1, 0)
