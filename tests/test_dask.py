@@ -108,6 +108,42 @@ def test_the_spanning_tree_has_the_edges_of_that_in_memory(tmp_path_factory, dra
             np.testing.assert_array_equal(getattr(tree, name).compute(), getattr(expected, name))
 
 
+@given(chunked_problems(), st.data(), st.integers(1, 40), st.integers(0, 5))
+def test_segmentations_from_the_tree(tmp_path_factory, drawn, data, chunk_edges, min_size):
+    problem, chunks = drawn
+    levels = data.draw(st.lists(st.sampled_from([-np.inf, 0.0, 0.3, 0.5, 1.0, np.inf]), max_size=3))
+    expected = malis.segment_tree(malis.maximum_spanning_tree(problem.aff, problem.nhood), levels, min_size=min_size)
+    tree = malis_dask.maximum_spanning_tree(
+        chunked(problem.aff, chunks),
+        problem.nhood,
+        scratch=tmp_path_factory.mktemp("tree"),
+        chunk_edges=chunk_edges,
+    )
+    other = data.draw(chunkings(problem.seg.shape))
+    found = malis_dask.segment_tree(
+        tree, levels, scratch=tmp_path_factory.mktemp("edges"), chunks=other, min_size=min_size
+    )
+    assert len(found) == len(expected)
+    for one, of_memory in zip(found, expected, strict=True):
+        assert one[0].chunks == other
+        assert_same_segmentation(one, of_memory)
+
+
+def test_trees_that_are_none(tmp_path):
+    tree = malis.maximum_spanning_tree([[0, 0.9, 0.2]], [[-1]])
+    for change, message in (
+        ({"node2": np.array([0, 3])}, "tree must join voxels 0 to 2, got 0 to 3"),
+        ({"node1": np.array([1])}, "tree.node1 must have one axis, of the length of tree.affinities"),
+        ({"affinities": np.array([0.5, np.nan])}, "tree.affinities must not contain NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            malis_dask.segment_tree(tree._replace(**change), [0.5], scratch=tmp_path, chunks=2)
+    with pytest.raises(ValueError, match="thresholds must be a sequence of numbers"):
+        malis_dask.segment_tree(tree, 0.5, scratch=tmp_path)
+    with pytest.raises(TypeError, match="tree must be a SpanningTree"):
+        malis_dask.segment_tree(tuple(tree), [0.5], scratch=tmp_path)
+
+
 @given(chunked_problems(), st.data(), st.integers(0, 4), st.sampled_from(["u1", "i4", "u8", "f4", "?"]))
 def test_the_watershed_has_the_labels_of_that_in_memory(drawn, data, min_size, dtype):
     problem, chunks = drawn
@@ -338,7 +374,10 @@ def test_a_cluster_that_loses_a_worker(tmp_path, rng):
         assert dead.exists()
 
 
-@pytest.mark.parametrize("name", ["affgraph", "labels", "scores", "segmentation", "tree", "watershed"])
+@pytest.mark.parametrize(
+    "name",
+    ["affgraph", "curve", "labels", "loss", "scores", "segmentation", "tree", "tree_segments", "watershed"],
+)
 def test_examples_of_the_documentation(name):
     failed, tried = doctest.testmod(importlib.import_module(f"malis.malis_dask.{name}"), verbose=False)
     assert tried > 0

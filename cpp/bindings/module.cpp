@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
     register_pairs(m);
     register_rand_curve(m);
     register_segmentation(m);
+    register_settle(m);
     register_tree(m);
     register_xla(m);
 }

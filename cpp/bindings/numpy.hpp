@@ -187,6 +187,7 @@ void register_loss(py::module_& m);
 void register_pairs(py::module_& m);
 void register_rand_curve(py::module_& m);
 void register_segmentation(py::module_& m);
+void register_settle(py::module_& m);
 void register_tree(py::module_& m);
 void register_xla(py::module_& m);
 

@@ -1,7 +1,6 @@
 #include "numpy.hpp"
 
 #include "malis/segmentation/large_components.hpp"
-#include "malis/tree/settle.hpp"
 
 namespace malis::bindings {
 
@@ -130,24 +129,6 @@ py::tuple large_components_of_tree(std::int64_t nodes, const py::array& affiniti
     });
 }
 
-py::array settled_edges(const py::array& node1, const py::array& node2, const py::array& terminal) {
-    if (terminal.ndim() != 1) throw py::value_error("terminal must have one axis, got " + describe(terminal));
-    const bool* mask = mask_data(terminal, "terminal", shape_of(terminal));
-    py::array_t<std::uint8_t> kinds(shape_of(node1));
-    auto* data = reinterpret_cast<Settled*>(kinds.mutable_data());
-    return visit_nodes(node1, node2, [&](const auto* first, const auto* second) {
-        {
-            const WithoutGil released;
-            const auto n = static_cast<std::size_t>(terminal.size()), edges = static_cast<std::size_t>(node1.size());
-            with_index(std::max(n, edges), 1, [&](auto index) {
-                settle_edges(EdgeList<decltype(index)>{first, second, edges, n}, mask, data);
-                return 0;
-            });
-        }
-        return static_cast<py::array>(kinds);
-    });
-}
-
 }  // namespace
 
 void register_tree(py::module_& m) {
@@ -161,7 +142,6 @@ void register_tree(py::module_& m) {
           py::arg("node2"));
     m.def("large_components", &large_components_of_tree, py::arg("nodes"), py::arg("affinities"), py::arg("node1"),
           py::arg("node2"), py::arg("thresholds"), py::arg("min_size"));
-    m.def("settle_edges", &settled_edges, py::arg("node1"), py::arg("node2"), py::arg("terminal"));
 }
 
 }  // namespace malis::bindings

@@ -86,4 +86,16 @@ def large_components(
     nodes: int, affinities: _Array, node1: _Array, node2: _Array, thresholds: Sequence[float], min_size: int
 ) -> tuple[_Array, _Array, _Int64, _Int64, _Int64]: ...
 def settle_edges(node1: _Array, node2: _Array, terminal: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]: ...
+def settle_counts(
+    node1: _Array,
+    node2: _Array,
+    terminal: npt.NDArray[np.bool_],
+    *,
+    node: _Int64,
+    label: _Int64,
+    voxels: _Int64,
+    unlabelled: int,
+    foreground: int | None,
+) -> tuple[npt.NDArray[np.uint8], _Int64, _Int64, _Int64, _Int64]: ...
+def entropy_of_sizes(sizes: _Int64, foreground: int) -> tuple[int, float]: ...
 def xla_loss_handler() -> Any: ...

@@ -15,7 +15,7 @@ _Counts = npt.NDArray[np.int64]
 _Scores = npt.NDArray[np.float64]
 
 
-class _Steps(NamedTuple):
+class Steps(NamedTuple):
     """Scores that hold from one threshold to the next that changes them."""
 
     first: _Counts
@@ -68,7 +68,7 @@ class RandCurve(Sequence[Any]):
     )
 
     def __init__(
-        self, thresholds: npt.NDArray[Any], best_threshold: float, true_pairs: int, foreground: int, steps: _Steps
+        self, thresholds: npt.NDArray[Any], best_threshold: float, true_pairs: int, foreground: int, steps: Steps
     ) -> None:
         self.thresholds = thresholds
         self.best_threshold = best_threshold
@@ -129,7 +129,7 @@ class RandCurve(Sequence[Any]):
         if chosen.size and not (chosen[0] >= 0 and chosen[-1] < self.thresholds.size):
             raise ValueError(f"indices must lie between 0 and {self.thresholds.size - 1}, got {indices!r}")
         at = np.searchsorted(self._steps.first, chosen, side="right") - 1
-        steps = _Steps(
+        steps = Steps(
             np.arange(chosen.size),
             self._steps.true_positives[at],
             self._steps.false_positives[at],
@@ -321,4 +321,4 @@ def rand_curve(
     affinities = _checks.as_stored_affinities(aff, "aff")
     _checks.check_volume(affinities, labels, "seg", offsets)
     curve = _core.rand_curve(affinities, labels, offsets, num_threads=_checks.as_threads(num_threads))
-    return RandCurve(*curve[:4], _Steps(*curve[4:]))
+    return RandCurve(*curve[:4], Steps(*curve[4:]))

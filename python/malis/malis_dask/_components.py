@@ -39,25 +39,24 @@ Face = tuple[Array, ...]
 class Labeller(Protocol):
     """How a chunk is segmented."""
 
-    @property
-    def nhood(self) -> npt.NDArray[np.int64]:
-        """The offsets."""
+    def faces(self, grid: ChunkGrid) -> dict[Index, Faces]:
+        """Return which edges lead from every chunk to others, and from others to it."""
 
     def label(self, block: Array) -> tuple[Array, Integers]:
         """Return the labels of the voxels, 0 or 1..n, and how many voxels carry each label, 0 included."""
 
-    def leaving(self, block: Array, labels: Array, crossing: Crossing) -> Face:
+    def leaving(self, block: Array, labels: Array, crossing: Any) -> Face:
         """Return the face of a chunk that edges whose affinities it holds leave through."""
 
-    def entered(self, block: Array, labels: Array, crossing: Crossing) -> Face:
+    def entered(self, block: Array, labels: Array, crossing: Any) -> Face:
         """Return the face of a chunk that edges of another one lead to."""
 
 
 class Faces(NamedTuple):
-    """Which edges lead from a chunk to others, and from others to it."""
+    """Which edges lead from a chunk to others, and from others to it, in groups that the labeller knows."""
 
-    leaving: dict[Index, list[Crossing]]
-    entered: dict[Index, list[Crossing]]
+    leaving: dict[Index, Sequence[Any]]
+    entered: dict[Index, Sequence[Any]]
 
 
 class Part(NamedTuple):
@@ -122,7 +121,7 @@ def label_volume(
     indices = list(grid)
     leading = (0,) * (array.ndim - len(grid.shape))
     blocks = {index: (array.name, *leading, *index) for index in indices}
-    faces = _all_faces(grid, labeller.nhood)
+    faces = labeller.faces(grid)
     first_pass = Tasks(array)
     parts = {}
     for index in indices:
@@ -158,9 +157,10 @@ def label_volume(
     return second_pass.array(keys, grid.chunks, np.uint64, "malis-labels"), solved.sizes
 
 
-def _all_faces(grid: ChunkGrid, nhood: npt.NDArray[np.int64]) -> dict[Index, Faces]:
-    leaving = {index: grid.crossings(index, nhood) for index in grid}
-    faces = {index: Faces(crossings, {}) for index, crossings in leaving.items()}
+def faces_of_offsets(grid: ChunkGrid, nhood: npt.NDArray[np.int64]) -> dict[Index, Faces]:
+    """Return the edges of a neighbourhood that cross faces, as `Crossing`."""
+    leaving: dict[Index, dict[Index, list[Crossing]]] = {index: grid.crossings(index, nhood) for index in grid}
+    faces = {index: Faces(dict(crossings), {}) for index, crossings in leaving.items()}
     for index, crossings in leaving.items():
         for other, through in crossings.items():
             faces[other].entered[index] = through
@@ -199,7 +199,7 @@ def label_chunk(
     return part
 
 
-def _joined(face_of: Any, block: Array, labels: Array, through: Sequence[Crossing]) -> Face:
+def _joined(face_of: Any, block: Array, labels: Array, through: Sequence[Any]) -> Face:
     faces = [face_of(block, labels, crossing) for crossing in through]
     return tuple(np.concatenate([part.ravel() for part in parts]) for parts in zip(*faces, strict=True))
 

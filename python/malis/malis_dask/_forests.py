@@ -150,9 +150,9 @@ def forest_of_chunk(
     """Solve a chunk; `seeds` holds their labels, or 0."""
     edge, affinity, node1, node2 = _core.maximum_spanning_tree(aff, nhood, num_threads=num_threads)
     whole = tuple(slice(0, n) for n in grid.size(index))
-    voxels = _voxels(grid, index, whole)
+    voxels = voxels_of(grid, index, whole)
     edge = edge // voxels.size * grid.voxels + voxels[node1]
-    outer = leads_out(box_of_chunk(grid, index), grid.shape, nhood, _positions(grid, index, whole)).ravel()
+    outer = leads_out(box_of_chunk(grid, index), grid.shape, nhood, positions_of(grid, index, whole)).ravel()
     if seeds is None:
         outside = _Outside(voxels[outer], voxels[outer])
         return _solve(edge, affinity, (node1, node2), voxels, outer, outside, grid.voxels)
@@ -176,18 +176,18 @@ def crossing_edges(grid: ChunkGrid, index: Index, crossings: dict[Index, list[Cr
     for other, through in crossings.items():
         parts = []
         for channel, at, to in through:
-            ends = [_voxels(grid, index, at), _voxels(grid, other, to)]
+            ends = [voxels_of(grid, index, at), voxels_of(grid, other, to)]
             parts.append(Edges(channel * grid.voxels + ends[0], aff[channel][at].ravel(), *ends))
         found[other] = joined_edges(parts)
     return found
 
 
-def _voxels(grid: ChunkGrid, index: Index, part: tuple[slice, ...]) -> Integers:
+def voxels_of(grid: ChunkGrid, index: Index, part: tuple[slice, ...]) -> Integers:
     """Return the flat indices in the volume of a part of a chunk."""
-    return np.asarray(np.ravel_multi_index(_positions(grid, index, part), grid.shape), np.int64).ravel()
+    return np.asarray(np.ravel_multi_index(positions_of(grid, index, part), grid.shape), np.int64).ravel()
 
 
-def _positions(grid: ChunkGrid, index: Index, part: tuple[slice, ...]) -> tuple[Integers, ...]:
+def positions_of(grid: ChunkGrid, index: Index, part: tuple[slice, ...]) -> tuple[Integers, ...]:
     """Return the positions in the volume of a part of a chunk, along every axis, in arrays that broadcast."""
     return np.ix_(*(np.arange(s.start + n, s.stop + n) for s, n in zip(part, grid.start(index), strict=True)))
 

@@ -16,13 +16,15 @@ from malis.malis_dask._graph import Tasks
 
 Finish = Callable[[str, Solved], Any]
 """Is called with the name of a box and how it was solved; returns what is kept of it beside its forest."""
+Join = Callable[[str, Box, Any, Any, list[Any]], Any]
+"""Is called with a box and its name, the forests of its two parts and the edges between them; returns a `Reduced`."""
 
 
 class Reduced(NamedTuple):
     """What is computed of a box."""
 
-    forest: Forest
-    crossing: dict[Index, Edges]
+    forest: Any
+    crossing: dict[Index, Any]
     """Of a chunk, the edges that lead to others."""
     kept: Any
 
@@ -32,7 +34,7 @@ def reduce_forests(
     grid: ChunkGrid,
     nhood: npt.NDArray[np.int64],
     solve_chunk: Callable[[Index], Any],
-    finish: Finish,
+    join: Join,
 ) -> dict[str, Any]:
     """Make the tasks; `solve_chunk` returns the key of a `Reduced`.
 
@@ -61,8 +63,8 @@ def reduce_forests(
             for edges in keys
         ]
         box = _forests.joined_boxes(first, second)
-        join = partial(_join, finish, _name(box), box, grid.shape, nhood)
-        key = tasks.call(join, forests.pop(first), forests.pop(second), between, name="join")
+        joining = partial(join, _name(box), box)
+        key = tasks.call(joining, forests.pop(first), forests.pop(second), between, name="join")
         forests[box] = tasks.call(_forest, key, name="forest")
         kept[_name(box)] = tasks.call(_kept, key, name="kept")
     return kept
@@ -72,7 +74,7 @@ def _name(box: Box) -> str:
     return "-".join(map(str, (*box.start, *box.stop)))
 
 
-def _forest(solved: Reduced) -> Forest:
+def _forest(solved: Reduced) -> Any:
     return solved.forest
 
 
@@ -80,16 +82,21 @@ def _kept(solved: Reduced) -> Any:
     return solved.kept
 
 
-def _crossing(other: Index, solved: Reduced) -> Edges:
+def _crossing(other: Index, solved: Reduced) -> Any:
     return solved.crossing[other]
 
 
+def joined_by(shape: tuple[int, ...], nhood: npt.NDArray[np.int64], finish: Finish) -> Join:
+    """Return how forests without counts are joined."""
+    return partial(_join, shape, nhood, finish)
+
+
 def _join(
+    shape: tuple[int, ...],
+    nhood: npt.NDArray[np.int64],
     finish: Finish,
     name: str,
     box: Box,
-    shape: tuple[int, ...],
-    nhood: npt.NDArray[np.int64],
     first: Forest,
     second: Forest,
     between: list[Edges],

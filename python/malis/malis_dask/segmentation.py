@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from malis import _checks, _core
 from malis.malis_dask import _arguments
-from malis.malis_dask._chunks import Crossing
-from malis.malis_dask._components import Face, Numbering, label_volume
+from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
+from malis.malis_dask._components import Face, Faces, Numbering, faces_of_offsets, label_volume
 from malis.malis_dask._scratch import Scratch
 
 
@@ -23,6 +23,9 @@ class AffinityLabeller:
     nhood: npt.NDArray[np.int64]
     threshold: float | None
     num_threads: int | None
+
+    def faces(self, grid: ChunkGrid) -> dict[Index, Faces]:  # noqa: D102
+        return faces_of_offsets(grid, self.nhood)
 
     def label(self, block: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:  # noqa: D102
         return _core.components(

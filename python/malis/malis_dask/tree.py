@@ -15,7 +15,7 @@ from malis.malis_dask import _arguments, _forests
 from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
 from malis.malis_dask._forests import Solved
 from malis.malis_dask._graph import Tasks
-from malis.malis_dask._reduction import Reduced, reduce_forests
+from malis.malis_dask._reduction import Reduced, joined_by, reduce_forests
 from malis.malis_dask._scratch import Scratch
 from malis.tree import SpanningTree
 
@@ -98,7 +98,8 @@ def maximum_spanning_tree(
         solve = partial(_solve_chunk, grid, index, offsets, grid.crossings(index, offsets), kept, name, threads)
         return tasks.call(solve, (affinities.name, 0, *index), name="solve-chunk")
 
-    boxes = reduce_forests(tasks, grid, offsets, solve_chunk, partial(_keep_edges, kept))
+    join = joined_by(grid.shape, offsets, partial(_keep_edges, kept))
+    boxes = reduce_forests(tasks, grid, offsets, solve_chunk, join)
     names: list[str] = tasks.compute(tasks.call(list, list(boxes.values()), name="names"))
     return _sorted_tree(kept, names, grid, offsets, length)
 

@@ -14,7 +14,7 @@ from malis.malis_dask import _arguments, _forests
 from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
 from malis.malis_dask._forests import Solved
 from malis.malis_dask._graph import Tasks
-from malis.malis_dask._reduction import Reduced, reduce_forests
+from malis.malis_dask._reduction import Reduced, joined_by, reduce_forests
 from malis.segmentation import LARGEST_SEED
 
 Integers = npt.NDArray[np.int64]
@@ -108,7 +108,7 @@ def watershed_from_affgraph(
         solve = partial(_solve_chunk, grid, index, offsets, grid.crossings(index, offsets), threads)
         return tasks.call(solve, *blocks(index), name="solve-chunk")
 
-    boxes = reduce_forests(tasks, grid, offsets, solve_chunk, _joined)
+    boxes = reduce_forests(tasks, grid, offsets, solve_chunk, joined_by(grid.shape, offsets, _joined))
     found, label, sizes = tasks.compute(
         tasks.call(partial(_resolve, grid.voxels), list(boxes.values()), name="resolve")
     )
