@@ -93,11 +93,24 @@ struct Labels {
     Buffer<Index> of;  // per node
     Index count = 0;   // numbers are at most `count`; not all need occur
     // The number of unlabelled nodes (all the same), or 0 where there are none. It counts as an object among
-    // negative pairs alone.
+    // negative pairs alone. It is the last number, so that the numbers from there on can stand for parts of it.
     Index unlabelled = 0;
     // The number of ignored nodes, or 0 where there are none: they are in no pair, and the truth of every edge that
     // touches one is unknown.
     Index ignored = 0;
+
+    bool is_unlabelled(Index l) const { return unlabelled != 0 && l >= unlabelled; }
+    // The object that a number stands for: all unlabelled nodes are one.
+    Index object(Index l) const { return is_unlabelled(l) ? unlabelled : l; }
+
+    // Unlabelled nodes have one number again.
+    void join_unlabelled(int threads) {
+        if (unlabelled == 0 || unlabelled == count) return;
+        parallel_ranges(of.size(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) of[i] = object(of[i]);
+        });
+        count = unlabelled;
+    }
 
     // Ignored nodes become background, which is in no pair either. What is unknown because of them has to be found before
     // (unknown_edges.hpp).

@@ -21,6 +21,33 @@ namespace malis::detail {
 // many edges.
 constexpr std::size_t sampled_stretches = 36, sampled_edges = 3072;
 
+// Most stretches are of less than some hundred edges.
+constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
+
+// The stretches of an object, in chunks that can be scanned independently of each other.
+template <class Index>
+class StretchChunks {
+  public:
+    StretchChunks(const Buffer<Stretch<Index>>& stretches, int threads)
+        : stretches_(stretches), chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
+
+    const Buffer<Stretch<Index>>& all() const { return stretches_; }
+    std::size_t chunks() const { return chunks_; }
+    // Calls f(stretch) for all of one chunk.
+    template <class F>
+    void each(std::size_t chunk, F&& f) const {
+        const Stretch<Index>* const begin = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk);
+        const Stretch<Index>* const end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
+        in_steps(begin, end, stretches_per_poll, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
+            for (const Stretch<Index>* s = first; s != last; ++s) f(*s);
+        });
+    }
+
+  private:
+    const Buffer<Stretch<Index>>& stretches_;
+    std::size_t chunks_;
+};
+
 // The edges within one object, between the local numbers of its voxels, as a Source (source.hpp).
 template <class T, class Index>
 class ObjectScan {
@@ -30,17 +57,14 @@ class ObjectScan {
           aff_(aff),
           aff_end_(aff + grid.edges()),
           stretches_(stretches),
-          chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
+          parts_(stretches, threads) {}
 
-    std::size_t chunks() const { return chunks_; }
+    std::size_t chunks() const { return parts_.chunks(); }
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        const Stretch<Index>* const begin = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk);
-        const Stretch<Index>* const end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
-        in_steps(begin, end, stretches_per_poll, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
-            for (const Stretch<Index>* s = first; s != last; ++s)
-                collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+        parts_.each(chunk, [&](const Stretch<Index>& s) {
+            collect.stretch(aff_ + s.edge, aff_end_, s.edge, s.a, s.b, s.count);
         });
     }
 
@@ -67,9 +91,6 @@ class ObjectScan {
     }
 
   private:
-    // Most are of less than some hundred edges.
-    static constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
-
     // Which of up to 64 edges are joined at all, as bits.
     struct Every {
         static constexpr bool all = true;
@@ -175,7 +196,7 @@ class ObjectScan {
     const T* aff_;
     const T* aff_end_;
     const Buffer<Stretch<Index>>& stretches_;
-    std::size_t chunks_;
+    const StretchChunks<Index> parts_;
 };
 
 }  // namespace malis::detail
