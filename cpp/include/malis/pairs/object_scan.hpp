@@ -99,7 +99,9 @@ class ObjectScan {
     struct Known {
         static constexpr bool all = false;
         const UnknownEdges<Index>& unknown;
-        std::uint64_t operator()(Index edge, std::size_t count) const { return ~unknown.select(edge, count); }
+        std::uint64_t operator()(Index edge, std::size_t count) const {
+            return ~unknown.select(edge, count) & lowest_bits(count);
+        }
     };
 
     template <class Select>
@@ -177,10 +179,10 @@ class ObjectScan {
         Index of_a = s.a, of_b = of_a;
         for (Index block = 0; block < s.count; block += 64) {
             const Index count = std::min<Index>(64, s.count - block);
+            std::uint64_t selected = select(s.edge + block, count);
+            if (!Select::all && selected == 0) continue;
             const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
-            std::uint64_t selected =
-                select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count) &
-                select(s.edge + block, count);
+            selected &= select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
             selected = select_first_of_equals(selected, a, readable - s.a - block, b, readable - s.b - block, count);
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(lowest_bit(selected));
