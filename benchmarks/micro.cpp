@@ -1,6 +1,9 @@
 // The core without Python, for profilers: one call per run on synthetic cells.
 //
-//     micro [size] [threads] [repetitions] [what]     what: loss pairs components unconstrained
+//     micro [size] [threads] [repetitions] [what]
+//
+// What: loss, pairs, components, unconstrained; or the loss with a slab of an eighth of the volume in a mask (edge_mask,
+// unlabelled), or with other options (margin_0, cross_entropy, background).
 //
 // Cells are Voronoi cells of a jittered lattice with a background of one voxel between them; affinities are
 // 0.2 + 0.6 * truth plus noise of 0.2, clipped. Under `valgrind --tool=callgrind` the instruction count of a run is
@@ -11,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -94,7 +98,17 @@ int main(int argc, char** argv) {
     malis::PairOptions options;
     options.threads = threads;
     if (what == "unconstrained") options.constrain_positive = options.constrain_negative = false;
-    std::vector<float> grad(what == "loss" || what == "unconstrained" ? volume.edges() : 0);
+    const std::size_t slab = volume.voxels() / 8;
+    const std::unique_ptr<bool[]> known(new bool[volume.edges()]), unlabelled(new bool[volume.voxels()]);
+    for (std::size_t e = 0; e < volume.edges(); ++e) known[e] = e % volume.voxels() >= slab;
+    for (std::size_t v = 0; v < volume.voxels(); ++v) unlabelled[v] = v < slab;
+    if (what == "edge_mask") options.edge_mask = known.get();
+    if (what == "unlabelled") options.unlabelled_mask = unlabelled.get();
+    if (what == "background") options.ignore_background = false;
+    malis::LossOptions of_loss;
+    if (what == "margin_0") of_loss.margin = 0;
+    if (what == "cross_entropy") of_loss.pointwise = malis::Pointwise::cross_entropy;
+    std::vector<float> grad(what == "pairs" || what == "components" ? 0 : volume.edges());
     std::vector<std::int64_t> pos(what == "pairs" ? volume.edges() : 0), neg(pos.size());
     std::vector<std::int32_t> components(what == "components" ? volume.voxels() : 0);
     std::vector<double> seconds;
@@ -110,7 +124,7 @@ int main(int argc, char** argv) {
                                                         malis::AtLeast<float>{0.6f}, 1, components.data(), threads);
             result = static_cast<double>(sizes.size());
         } else {
-            result = malis::malis_loss(volume, aff.data(), seg.data(), options, malis::LossOptions{}, grad.data());
+            result = malis::malis_loss(volume, aff.data(), seg.data(), options, of_loss, grad.data());
         }
         seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }

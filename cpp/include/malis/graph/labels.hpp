@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -93,11 +94,24 @@ struct Labels {
     Buffer<Index> of;  // per node
     Index count = 0;   // numbers are at most `count`; not all need occur
     // The number of unlabelled nodes (all the same), or 0 where there are none. It counts as an object among
-    // negative pairs alone.
+    // negative pairs alone. It is the last number, so that the numbers from there on can stand for parts of it.
     Index unlabelled = 0;
     // The number of ignored nodes, or 0 where there are none: they are in no pair, and the truth of every edge that
     // touches one is unknown.
     Index ignored = 0;
+
+    bool is_unlabelled(Index l) const { return unlabelled != 0 && l >= unlabelled; }
+    // The object that a number stands for: all unlabelled nodes are one.
+    Index object(Index l) const { return is_unlabelled(l) ? unlabelled : l; }
+
+    // Unlabelled nodes have one number again.
+    void join_unlabelled(int threads) {
+        if (unlabelled == 0 || unlabelled == count) return;
+        parallel_ranges(of.size(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) of[i] = object(of[i]);
+        });
+        count = unlabelled;
+    }
 
     // Ignored nodes become background, which is in no pair either. What is unknown because of them has to be found before
     // (unknown_edges.hpp).
@@ -210,19 +224,24 @@ Index number_by_table(const Label* seg, std::size_t n, Index shift, std::optiona
     return table.count();
 }
 
-// Gives the unlabelled nodes, if there are any that are not ignored, a number of their own.
+// Gives the unlabelled nodes, if there are any that are not ignored, a number of their own. The bytes of a mask that is not
+// ours may hold anything.
 template <class Index>
-void mark_unlabelled(const bool* unlabelled, Labels<Index>& labels) {
-    const Index number = labels.count + 1;
-    bool any = false;
-    in_steps(labels.of.size(), [&](std::size_t begin, std::size_t end) {
+void mark_unlabelled(const bool* unlabelled, Labels<Index>& labels, int threads) {
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(unlabelled);
+    const Index number = labels.count + 1, ignored = labels.ignored;
+    std::atomic<bool> found{false};
+    parallel_ranges(labels.of.size(), std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        Index* const of = labels.of.data();
+        bool any = false;
         for (std::size_t i = begin; i < end; ++i) {
-            if (!unlabelled[i] || (labels.ignored != 0 && labels.of[i] == labels.ignored)) continue;
-            labels.of[i] = number;
-            any = true;
+            const bool here = (bytes[i] != 0) & ((ignored == 0) | (of[i] != ignored));
+            of[i] = here ? number : of[i];
+            any |= here;
         }
+        if (any) found = true;
     });
-    if (any) labels.unlabelled = labels.count = number;
+    if (found) labels.unlabelled = labels.count = number;
 }
 
 // Throws std::invalid_argument where labels are negative, and says what takes them.
@@ -261,7 +280,7 @@ Labels<Index> compact_labels(LabelArray seg, std::size_t n, const LabelOptions& 
             labels.count = detail::number_by_table(of, n, shift, ignored, number, labels.ignored) + shift;
         }
     });
-    if (options.unlabelled_mask != nullptr) detail::mark_unlabelled(options.unlabelled_mask, labels);
+    if (options.unlabelled_mask != nullptr) detail::mark_unlabelled(options.unlabelled_mask, labels, threads);
     return labels;
 }
 

@@ -7,15 +7,16 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
-#include "malis/support/buffer.hpp"
+#include "malis/support/bits.hpp"
 #include "malis/support/interrupt.hpp"
-#include "malis/support/parallel.hpp"
 
 namespace malis {
 
@@ -37,9 +38,21 @@ inline std::uint64_t select_false(const bool* mask, std::size_t count) {
     return bits;
 }
 
-inline std::uint64_t lowest_bits(std::size_t count) {
-    return count < 64 ? (std::uint64_t{1} << count) - 1 : ~std::uint64_t{0};
+// Bit i: values[i] is `value`.
+template <class Index>
+std::uint64_t select_equal(const Index* values, Index value, std::size_t count) {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>(values[i] == value) << i;
+    return bits;
 }
+#if defined(MALIS_SSE2)
+// Values may be read up to 15 items beyond `count` (Buffer sees to that).
+inline std::uint64_t select_equal(const std::uint32_t* values, std::uint32_t value, std::size_t count) {
+    const __m128i wanted = _mm_set1_epi32(static_cast<int>(value));
+    return select16(count,
+                    [&](std::size_t i) { return _mm_castsi128_ps(_mm_cmpeq_epi32(load4(values + i), wanted)); });
+}
+#endif
 
 }  // namespace detail
 
@@ -48,70 +61,55 @@ class UnknownEdges {
   public:
     // No edge is unknown.
     UnknownEdges() = default;
-    explicit UnknownEdges(std::size_t edges) : words_(edges / 64 + 2) {}
+    explicit UnknownEdges(Bits unknown) : bits_(std::move(unknown)), any_(bits_.any()) {
+        if (!any_) bits_.release();
+    }
 
     bool any() const { return any_; }
-    bool operator()(Index edge) const { return any_ && (words_[edge >> 6] >> (edge & 63) & 1) != 0; }
+    bool operator()(Index edge) const { return any_ && bits_[edge]; }
     // Bit i: edge + i is unknown, for i < count <= 64. Only where any() is.
-    std::uint64_t select(Index edge, std::size_t count) const {
-        const std::uint64_t* const word = words_.data() + (edge >> 6);
-        const unsigned at = static_cast<unsigned>(edge & 63);
-        const std::uint64_t bits = at == 0 ? word[0] : word[0] >> at | word[1] << (64 - at);
-        return bits & detail::lowest_bits(count);
-    }
-
-    // Sets each word to word_of(first edge of it, how many edges there are in it).
-    template <class WordOf>
-    void fill(std::size_t edges, int threads, WordOf&& word_of) {
-        parallel_ranges(words_.size(), std::size_t{1} << 10, threads, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t w = begin; w < end; ++w) {
-                const std::size_t first = 64 * w;
-                words_[w] = first < edges ? word_of(first, std::min<std::size_t>(64, edges - first)) : 0;
-            }
-        });
-    }
-    void clear(std::size_t from, std::size_t to) {
-        while (from < to) {
-            const std::size_t at = from % 64, count = std::min<std::size_t>(64 - at, to - from);
-            words_[from / 64] &= ~(detail::lowest_bits(count) << at);
-            from += count;
-        }
-    }
-    bool any_in(std::size_t from, std::size_t to) const {
-        for (; from < to; from += 64)
-            if (select(static_cast<Index>(from), std::min<std::size_t>(64, to - from)) != 0) return true;
-        return false;
-    }
-    // To be called when all bits are set.
-    void finish() {
-        for (const std::uint64_t word : words_) any_ |= word != 0;
-        if (!any_) words_.release();
-    }
+    std::uint64_t select(Index edge, std::size_t count) const { return bits_.read(edge, count); }
+    bool any_in(std::size_t from, std::size_t to) const { return bits_.any_in(from, to); }
 
   private:
-    Buffer<std::uint64_t> words_;
+    Bits bits_;
     bool any_ = false;
 };
 
 namespace detail {
 
-// Bit i: the labels of v + i and u + i make their edge unknown.
+// Which edges labels make unknown, by the nodes that are unlabelled and those that are ignored.
 template <class Index>
-std::uint64_t select_unknown(const Labels<Index>& labels, Index v, Index u, std::size_t count) {
-    const Index *const a = labels.of.data() + v, *const b = labels.of.data() + u;
-    const Index unlabelled = labels.unlabelled, ignored = labels.ignored;
-    std::uint64_t bits = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        const bool both_unlabelled = (unlabelled != 0) & (a[i] == unlabelled) & (b[i] == unlabelled);
-        const bool one_ignored = (ignored != 0) & ((a[i] == ignored) | (b[i] == ignored));
-        bits |= static_cast<std::uint64_t>(both_unlabelled | one_ignored) << i;
+class UnknownByLabel {
+  public:
+    UnknownByLabel(const Labels<Index>& labels, int threads)
+        : unlabelled_(find(labels, labels.unlabelled, threads)), ignored_(find(labels, labels.ignored, threads)) {}
+
+    bool any() const { return unlabelled_.has_value() || ignored_.has_value(); }
+    // Bit i: the edge from node v + i to node u + i is, for i < count <= 64.
+    std::uint64_t select(std::size_t v, std::size_t u, std::size_t count) const {
+        std::uint64_t bits = 0;
+        if (unlabelled_) bits |= unlabelled_->read(v, count) & unlabelled_->read(u, count);
+        if (ignored_) bits |= ignored_->read(v, count) | ignored_->read(u, count);
+        return bits;
     }
-    return bits;
-}
+
+  private:
+    static std::optional<Bits> find(const Labels<Index>& labels, Index number, int threads) {
+        if (number == 0) return std::nullopt;
+        const std::size_t nodes = labels.of.size();
+        Bits bits(nodes);
+        bits.fill(nodes, threads, [&](std::size_t first, std::size_t count) {
+            return select_equal(labels.of.data() + first, number, count);
+        });
+        return bits;
+    }
+    const std::optional<Bits> unlabelled_, ignored_;
+};
 
 // Edges that do not exist are not unknown either.
 template <class Index>
-void clear_missing(const Grid<Index>& grid, UnknownEdges<Index>& unknown) {
+void clear_missing(const Grid<Index>& grid, Bits& unknown) {
     for (std::size_t k = 0; k < grid.steps.size(); ++k) {
         in_steps(Index{0}, grid.rows, std::size_t{1} << 12, [&](Index begin, Index end) {
             for (Index row = begin; row < end; ++row) {
@@ -130,41 +128,40 @@ void clear_missing(const Grid<Index>& grid, UnknownEdges<Index>& unknown) {
 template <class Index>
 UnknownEdges<Index> unknown_edges(const Grid<Index>& grid, const Labels<Index>& labels, const bool* edge_mask,
                                   int threads) {
-    const bool by_label = labels.unlabelled != 0 || labels.ignored != 0;
-    if (edge_mask == nullptr && !by_label) return {};
-    UnknownEdges<Index> unknown(grid.edges());
+    const detail::UnknownByLabel<Index> by_label(labels, threads);
+    if (edge_mask == nullptr && !by_label.any()) return {};
+    Bits unknown(grid.edges());
     unknown.fill(grid.edges(), threads, [&](std::size_t first, std::size_t count) {
         std::uint64_t bits = edge_mask == nullptr ? 0 : detail::select_false(edge_mask + first, count);
-        for (std::size_t i = 0; by_label && i < count;) {  // the part of each channel
+        for (std::size_t i = 0; by_label.any() && i < count;) {  // the part of each channel
             const std::size_t k = (first + i) / grid.voxels;
             const Index v = static_cast<Index>(first + i - k * grid.voxels), u = v + grid.steps[k].distance;
             std::size_t n = std::min<std::size_t>(count - i, grid.voxels - v);
             // What leaves the volume is cleared below: here it is enough not to read there.
             if (u >= grid.voxels) n = std::min<std::size_t>(n, Index{0} - u);
-            else bits |= detail::select_unknown(labels, v, u, std::min<std::size_t>(n, grid.voxels - u)) << i;
+            else bits |= by_label.select(v, u, std::min<std::size_t>(n, grid.voxels - u)) << i;
             i += n;
         }
         return bits;
     });
     detail::clear_missing(grid, unknown);
-    unknown.finish();
-    return unknown;
+    return UnknownEdges<Index>(std::move(unknown));
 }
 
 template <class Index>
 UnknownEdges<Index> unknown_edges(const EdgeList<Index>& list, const Labels<Index>& labels, const bool* edge_mask,
                                   int threads) {
-    if (edge_mask == nullptr && labels.unlabelled == 0 && labels.ignored == 0) return {};
-    UnknownEdges<Index> unknown(list.edges);
+    const detail::UnknownByLabel<Index> by_label(labels, threads);
+    if (edge_mask == nullptr && !by_label.any()) return {};
+    Bits unknown(list.edges);
     unknown.fill(list.edges, threads, [&](std::size_t first, std::size_t count) {
         std::uint64_t bits = edge_mask == nullptr ? 0 : detail::select_false(edge_mask + first, count);
         list.each(first, first + count, [&](Index edge, Index a, Index b) {
-            bits |= detail::select_unknown(labels, a, b, 1) << (edge - static_cast<Index>(first));
+            bits |= by_label.select(a, b, 1) << (edge - static_cast<Index>(first));
         });
         return bits;
     });
-    unknown.finish();
-    return unknown;
+    return UnknownEdges<Index>(std::move(unknown));
 }
 
 // Per row of a volume, whether an unknown edge begins or ends in it.

@@ -25,9 +25,9 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
-#include "malis/support/parallel.hpp"
 #include "malis/tree/block_forest.hpp"
 #include "malis/tree/kruskal.hpp"
+#include "malis/tree/link_forest.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
 
@@ -37,30 +37,23 @@ namespace malis::detail {
 template <class T, class Index>
 class UnknownScan {
   public:
+    // Edges between two nodes of one `set` may be left out.
     UnknownScan(const T* aff, const T* aff_end, const UnknownEdges<Index>& unknown,
                 const Buffer<Stretch<Index>>& stretches, const Index* set, int threads)
-        : aff_(aff),
-          aff_end_(aff_end),
-          unknown_(unknown),
-          stretches_(stretches),
-          set_(set),
-          chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
+        : aff_(aff), aff_end_(aff_end), unknown_(unknown), stretches_(stretches, threads), set_(set) {}
 
-    std::size_t chunks() const { return chunks_; }
+    std::size_t chunks() const { return stretches_.chunks(); }
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        const Stretch<Index>* const begin = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk);
-        const Stretch<Index>* const end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
-        in_steps(begin, end, steps_per_poll / 64, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
-            for (const Stretch<Index>* s = first; s != last; ++s) scan_stretch(*s, collect);
-        });
+        stretches_.each(chunk, [&](const Stretch<Index>& s) { scan_stretch(s, collect); });
     }
 
     template <class Collect>
     double sample(Collect& collect) const {
-        const std::size_t step = 1 + stretches_.size() / sampled_stretches;
-        for (std::size_t i = step / 2; i < stretches_.size(); i += step) scan_stretch(stretches_[i], collect);
+        const Buffer<Stretch<Index>>& all = stretches_.all();
+        const std::size_t step = 1 + all.size() / sampled_stretches;
+        for (std::size_t i = step / 2; i < all.size(); i += step) scan_stretch(all[i], collect);
         return static_cast<double>(step);
     }
 
@@ -87,75 +80,49 @@ class UnknownScan {
     const T* aff_;
     const T* aff_end_;
     const UnknownEdges<Index>& unknown_;
-    const Buffer<Stretch<Index>>& stretches_;
-    const Index* set_;  // per node, before the first edge
-    std::size_t chunks_;
+    const StretchChunks<Index> stretches_;
+    const Index* set_;  // per node
 };
 
 // Divides one object after the other.
 template <class T, class Index>
 class Division {
   public:
-    // `sets` are what known edges have joined. Links to `growths` how regions grow, from the number of a region in the
+    // `sets` are what known edges have joined. Lists in `growths` how regions grow, from the number of a region in the
     // object and with its label; returns how many regions there are.
     Index run(const Grid<Index>& grid, const T* aff, const Buffer<Index>& labels, const Objects<Index>& objects,
               const UnknownEdges<Index>& unknown, const WaysOut<Index>& ways, Index l,
-              const Buffer<Stretch<Index>>& stretches, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
-              int threads, Buffer<ForestLink<T, Index>>& growths) {
-        const std::size_t n = sets.nodes();
-        region_.reset(n);
-        opens_.reset(n);
-        known_.reset(n);
-        regions_ = 0;
-        attached_.assign(sets);
-        const Index* const root = attached_.roots(threads);
-        in_steps(n, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                known_[i] = root[i];
-                region_[i] = none;
-                opens_[i] = never;
-            }
-        });
+              const Buffer<Stretch<Index>>& stretches, UnionFind<Index>& sets, int threads,
+              Buffer<ForestLink<T, Index>>& growths) {
+        begin(sets, threads);
         ways.each_edge_of(
             grid, objects, l, [](Index) { return true; },
             [&](Index edge, Index v, Index u, Index local, Index count) {
                 std::uint64_t out = ~select_same(labels.data() + v, labels.data() + u, count) & lowest_bits(count);
                 for (; out != 0; out &= out - 1) {
-                    const Index i = static_cast<Index>(lowest_bit(out)), at = known_[local + i];
-                    opens_[at] = std::min({opens_[at], to_rank(aff[edge + i]), never - 1});
+                    const Index i = static_cast<Index>(lowest_bit(out));
+                    Rank<T>& opens = opens_[sets.find(local + i)];
+                    opens = std::min({opens, to_rank(aff[edge + i]), never - 1});
                 }
             });
-        const auto merge = [&](const Record<T, Index>& r, Index a, Index b) {
-            const bool swapped = opens_[a] > r.rank;  // so that a is open if one of them is
-            if (swapped) std::swap(a, b);
-            const Index node_a = swapped ? r.b : r.a, node_b = swapped ? r.a : r.b;
-            if (opens_[b] <= r.rank) {
-                open(node_a);
-                open(node_b);
-            } else {
-                const Index region = opens_[a] <= r.rank ? open(node_a) : none;
-                if (region != none) growths.push_back({r.rank, r.edge, region, l, sets.size(b)});
-                attached_.unite(node_a, node_b);
-                region_[attached_.find(node_a)] = region;
-            }
-            const Rank<T> opens = std::min(opens_[a], opens_[b]);
-            opens_[sets.link(a, b)] = opens;
-            return sets.sets() > 1;
-        };
-        kruskal<T, Index>(UnknownScan<T, Index>(aff, aff + grid.edges(), unknown, stretches, known_.data(), threads),
-                          sets, scratch, threads, merge);
-        in_steps(n, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) open(static_cast<Index>(i));
+        kruskal<T, Index>(
+            UnknownScan<T, Index>(aff, aff + grid.edges(), unknown, stretches, joined_.parents(), threads), sets,
+            scratch_, threads, [&](const Record<T, Index>& r, Index a, Index b) {
+                merge(sets, r, a, b, l, growths);
+                return sets.sets() > 1;
+            });
+        in_steps(region_.size(), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) region_at(joined_.root(static_cast<Index>(i)));
         });
         return regions_;
     }
 
     // Calls f(node, region) for every node of the object.
     template <class F>
-    void each_node(int threads, F&& f) {
-        const Index* const root = attached_.roots(threads);
-        in_steps(attached_.nodes(), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) f(static_cast<Index>(i), region_[root[i]]);
+    void each_node(F&& f) {
+        in_steps(region_.size(), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i)
+                f(static_cast<Index>(i), region_[joined_.root(static_cast<Index>(i))]);
         });
     }
 
@@ -163,17 +130,45 @@ class Division {
     static constexpr Index none = static_cast<Index>(-1);
     static constexpr Rank<T> never = std::numeric_limits<Rank<T>>::max();
 
-    // The region of an open component, as far as it holds this node.
-    Index open(Index node) {
-        Index& region = region_[attached_.find(node)];
-        if (region == none) region = regions_++;
-        return region;
+    void begin(UnionFind<Index>& sets, int threads) {
+        const std::size_t n = sets.nodes();
+        joined_.assign(sets.roots(threads), n);
+        region_.reset(n);
+        opens_.reset(n);
+        regions_ = 0;
+        in_steps(n, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                region_[i] = none;
+                opens_[i] = never;
+            }
+        });
     }
 
-    Buffer<Index> known_;        // per node: its set at first
-    Buffer<Rank<T>> opens_;      // per set: the rank of the first edge that leads out
-    UnionFind<Index> attached_;  // as the sets, but without what joins two open ones
-    Buffer<Index> region_;       // per root of these: its region, or none
+    void merge(UnionFind<Index>& sets, const Record<T, Index>& r, Index a, Index b, Index l,
+               Buffer<ForestLink<T, Index>>& growths) {
+        if (opens_[a] > r.rank) std::swap(a, b);  // so that a is open if one of them is
+        const bool open_a = opens_[a] <= r.rank, open_b = opens_[b] <= r.rank;
+        const Rank<T> opens = std::min(opens_[a], opens_[b]);
+        const Index region = open_a ? region_at(a) : none;
+        if (open_b) region_at(b);
+        else if (open_a) growths.push_back({r.rank, r.edge, region, l, sets.size(b)});
+        const Index into = sets.link(a, b);
+        opens_[into] = opens;
+        if (open_b) return;
+        joined_.link(into, into == a ? b : a);
+        region_[into] = region;
+    }
+
+    // The region of an open component, of which this is the root.
+    Index region_at(Index root) {
+        if (region_[root] == none) region_[root] = regions_++;
+        return region_[root];
+    }
+
+    KruskalScratch<T, Index> scratch_;  // a hint on unknown edges says nothing about known ones
+    Buffer<Rank<T>> opens_;             // per root: the rank of the first edge that leads out
+    LinkForest<Index> joined_;          // what links have joined, but for those between two open components
+    Buffer<Index> region_;              // per root: its region, or none
     Index regions_ = 0;
 };
 

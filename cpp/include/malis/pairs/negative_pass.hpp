@@ -57,13 +57,14 @@ struct MergeAndGrow {
     Merge merge;
     const ForestLink<T, Index>* next;
     const ForestLink<T, Index>* const end;
-    const Index* first_region;  // per label
-    std::size_t left;           // components with a region
+    const Index* first_region;    // per label
+    const Labels<Index>& labels;
+    std::size_t left;             // components with a region
 
     bool operator()(const Record<T, Index>& r, Index a, Index b) {
         for (; next != end && next->before({r.rank, r.edge, 0, 0, 0}); ++next) {
             const Index root = merge.sets.find(first_region[next->b] + next->a);
-            const std::uint64_t pairs = merge.histograms.add(root, next->b, next->voxels).neg;
+            const std::uint64_t pairs = merge.histograms.add(root, labels.object(next->b), next->voxels).neg;
             merge.left.neg -= std::min(merge.left.neg, pairs);
         }
         left -= merge.histograms.foreground(a) > 0 && merge.histograms.foreground(b) > 0;
@@ -76,9 +77,14 @@ struct MergeAndGrow {
 // How many voxels carry a label, and how many negative pairs they make.
 template <class Index>
 struct Foreground {
-    explicit Foreground(const Grid<Index>& grid, const Objects<Index>& objects)
+    explicit Foreground(const Grid<Index>& grid, const Labels<Index>& labels, const Objects<Index>& objects)
         : voxels(grid.voxels - objects.voxels[0]), negative_pairs(pairs_of(voxels)) {
-        for (Index l = 1; l < objects.labels(); ++l) negative_pairs -= pairs_of(objects.voxels[l]);
+        std::uint64_t unlabelled = 0;
+        for (Index l = 1; l < objects.labels(); ++l) {
+            if (labels.is_unlabelled(l)) unlabelled += objects.voxels[l];
+            else negative_pairs -= pairs_of(objects.voxels[l]);
+        }
+        negative_pairs -= pairs_of(unlabelled);
     }
     std::uint64_t voxels, negative_pairs;
 };
@@ -96,7 +102,7 @@ class NegativePass {
           unknown_(unknown),
           threads_(threads),
           sink_(sink),
-          foreground_(grid, objects) {}
+          foreground_(grid, labels, objects) {}
 
     // Begins with what the positive pass has found. Returns the loss.
     double run(ObjectRegions<T, Index> found) {
@@ -123,7 +129,7 @@ class NegativePass {
     double merge_basins(const Regions<Index>& regions, const Buffer<ForestLink<T, Index>>& growths, Index basins) {
         LabelHistograms<Index> histograms(basins, labels_.count, 0, threads_);
         for (std::size_t r = 0; r < regions.label.size(); ++r)
-            histograms.set(static_cast<Index>(r), regions.label[r], regions.voxels[r]);
+            histograms.set(static_cast<Index>(r), labels_.object(regions.label[r]), regions.voxels[r]);
         UnionFind<Index> sets;
         sets.reset(basins, threads_);
         Buffer<Decision<T, Index>> decisions;
@@ -140,7 +146,7 @@ class NegativePass {
             const auto known = [&](const Record<T, Index>& r) { return !unknown_(r.edge); };
             auto merge = count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs}, known);
             MergeAndGrow<T, Index, decltype(merge)> grow{merge, growths.begin(), growths.end(), regions.first.data(),
-                                                         regions.label.size()};
+                                                         labels_, regions.label.size()};
             kruskal_on_basins(regions, basins, sets, all_counted, grow);
         }
         return emit_negative<T, Index>(decisions, all_counted ? pairs : negative_pairs<T, Index>(decisions), sink_);

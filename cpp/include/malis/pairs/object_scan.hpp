@@ -21,6 +21,33 @@ namespace malis::detail {
 // many edges.
 constexpr std::size_t sampled_stretches = 36, sampled_edges = 3072;
 
+// Most stretches are of less than some hundred edges.
+constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
+
+// The stretches of an object, in chunks that can be scanned independently of each other.
+template <class Index>
+class StretchChunks {
+  public:
+    StretchChunks(const Buffer<Stretch<Index>>& stretches, int threads)
+        : stretches_(stretches), chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
+
+    const Buffer<Stretch<Index>>& all() const { return stretches_; }
+    std::size_t chunks() const { return chunks_; }
+    // Calls f(stretch) for all of one chunk.
+    template <class F>
+    void each(std::size_t chunk, F&& f) const {
+        const Stretch<Index>* const begin = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk);
+        const Stretch<Index>* const end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
+        in_steps(begin, end, stretches_per_poll, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
+            for (const Stretch<Index>* s = first; s != last; ++s) f(*s);
+        });
+    }
+
+  private:
+    const Buffer<Stretch<Index>>& stretches_;
+    std::size_t chunks_;
+};
+
 // The edges within one object, between the local numbers of its voxels, as a Source (source.hpp).
 template <class T, class Index>
 class ObjectScan {
@@ -30,17 +57,14 @@ class ObjectScan {
           aff_(aff),
           aff_end_(aff + grid.edges()),
           stretches_(stretches),
-          chunks_(threads > 1 ? std::min(stretches.size(), chunks_for(threads)) : 1) {}
+          parts_(stretches, threads) {}
 
-    std::size_t chunks() const { return chunks_; }
+    std::size_t chunks() const { return parts_.chunks(); }
 
     template <class Collect>
     void scan(std::size_t chunk, Collect& collect) const {
-        const Stretch<Index>* const begin = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk);
-        const Stretch<Index>* const end = stretches_.data() + part_begin(stretches_.size(), chunks_, chunk + 1);
-        in_steps(begin, end, stretches_per_poll, [&](const Stretch<Index>* first, const Stretch<Index>* last) {
-            for (const Stretch<Index>* s = first; s != last; ++s)
-                collect.stretch(aff_ + s->edge, aff_end_, s->edge, s->a, s->b, s->count);
+        parts_.each(chunk, [&](const Stretch<Index>& s) {
+            collect.stretch(aff_ + s.edge, aff_end_, s.edge, s.a, s.b, s.count);
         });
     }
 
@@ -67,9 +91,6 @@ class ObjectScan {
     }
 
   private:
-    // Most are of less than some hundred edges.
-    static constexpr std::size_t stretches_per_poll = steps_per_poll / 64;
-
     // Which of up to 64 edges are joined at all, as bits.
     struct Every {
         static constexpr bool all = true;
@@ -78,7 +99,9 @@ class ObjectScan {
     struct Known {
         static constexpr bool all = false;
         const UnknownEdges<Index>& unknown;
-        std::uint64_t operator()(Index edge, std::size_t count) const { return ~unknown.select(edge, count); }
+        std::uint64_t operator()(Index edge, std::size_t count) const {
+            return ~unknown.select(edge, count) & lowest_bits(count);
+        }
     };
 
     template <class Select>
@@ -156,10 +179,10 @@ class ObjectScan {
         Index of_a = s.a, of_b = of_a;
         for (Index block = 0; block < s.count; block += 64) {
             const Index count = std::min<Index>(64, s.count - block);
+            std::uint64_t selected = select(s.edge + block, count);
+            if (!Select::all && selected == 0) continue;
             const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
-            std::uint64_t selected =
-                select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count) &
-                select(s.edge + block, count);
+            selected &= select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
             selected = select_first_of_equals(selected, a, readable - s.a - block, b, readable - s.b - block, count);
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(lowest_bit(selected));
@@ -175,7 +198,7 @@ class ObjectScan {
     const T* aff_;
     const T* aff_end_;
     const Buffer<Stretch<Index>>& stretches_;
-    std::size_t chunks_;
+    const StretchChunks<Index> parts_;
 };
 
 }  // namespace malis::detail

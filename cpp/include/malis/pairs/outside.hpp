@@ -57,7 +57,7 @@ struct OutsideVisit {
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = block + static_cast<Index>(lowest_bit(selected));
                 const Index l = labels.of[v + i];
-                if (l == labels.of[u + i] && l != 0 && l != labels.unlabelled) continue;
+                if (l == labels.of[u + i] && l != 0 && !labels.is_unlabelled(l)) continue;
                 const Index a = node[v + i], b = node[u + i];
                 if (a != b) collect(aff[edge + i], edge + i, a, b);
             }
@@ -86,7 +86,8 @@ void join_outside(const Grid<Index>& grid, const T* aff, const Labels<Index>& la
         nodes += objects.voxels[l];
     };
     add_nodes(0);
-    if (labels.unlabelled != 0) add_nodes(labels.unlabelled);
+    for (Index l = 1; l < objects.labels(); ++l)
+        if (labels.is_unlabelled(l)) add_nodes(l);
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);

@@ -14,7 +14,7 @@
 //
 //     labels, compacted (labels.hpp)
 //       v   runs of voxels, grouped by label
-//     objects (objects.hpp)
+//     objects (objects.hpp); of unlabelled voxels one for each block (unlabelled.hpp)
 //       v   positive pass (positive_pass.hpp): every object on its own  ------------------>  positive counts
 //       |   and what edges of unknown truth join outside of them (outside.hpp)  ---------->
 //     regions (regions.hpp): the components of the objects along known edges (divide.hpp)
@@ -40,6 +40,7 @@
 #include "malis/pairs/options.hpp"
 #include "malis/pairs/positive_pass.hpp"
 #include "malis/pairs/regions.hpp"
+#include "malis/pairs/unlabelled.hpp"
 #include "malis/support/split.hpp"
 #include "malis/tree/block_forest.hpp"
 
@@ -56,7 +57,8 @@ double count_on_grid(const Grid<Index>& grid, const T* aff, Labels<Index> labels
     double loss = 0;
     if (constrained_positive || constrained_negative) {
         const int threads = threads_for(grid.voxels, options.threads);
-        const Objects<Index> objects = find_objects(grid, labels, threads);
+        Objects<Index> objects = find_objects(grid, labels, threads);
+        divide_unlabelled(grid, labels, objects);
         detail::ObjectRegions<T, Index> regions;
         loss += detail::PositivePass<T, Index, Sink>(grid, aff, labels, objects, unknown, threads, sink,
                                                      constrained_positive, constrained_negative)
@@ -69,6 +71,7 @@ double count_on_grid(const Grid<Index>& grid, const T* aff, Labels<Index> labels
     const bool positive = want_positive && !options.constrain_positive;
     const bool negative = want_negative && !options.constrain_negative;
     if (!positive && !negative) return loss;
+    labels.join_unlabelled(options.threads);
     if (const auto blocks = blocks_that_pay(grid)) {
         return loss + count_on_blocks<T, Index>(grid, aff, labels, unknown, *blocks, options.threads, positive,
                                                 negative, sink);

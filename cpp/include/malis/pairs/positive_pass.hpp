@@ -110,7 +110,7 @@ class PositivePass {
     };
 
     // Unlabelled voxels carry a number as an object does, but are in no positive pair.
-    bool is_object(Index l) const { return objects_.voxels[l] > 0 && l != labels_.unlabelled; }
+    bool is_object(Index l) const { return objects_.voxels[l] > 0 && !labels_.is_unlabelled(l); }
 
     // Objects order[begin] to order[end - 1], for one thread.
     struct Task {
@@ -209,7 +209,7 @@ class PositivePass {
     void solve(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
         ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
-        if (unknown_.any() && (find_exits(l, work.open.exits) || !is_object(l)))
+        if (unknown_.any() && (!is_object(l) || find_exits(l, work.open.exits)))
             return solve_touched(l, task, thread, threads, result);
         regions_.count[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
@@ -284,7 +284,7 @@ class PositivePass {
         for (Index part = 0; part < open.parts(); ++part)
             parts_[task].push_back({base + part, l, open.size_when_opened(part)});
         const Run<Index>* run = objects_.runs.data() + objects_.first_run[l];
-        open.each_node(threads, [&](Index i, Index part) {
+        open.each_node([&](Index i, Index part) {
             if (i == run->first + run->length) ++run;
             node_[run->v + (i - run->first)] = base + part;
         });
@@ -295,16 +295,20 @@ class PositivePass {
         ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
         UnionFind<Index>& sets = work.sets;
-        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
-        sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
+        if (is_object(l)) {
+            const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+            sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
+        } else {
+            sets.reset(n, threads);  // no edge between unlabelled voxels is known
+        }
         regions_.count[l] = 1;
         if (sets.sets() == 1) return;
         const Index regions = work.division.run(grid_, aff_, labels_.of, objects_, unknown_, ways_, l, work.stretches,
-                                                sets, work.scratch, threads, regions_.growths[task]);
+                                                sets, threads, regions_.growths[task]);
         regions_.count[l] = regions;
         if (regions > 1) {
             Index* const region = add_split(l, regions_.split[thread]);
-            work.division.each_node(threads, [region](Index i, Index r) { region[i] = r; });
+            work.division.each_node([region](Index i, Index r) { region[i] = r; });
         }
     }
 

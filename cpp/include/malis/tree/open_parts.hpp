@@ -18,6 +18,7 @@
 
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
+#include "malis/tree/link_forest.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
 
@@ -50,7 +51,7 @@ class OpenParts {
         parts_ = 0;
         part_of_root_.reset(exits.empty() ? 0 : sets.nodes());
         if (exits.empty()) return;
-        attached_.reset(sets.nodes(), threads);
+        attached_.assign(sets.roots(threads), sets.nodes());
         in_steps(sets.nodes(), [&](std::size_t begin, std::size_t end) {
             std::fill(part_of_root_.begin() + begin, part_of_root_.begin() + end, none);
         });
@@ -77,9 +78,11 @@ class OpenParts {
             receive.linked(r, part, other);
             --open_;
         }
-        if (other == none) attached_.unite(r.a, r.b);
         const Index into = sets.link(a, b);
-        part_of_root_[into] = part;
+        if (other == none) {
+            attached_.link(into, into == a ? b : a);
+            part_of_root_[into] = part;
+        }
         if (part == none || open_ != 1) return;
         alone_ = into;
         last_ = r.rank;
@@ -94,19 +97,14 @@ class OpenParts {
 
     Index parts() const { return parts_; }
     // How many nodes a part had when it opened.
-    Index size_when_opened(Index part) const { return opened_[part].size; }
+    Index size_when_opened(Index part) const { return opened_[part]; }
 
     // Calls f(node, part) for every node; what belongs to no part gets any number.
     template <class F>
-    void each_node(int threads, F&& f) {
-        const Index* const root = attached_.roots(threads);
-        // A part has the root that its components had when they were joined last: all its nodes have that one now.
-        for (Index part = 0; part < parts_; ++part) {
-            if (part % static_cast<Index>(steps_per_poll) == 0) poll();
-            part_of_root_[root[opened_[part].node]] = part;
-        }
-        in_steps(attached_.nodes(), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) f(static_cast<Index>(i), part_of_root_[root[i]]);
+    void each_node(F&& f) {
+        in_steps(part_of_root_.size(), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i)
+                f(static_cast<Index>(i), part_of_root_[attached_.root(static_cast<Index>(i))]);
         });
     }
 
@@ -117,7 +115,7 @@ class OpenParts {
     void open(UnionFind<Index>& sets, Index root, Receive& receive) {
         if (part_of_root_[root] != none) return;
         part_of_root_[root] = parts_++;
-        opened_.push_back({root, sets.size(root)});
+        opened_.push_back(sets.size(root));
         ++open_;
         if (open_ == 1) {
             alone_ = root;
@@ -127,18 +125,15 @@ class OpenParts {
         }
     }
 
-    struct Opened {
-        Index node, size;
-    };
     std::size_t next_exit_ = 0;
     Index open_ = 0;    // components that are open
     Index alone_ = 0;   // the root of the only one
     Index known_ = 0;   // how many nodes of it `receive` knows of
     Rank<T> last_ = 0;  // the rank of what joined it last
     Index parts_ = 0;
-    UnionFind<Index> attached_;   // as `sets`, but without what links open components
+    LinkForest<Index> attached_;  // what links have joined, but for those between two open components
     Buffer<Index> part_of_root_;  // of `sets`: a part of it, or none
-    Buffer<Opened> opened_;       // per part, with a node of it
+    Buffer<Index> opened_;        // per part: its nodes when it opened
 };
 
 }  // namespace malis::detail

@@ -103,21 +103,6 @@ class UnionFind {
         });
     }
 
-    // The same sets as another one.
-    void assign(const UnionFind& other) {
-        const auto copy = [](const Buffer<Index>& from, Buffer<Index>& to) {
-            to.reset(from.size());
-            in_steps(from.size(), [&](std::size_t begin, std::size_t end) {
-                std::copy(from.begin() + begin, from.begin() + end, to.begin() + begin);
-            });
-        };
-        relabel_ = other.relabel_;
-        sets_ = other.sets_;
-        copy(other.root_, root_);
-        copy(other.size_, size_);
-        if (relabel_) copy(other.next_, next_);
-    }
-
     std::size_t nodes() const { return root_.size(); }
     std::size_t sets() const { return sets_; }
     Index size(Index root) const { return size_[root]; }
