@@ -49,8 +49,7 @@ std::uint64_t select_equal(const Index* values, Index value, std::size_t count) 
 // Values may be read up to 15 items beyond `count` (Buffer sees to that).
 inline std::uint64_t select_equal(const std::uint32_t* values, std::uint32_t value, std::size_t count) {
     const __m128i wanted = _mm_set1_epi32(static_cast<int>(value));
-    return select16(count,
-                    [&](std::size_t i) { return _mm_castsi128_ps(_mm_cmpeq_epi32(load4(values + i), wanted)); });
+    return select16(count, [&](std::size_t i) { return _mm_castsi128_ps(_mm_cmpeq_epi32(load4(values + i), wanted)); });
 }
 #endif
 

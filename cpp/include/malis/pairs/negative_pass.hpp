@@ -57,9 +57,9 @@ struct MergeAndGrow {
     Merge merge;
     const ForestLink<T, Index>* next;
     const ForestLink<T, Index>* const end;
-    const Index* first_region;    // per label
+    const Index* first_region;  // per label
     const Labels<Index>& labels;
-    std::size_t left;             // components with a region
+    std::size_t left;  // components with a region
 
     bool operator()(const Record<T, Index>& r, Index a, Index b) {
         for (; next != end && next->before({r.rank, r.edge, 0, 0, 0}); ++next) {
@@ -145,8 +145,8 @@ class NegativePass {
         } else {
             const auto known = [&](const Record<T, Index>& r) { return !unknown_(r.edge); };
             auto merge = count_merge(sets, histograms, decisions, arrays, PairCount{0, pairs}, known);
-            MergeAndGrow<T, Index, decltype(merge)> grow{merge, growths.begin(), growths.end(), regions.first.data(),
-                                                         labels_, regions.label.size()};
+            MergeAndGrow<T, Index, decltype(merge)> grow{
+                merge, growths.begin(), growths.end(), regions.first.data(), labels_, regions.label.size()};
             kruskal_on_basins(regions, basins, sets, all_counted, grow);
         }
         return emit_negative<T, Index>(decisions, all_counted ? pairs : negative_pairs<T, Index>(decisions), sink_);

@@ -53,11 +53,7 @@ template <class T, class Index>
 class ObjectScan {
   public:
     ObjectScan(const Grid<Index>& grid, const T* aff, const Buffer<Stretch<Index>>& stretches, int threads)
-        : grid_(grid),
-          aff_(aff),
-          aff_end_(aff + grid.edges()),
-          stretches_(stretches),
-          parts_(stretches, threads) {}
+        : grid_(grid), aff_(aff), aff_end_(aff + grid.edges()), stretches_(stretches), parts_(stretches, threads) {}
 
     std::size_t chunks() const { return parts_.chunks(); }
 
