@@ -59,6 +59,22 @@ def test_lightning(tmp_path: Path) -> None:
     assert torch.load(checkpoint, weights_only=False)["state_dict"]["criterion.step"] == 2 * STEPS
 
 
+def test_two_processes_of_lightning_learn_what_one_does(tmp_path: Path) -> None:
+    require(["lightning", "torch"])
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    for devices in ("1", "2"):
+        command = [sys.executable, str(Path(__file__).with_name("lightning_ddp.py")), devices, str(tmp_path)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
+    (one, *two) = (np.load(tmp_path / f"{name}.npz") for name in ("1-0", "2-0", "2-1"))
+    assert one["counted"] == len(one["losses"]) == 3
+    for rank in two:
+        assert rank["counted"] == one["counted"]
+        np.testing.assert_allclose(rank["losses"], one["losses"], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(rank["gradients"], one["gradients"], rtol=0, atol=1e-6)
+    assert np.abs(one["gradients"]).max() > 1e-3
+
+
 def test_monai(tmp_path: Path) -> None:
     require(["monai", "ignite", "torch"])
     import torch

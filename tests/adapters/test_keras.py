@@ -25,7 +25,7 @@ BACKEND = backend_here()
 if BACKEND:  # where tests are only collected, no backend is chosen
     import keras
 
-    from malis.malis_keras import MalisLoss, malis_loss2d, malis_loss3d
+    from malis.malis_keras import AffinityLoss, MalisLoss, malis_loss2d, malis_loss3d
 
     FUNCTIONS = {2: malis_loss2d, 3: malis_loss3d}
 if BACKEND == "tensorflow":
@@ -337,6 +337,40 @@ def test_mirrored_strategy():
         assert not np.array_equal(before[0], results[-1][0])
     for one, two in zip(*results, strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.frameworks("keras-tensorflow")
+def test_loss_gradient_and_steps_of_two_replicas_are_those_of_one():
+    x, y = data(2)
+    results = []
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        keras.utils.set_random_seed(0)
+        strategy = tf.distribute.MirroredStrategy(devices)
+        with strategy.scope():
+            model = network(2)
+            criterion = AffinityLoss(NEAREST[2], warmup=1, from_logits=False)
+
+        def step(batch, model=model, criterion=criterion):
+            with tf.GradientTape() as tape:
+                # Keras divides the mean of a share by the number of replicas, which add up their gradients.
+                loss = tf.reduce_sum(criterion(batch[1], model(batch[0])))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            return loss, tf.distribute.get_replica_context().all_reduce("sum", gradients)
+
+        dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((x, y)).batch(6))
+        (batch,) = dataset
+        values = []
+        for _ in range(3):  # the first is the warm-up
+            losses, gradients = strategy.run(step, (batch,))
+            values.append(float(strategy.reduce("sum", losses, axis=None)))
+            last = [np.asarray(strategy.experimental_local_results(g)[0]) for g in gradients]
+        results.append((values, last, criterion.get_config()["step"]))
+    (one, gradients, steps), (both, of_both, steps_of_both) = results
+    assert one[1] != one[0] and one[2] == pytest.approx(one[1], abs=1e-6)
+    assert steps == steps_of_both == 3
+    np.testing.assert_allclose(both, one, rtol=0, atol=1e-6)
+    for first, second in zip(gradients, of_both, strict=True):
+        np.testing.assert_allclose(second, first, rtol=0, atol=1e-6)
 
 
 @pytest.mark.frameworks("keras-tensorflow")
