@@ -354,8 +354,7 @@ def test_loss_gradient_and_steps_of_two_replicas_are_those_of_one():
             with tf.GradientTape() as tape:
                 # Keras divides the mean of a share by the number of replicas, which add up their gradients.
                 loss = tf.reduce_sum(criterion(batch[1], model(batch[0])))
-            gradients = tape.gradient(loss, model.trainable_variables)
-            return loss, tf.distribute.get_replica_context().all_reduce("sum", gradients)
+            return loss, tape.gradient(loss, model.trainable_variables)
 
         dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((x, y)).batch(6))
         (batch,) = dataset
@@ -363,7 +362,7 @@ def test_loss_gradient_and_steps_of_two_replicas_are_those_of_one():
         for _ in range(3):  # the first is the warm-up
             losses, gradients = strategy.run(step, (batch,))
             values.append(float(strategy.reduce("sum", losses, axis=None)))
-            last = [np.asarray(strategy.experimental_local_results(g)[0]) for g in gradients]
+            last = [np.asarray(strategy.reduce("sum", g, axis=None)) for g in gradients]
         results.append((values, last, criterion.get_config()["step"]))
     (one, gradients, steps), (both, of_both, steps_of_both) = results
     assert one[1] != one[0] and one[2] == pytest.approx(one[1], abs=1e-6)
