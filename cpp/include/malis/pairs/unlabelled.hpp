@@ -32,8 +32,8 @@ void each_part_of_run(const Grid<Index>& grid, const BlockShape& shape, const Ru
                       run.y / static_cast<Index>(shape.height);
     for (Index x = run.x, end = run.x + run.length; x < end;) {
         const Index stop = std::min(end, x / width * width + width);
-        f(static_cast<std::size_t>(row * blocks_along(grid.width, shape.width) + x / width),
-          Run<Index>{run.v + (x - run.x), stop - x, 0, run.y, x});
+        const Index block = row * blocks_along(grid.width, shape.width) + x / width;
+        f(static_cast<std::size_t>(block), Run<Index>{run.v + (x - run.x), stop - x, 0, run.y, x});
         x = stop;
     }
 }
