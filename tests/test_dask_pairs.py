@@ -90,6 +90,19 @@ def test_losses(tmp_path_factory, drawn, pointwise, from_logits, normalize, conn
     np.testing.assert_allclose(grad.compute(), expected.grad, rtol=1e-3 if dtype == "f2" else 1e-6, atol=1e-7)
 
 
+def test_unlabelled_voxels_are_not_ignored_where_zero_is(tmp_path):
+    """Found by the test above: connected parts gave unlabelled voxels the label 0."""
+    aff, seg, unlabelled = np.full((1, 4), 0.5), np.array([1, 1, 0, 2]), np.array([True, False, False, False])
+    options = {"connect_labels": True, "ignore_label": 0, "normalize": False}
+    expected = malis.malis_loss(aff, seg, [[-1]], unlabelled_mask=unlabelled, **options)
+    assert expected.loss > 0
+    args = (da.from_array(aff, chunks=2), da.from_array(seg, chunks=2), [[-1]])
+    mask = da.from_array(unlabelled, chunks=2)
+    loss, grad = malis_dask.malis_loss(*args, unlabelled_mask=mask, **options, scratch=tmp_path)
+    assert loss == pytest.approx(expected.loss)
+    np.testing.assert_allclose(grad.compute(), expected.grad)
+
+
 def assert_same_curve(found, expected) -> None:
     for name in ("thresholds", "true_positives", "false_positives", "precision", "recall", "f_score"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

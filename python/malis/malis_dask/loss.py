@@ -206,8 +206,11 @@ def _connected(seg: Any, unlabelled_mask: Any, options: Options) -> Any:
     parts = connect_labels(da.where(apart, 0, objects), num_threads=options.num_threads).astype(np.int64)
     if options.ignore_label is None:
         return parts
-    # Parts are numbered from 1 on, among which the ignored label is left out.
-    return da.where(ignored, options.ignore_label, parts + (parts >= max(1, options.ignore_label)))
+    # Parts are numbered from 1 on, among which the ignored label is left out. What else is in no part, background or
+    # unlabelled, must not get it either: where 0 is ignored these are unlabelled voxels, whose label is not read.
+    apart_as = 1 if options.ignore_label == 0 else 0
+    numbers = da.where(parts == 0, apart_as, parts + (parts >= max(1, options.ignore_label)))
+    return da.where(ignored, options.ignore_label, numbers)
 
 
 @dataclass(frozen=True)
