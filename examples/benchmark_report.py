@@ -193,8 +193,9 @@ def draw_gains(file: Path, runs: Sequence[Run], sets: Sequence[str]) -> None:
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(sets)), sets)
     axes[0, 0].set_ylim(len(sets) - 0.5, -0.5)
-    if axes[0, -1].get_legend_handles_labels()[0]:
-        axes[0, -1].legend(fontsize=7)
+    handles, names = axes[0, -1].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8)
     figure.suptitle(f"against {BASELINE}: means over seeds and test images, intervals of 95 %", fontsize=11)
     figure.savefig(file, dpi=80)
     plt.close(figure)
