@@ -70,7 +70,7 @@ def test_counts(tmp_path_factory, drawn):
     st.sampled_from([0.0, 0.25, 1.0]),
     st.sampled_from(["f2", "f4", "f8"]),
 )
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_losses(tmp_path_factory, drawn, pointwise, from_logits, normalize, connect_labels, weight, dtype):
     problem, chunks, masks, options = drawn
     options = {
@@ -114,7 +114,7 @@ def assert_same_curve(found, expected) -> None:
 
 
 @given(chunked_problems(min_label=-1), st.data(), st.sampled_from([None, -1, 0, 2]), st.booleans())
-@settings(max_examples=150)
+@settings(max_examples=50)
 def test_curves(drawn, data, ignore_label, as_bytes):
     problem, chunks = drawn
     seg = problem.seg if ignore_label == -1 else problem.seg.clip(0)
