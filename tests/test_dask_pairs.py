@@ -61,6 +61,7 @@ def test_counts(tmp_path_factory, drawn):
         np.testing.assert_array_equal(counts.compute(), of_memory)
 
 
+@pytest.mark.slow
 @given(
     masked_problems(bounded=True),
     st.sampled_from(["squared_hinge", "cross_entropy"]),
