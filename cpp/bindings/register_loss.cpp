@@ -35,6 +35,31 @@ py::tuple loss_and_grad(const py::array& aff, const py::array& seg, const py::ar
     });
 }
 
+// Value and slope of positive pairs, then of negative ones, for affinities whose counts are known.
+py::tuple pair_terms(const py::array_t<double, py::array::c_style>& aff, const py::kwargs& keywords) {
+    const PairTerms terms(loss_options(Keywords(keywords)));
+    const auto shape = shape_of(aff);
+    py::array_t<double> arrays[4] = {make_array<double>(shape), make_array<double>(shape), make_array<double>(shape),
+                                     make_array<double>(shape)};
+    double* to[4];
+    for (std::size_t i = 0; i < 4; ++i) to[i] = arrays[i].mutable_data();
+    const double* const from = aff.data();
+    const std::size_t size = static_cast<std::size_t>(aff.size());
+    {
+        const WithoutGil released;
+        in_steps(size, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const PairTerm positive = terms.positive(from[i]), negative = terms.negative(from[i]);
+                to[0][i] = positive.value;
+                to[1][i] = positive.slope;
+                to[2][i] = negative.value;
+                to[3][i] = negative.slope;
+            }
+        });
+    }
+    return py::make_tuple(arrays[0], arrays[1], arrays[2], arrays[3]);
+}
+
 // 32-bit integers, or None where a value is no such integer.
 std::optional<py::array_t<std::int32_t>> whole_numbers(const py::array& values, std::optional<int> threads) {
     const int count = threads_or_default(threads);
@@ -59,6 +84,7 @@ void register_loss(py::module_& m) {
         .value("cross_entropy", Pointwise::cross_entropy);
     m.def("malis_loss", &loss_and_grad, py::arg("aff"), py::arg("seg"), py::arg("nhood"), py::kw_only(),
           py::arg("edge_mask"), py::arg("unlabelled_mask"), py::arg("channels_last"), py::arg("scale") = 1.0);
+    m.def("pair_terms", &pair_terms, py::arg("aff"), py::kw_only());
     m.def("whole_numbers", &whole_numbers, py::arg("values"), py::kw_only(), py::arg("num_threads"));
 }
 

@@ -69,6 +69,20 @@ class ChunkGrid:
         at = [i + start for i, start in zip(inside, self.start(index), strict=True)]
         return np.asarray(np.ravel_multi_index(at, self.shape), np.int64)
 
+    def within(self, index: Index, voxels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the flat indices in a chunk of voxels in it that are given by their flat indices in the volume."""
+        inside = np.unravel_index(voxels, self.shape)
+        at = [i - start for i, start in zip(inside, self.start(index), strict=True)]
+        return np.asarray(np.ravel_multi_index(at, self.size(index)), np.int64)
+
+    def owners(self, voxels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the number of the chunk, in C-order, that each voxel lies in."""
+        inside = [
+            np.searchsorted(bounds, i, side="right") - 1
+            for bounds, i in zip(self.bounds, np.unravel_index(voxels, self.shape), strict=True)
+        ]
+        return np.asarray(np.ravel_multi_index(inside, self.counts), np.int64)
+
     def crossings(self, index: Index, nhood: npt.NDArray[np.int64]) -> dict[Index, list[Crossing]]:
         """Return the edges whose affinities lie in a chunk and which lead to others, by the chunk they lead to."""
         found: dict[Index, list[Crossing]] = {}

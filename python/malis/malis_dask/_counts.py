@@ -13,7 +13,6 @@ these join nothing but voxels of one label, one pass counts both kinds of pairs 
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,7 +32,6 @@ NOTHING, UNLABELLED, IGNORED = -1, -2, -3
 """Objects of voxels that are in none, that have an unknown label, and of which nothing is known."""
 INTRA, INTER, UNKNOWN = 0, 1, 2
 """Edges within an object, other edges, and edges of which the truth is not known."""
-_OPEN, _SETTLED = 1, 2  # of cpp/include/malis/tree/settle.hpp
 _LARGEST = 2**32 - 1  # foreground voxels: then the number of pairs fits into 63 bits
 
 
@@ -233,7 +231,7 @@ class Counting:
             unlabelled=1 if len(names) and names[0] == UNLABELLED else 0,
             foreground=self.foreground,
         )
-        settled, left = kinds == _SETTLED, np.flatnonzero(kinds == _OPEN)
+        settled, left = kinds == _forests.SETTLED, np.flatnonzero(kinds == _forests.OPEN)
         component = _core.edge_components(len(nodes), edges.node1, edges.node2, settled)
         # A component is named after its terminal, or after one of its nodes.
         named = np.full(int(component.max(initial=0)) + 1, -1)
@@ -321,20 +319,3 @@ def check_foreground(voxels: int) -> None:
     """Refuse more voxels than pairs can be counted of."""
     if voxels > _LARGEST:
         raise ValueError(f"seg must have fewer than 2**32 foreground voxels, got {voxels}")
-
-
-def by_chunk(grid: ChunkGrid, nodes: Integers) -> Integers:
-    """Return the number of the chunk, in C-order, that each voxel lies in."""
-    inside = [
-        np.searchsorted(bounds, i, side="right") - 1
-        for bounds, i in zip(grid.bounds, np.unravel_index(nodes, grid.shape), strict=True)
-    ]
-    return np.asarray(np.ravel_multi_index(inside, grid.counts), np.int64)
-
-
-def within_chunk(grid: ChunkGrid, index: Index, edge: Integers) -> Integers:
-    """Return the flat indices in the affinities of a chunk of edges that lie in it."""
-    channel, voxel = np.divmod(edge, grid.voxels)
-    at = [i - start for i, start in zip(np.unravel_index(voxel, grid.shape), grid.start(index), strict=True)]
-    size = grid.size(index)
-    return np.asarray(channel * math.prod(size) + np.ravel_multi_index(at, size), np.int64)

@@ -26,7 +26,7 @@ from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
-_OPEN, _SETTLED = 1, 2  # of cpp/include/malis/tree/settle.hpp; 0 is an edge that closes a cycle
+OPEN, SETTLED = 1, 2  # of cpp/include/malis/tree/settle.hpp; 0 is an edge that closes a cycle
 
 
 class Box(NamedTuple):
@@ -229,7 +229,7 @@ def _solve(
         kinds = _core.settle_edges(number[node1], number[node2], terminal)
     else:
         kinds = _core.settle_edges(node1, node2, terminal)
-    settled, left = kinds == _SETTLED, np.flatnonzero(kinds == _OPEN)
+    settled, left = kinds == SETTLED, np.flatnonzero(kinds == OPEN)
     component = _core.edge_components(len(nodes), node1, node2, settled)
     names = np.full(int(component.max(initial=0)) + 1, -1)
     names[component[terminal]] = nodes[terminal]

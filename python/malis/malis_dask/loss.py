@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -370,7 +371,7 @@ def _put_aside(
     kept: Scratch, grid: ChunkGrid, terms: Terms | None, prefix: str, name: str, counted: Counted, foreground: int
 ) -> tuple[str, _Totals]:
     """Keep the counts of a box, sorted by the chunks that hold the edges."""
-    chunk = _counts.by_chunk(grid, counted.edge % grid.voxels)
+    chunk = grid.owners(counted.edge % grid.voxels)
     rows = np.stack([chunk, counted.edge, counted.pos, counted.neg])
     kept.write_array(f"{prefix}-{name}", rows[:, np.lexsort((counted.edge, chunk))])
     totals = _Totals(sum(counted.pos.tolist()), sum(counted.neg.tolist()), foreground=foreground)
@@ -388,7 +389,8 @@ def _rows_of_chunk(kept: Scratch, names: list[str], grid: ChunkGrid, index: Inde
         begin, end = np.searchsorted(rows[_CHUNK], [number, number + 1])
         parts.append(np.array(rows[:, begin:end]))
     found = np.concatenate(parts, axis=1)
-    found[_EDGE] = _counts.within_chunk(grid, index, found[_EDGE])
+    channel, voxel = np.divmod(found[_EDGE], grid.voxels)
+    found[_EDGE] = channel * math.prod(grid.size(index)) + grid.within(index, voxel)
     return found
 
 

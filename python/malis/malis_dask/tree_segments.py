@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, _core
-from malis.malis_dask import _arguments, _counts
+from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid, Index
 from malis.malis_dask._components import Face, Faces, Numbering, label_volume
 from malis.malis_dask._graph import Tasks
@@ -139,7 +139,7 @@ def _sort_piece(kept: Scratch, grid: ChunkGrid, name: str, affinities: Array, no
     for end in ends:
         if len(end) and not (end.min() >= 0 and end.max() < grid.voxels):
             raise ValueError(f"tree must join voxels 0 to {grid.voxels - 1}, got {end.min()} to {end.max()}")
-    here, there = (_counts.by_chunk(grid, end) for end in ends)
+    here, there = (grid.owners(end) for end in ends)
     across = np.flatnonzero(here != there)
     direction = np.where(here != there, _LEAVING, _WITHIN)
     own = np.stack([here, direction, there, *ends])
@@ -176,7 +176,7 @@ def _read_part(kept: Scratch, grid: ChunkGrid, names: list[str], index: Index) -
         affinities.append(np.array(kept.open_array(f"{name}-affinities")[begin:end]))
     rows = np.concatenate(pieces, axis=1)
     values = np.concatenate(affinities) if affinities else np.zeros(0)
-    own = _within(grid, index, rows[_OWN_NODE])
+    own = grid.within(index, rows[_OWN_NODE])
     within = rows[_DIRECTION] == _WITHIN
     chunks = list(grid)
     leaving: dict[Index, tuple[Array, Integers]] = {}
@@ -189,14 +189,8 @@ def _read_part(kept: Scratch, grid: ChunkGrid, names: list[str], index: Index) -
                 leaving[chunks[other]] = values[at], own[at]
             else:
                 entered[chunks[other]] = own[at]
-    ends = own[within], _within(grid, index, rows[_OTHER_NODE, within])
+    ends = own[within], grid.within(index, rows[_OTHER_NODE, within])
     return _TreePart(grid.size(index), values[within], *ends, leaving, entered)
-
-
-def _within(grid: ChunkGrid, index: Index, nodes: Integers) -> Integers:
-    """Return the flat indices in a chunk of voxels of the volume that lie in it."""
-    at = [i - s for i, s in zip(np.unravel_index(nodes, grid.shape), grid.start(index), strict=True)]
-    return np.asarray(np.ravel_multi_index(at, grid.size(index)), np.int64)
 
 
 @dataclass(frozen=True)

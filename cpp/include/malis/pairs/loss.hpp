@@ -2,10 +2,8 @@
 //
 //     loss = 2 * ( w * sum p * f(aff)  +  (1 - w) * sum q * g(aff) ),   p = pos / pos.sum(),  q = neg / neg.sum()
 //
-// with f(x) = max(0, 1 - m - x)^2 and g(x) = max(0, x - m)^2, or the cross entropies -log(max(x, eps)) and
-// -log(max(1 - x, eps)). The cross entropies of a logit z are log(1 + exp(-z)) and log(1 + exp(z)), without a bound: a
-// logit that is wrong keeps its gradient however sure it is. The counts are constants of the derivative. Only the edges
-// of the spanning tree have counts, so the gradient is zero but for these.
+// with f and g of pointwise.hpp. The counts are constants of the derivative. Only the edges of the spanning tree have counts, so
+// the gradient is zero but for these.
 //
 // Loss and gradient are finite: an affinity that would make them infinite is an error.
 #pragma once
@@ -21,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "malis/pairs/pointwise.hpp"
 #include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/layout.hpp"
@@ -28,17 +27,6 @@
 #include "malis/tree/order.hpp"
 
 namespace malis {
-
-enum class Pointwise { squared_hinge, cross_entropy };
-
-struct LossOptions {
-    double margin = 0.3;
-    double pos_loss_weight = 0.5;
-    bool normalize = true;
-    Pointwise pointwise = Pointwise::squared_hinge;
-    bool from_logits = false;  // aff holds logits; the loss is that of their sigmoid
-    double scale = 1;          // of the gradient alone: an upstream gradient that is known beforehand
-};
 
 // A Sink (sink.hpp). Call finish() in the end.
 template <class T, class Index>
@@ -51,6 +39,7 @@ class LossSink {
           voxels_(voxels),
           channels_(channels),
           options_(options),
+          terms_(options),
           positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
           negative_slopes_(positive_slopes_.size()) {}
 
@@ -92,13 +81,15 @@ class LossSink {
     double positive(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
         Slopes* const list = listed() ? &positive_slopes_[thread] : nullptr;
         const T affinity = from_rank<T>(rank);
-        return add(affinity, edge, positive_ * static_cast<double>(pairs), of_positive(affinity), list);
+        return add(affinity, edge, positive_ * static_cast<double>(pairs),
+                   terms_.positive(static_cast<double>(affinity)), list);
     }
 
     double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
         Slopes* const list = listed() ? &negative_slopes_[thread] : nullptr;
         const T affinity = from_rank<T>(rank);
-        return add(affinity, edge, negative_ * static_cast<double>(pairs), of_negative(affinity), list);
+        return add(affinity, edge, negative_ * static_cast<double>(pairs),
+                   terms_.negative(static_cast<double>(affinity)), list);
     }
 
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
@@ -117,8 +108,6 @@ class LossSink {
     }
 
   private:
-    static constexpr double eps = 1e-7;
-
     struct Slope {
         Index edge;
         T value;
@@ -171,38 +160,7 @@ class LossSink {
         return beyond(static_cast<double>(at), x) ? at : std::nextafter(at, none);
     }
 
-    // What an affinity or logit adds to the loss for each pair, and the derivative of that.
-    struct Term {
-        double value, slope;
-    };
-
-    Term of_positive(double x) const {
-        if (options_.pointwise == Pointwise::cross_entropy) {
-            if (options_.from_logits) return {softplus(-x), -sigmoid(-x)};
-            return {-std::log(std::max(x, eps)), x > eps ? -1 / x : 0};
-        }
-        const double s = options_.from_logits ? sigmoid(x) : x;
-        const double hinge = std::max(0.0, 1 - options_.margin - s);
-        return {hinge * hinge, -2 * hinge * inner(s)};
-    }
-
-    Term of_negative(double x) const {
-        if (options_.pointwise == Pointwise::cross_entropy) {
-            if (options_.from_logits) return {softplus(x), sigmoid(x)};
-            return {-std::log(std::max(1 - x, eps)), 1 - x > eps ? 1 / (1 - x) : 0};
-        }
-        const double s = options_.from_logits ? sigmoid(x) : x;
-        const double hinge = std::max(0.0, s - options_.margin);
-        return {hinge * hinge, 2 * hinge * inner(s)};
-    }
-
-    // The derivative of the affinity s by what was given.
-    double inner(double s) const { return options_.from_logits ? s * (1 - s) : 1; }
-
-    static double sigmoid(double logit) { return 1 / (1 + std::exp(-logit)); }
-    static double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
-
-    double add(T affinity, Index edge, double weight, Term term, Slopes* list) {
+    double add(T affinity, Index edge, double weight, PairTerm term, Slopes* list) {
         if (weight == 0) return 0;
         const double value = weight * term.value;
         if (term.slope == 0) return value;
@@ -223,6 +181,7 @@ class LossSink {
     T* grad_;
     std::size_t voxels_, channels_;
     LossOptions options_;
+    PairTerms terms_;
     double positive_ = 0, negative_ = 0;
     std::vector<Slopes> positive_slopes_;  // of each thread; none with the channels first
     std::vector<Slopes> negative_slopes_;  // likewise

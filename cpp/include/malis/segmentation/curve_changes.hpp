@@ -30,13 +30,18 @@ class Entropies {
     explicit Entropies(std::uint64_t largest) {
         const double most = largest > 1 ? static_cast<double>(largest) * std::log2(static_cast<double>(largest)) : 1.0;
         bits_ = 61 - static_cast<int>(std::ceil(std::log2(most)));
-        for (std::size_t n = 1; n < tabulated; ++n) table_[n] = of(n);
+        for (std::size_t n = 1; n < tabulated && n <= largest; ++n) table_[n] = of(n);
     }
     std::int64_t operator()(std::uint64_t n) const {
         return n < tabulated ? table_[static_cast<std::size_t>(n)] : of(n);
     }
     // What joining x and y of a kind adds.
     std::int64_t join(std::uint64_t x, std::uint64_t y) const { return (*this)(x + y) - (*this)(x) - (*this)(y); }
+    // What joining components of x and y voxels adds that decides these pairs, with `joint` added for labels: where both
+    // carry one and the same label, it is the same.
+    std::int64_t join_segments(PairCount pairs, std::int64_t joint, std::uint64_t x, std::uint64_t y) const {
+        return pairs.neg == 0 ? joint : join(x, y);
+    }
     double value(std::int64_t sum) const { return std::ldexp(static_cast<double>(sum), -bits_); }
 
   private:
@@ -98,8 +103,7 @@ class CurveReceiver {
         if ((pairs.pos | pairs.neg) == 0) return pairs;
         joined_.true_positives = static_cast<std::int64_t>(pairs.pos);
         joined_.false_positives = static_cast<std::int64_t>(pairs.neg);
-        // Where both carry one and the same label, the sums change by the same.
-        joined_.segments = pairs.neg == 0 ? joined_.joint : entropies_.join(x, y);
+        joined_.segments = entropies_.join_segments(pairs, joined_.joint, x, y);
         return pairs;
     }
 

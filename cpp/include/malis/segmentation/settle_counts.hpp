@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "malis/graph/edge_list.hpp"
 #include "malis/segmentation/curve_changes.hpp"
@@ -53,7 +54,8 @@ void settle_counts(const EdgeList<Index>& list, const bool* terminal, const Node
             histograms.add(static_cast<Index>(entries.node[i]), static_cast<Index>(entries.label[i]),
                            static_cast<Index>(entries.voxels[i]));
     });
-    const detail::Entropies entropies(foreground);
+    std::optional<detail::Entropies> entropies;
+    if (found.joint != nullptr) entropies.emplace(foreground);
     in_steps(list.edges, [&](std::size_t begin, std::size_t end) {
         for (std::size_t e = begin; e < end; ++e) {
             found.kinds[e] = Settled::cycle;
@@ -73,14 +75,13 @@ void settle_counts(const EdgeList<Index>& list, const bool* terminal, const Node
             if (!complete) return;  // no histogram of a component with a terminal is asked for any more
             std::int64_t joint = 0;
             const PairCount pairs = histograms.merge(into, from, [&](Index m, Index n) {
-                if (found.joint != nullptr) joint += entropies.join(m, n);
+                if (entropies) joint += entropies->join(m, n);
             });
             found.pos[edge] = static_cast<std::int64_t>(pairs.pos);
             found.neg[edge] = static_cast<std::int64_t>(pairs.neg);
-            if (found.joint == nullptr || (pairs.pos | pairs.neg) == 0) return;
+            if (!entropies || (pairs.pos | pairs.neg) == 0) return;
             found.joint[edge] = joint;
-            // Where both carry one and the same label, the sums change by the same.
-            found.segments[edge] = pairs.neg == 0 ? joint : entropies.join(in_a, in_b);
+            found.segments[edge] = entropies->join_segments(pairs, joint, in_a, in_b);
         });
     });
 }

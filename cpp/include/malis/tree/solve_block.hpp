@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 #include "malis/support/buffer.hpp"
 #include "malis/tree/block_kruskal.hpp"
