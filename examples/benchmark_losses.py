@@ -23,7 +23,7 @@ import torch
 
 import malis
 from benchmark_report import report
-from data import Batches, Data, Labels, Split, fold_of, load_all, touch
+from data import Batches, Data, Labels, Split, evenly, fold_of, load_all, touch
 from malis import metrics
 from methods import METHODS, STARTS, Method
 from pytorch_example import Step, UNet, network_of, train_phase
@@ -265,9 +265,8 @@ def segmentations_of(folder: Path, data: str, method: str, seed: int) -> Path:
 
 def with_share(data: Data, share: float) -> Data:
     """Keep a share of the images that are trained on, at least one, evenly spread."""
-    n = len(data.train)
-    kept = max(1, round(n * share))
-    data.train = data.train.chosen([i * n // kept for i in range(kept)])
+    indices = list(range(len(data.train)))
+    data.train = data.train.chosen(evenly(indices, max(1, round(len(indices) * share))))
     return data
 
 

@@ -77,7 +77,7 @@ class Method:
         """Return what makes the labels that a crop is trained on of its true ones."""
         if STARTS[self.start].border:
             return with_border
-        return connected if self.connected else lambda labels: np.ascontiguousarray(labels)
+        return connected if self.connected else np.ascontiguousarray
 
     def phases(self, steps: int, warmup: float, lr: float, mix: float) -> list[Phase]:
         """Return the two phases; the first one is that of the start."""

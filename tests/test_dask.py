@@ -93,6 +93,7 @@ def test_a_volume_of_cells(chunks, rng):
     assert_same_segmentation(found, expected)
 
 
+@pytest.mark.slow
 @given(chunked_problems(), st.integers(1, 40))
 def test_the_spanning_tree_has_the_edges_of_that_in_memory(tmp_path_factory, drawn, chunk_edges):
     problem, chunks = drawn
@@ -108,6 +109,7 @@ def test_the_spanning_tree_has_the_edges_of_that_in_memory(tmp_path_factory, dra
             np.testing.assert_array_equal(getattr(tree, name).compute(), getattr(expected, name))
 
 
+@pytest.mark.slow
 @given(chunked_problems(), st.data(), st.integers(1, 40), st.integers(0, 5))
 def test_segmentations_from_the_tree(tmp_path_factory, drawn, data, chunk_edges, min_size):
     problem, chunks = drawn

@@ -49,6 +49,7 @@ def arguments(problem, chunks, masks):
     ), {name: chunked(mask, chunks[2]) for name, mask in masks.items()}
 
 
+@pytest.mark.slow
 @given(masked_problems())
 @settings(max_examples=200)
 def test_counts(tmp_path_factory, drawn):
@@ -114,6 +115,7 @@ def assert_same_curve(found, expected) -> None:
         assert getattr(found, name) == getattr(expected, name)
 
 
+@pytest.mark.slow
 @given(chunked_problems(min_label=-1), st.data(), st.sampled_from([None, -1, 0, 2]), st.booleans())
 @settings(max_examples=50)
 def test_curves(drawn, data, ignore_label, as_bytes):
