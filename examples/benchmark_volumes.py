@@ -22,6 +22,7 @@ import torch
 
 from malis import metrics
 from methods import BASELINE, METHODS, Method
+from public_data import Volume
 from resampling import gain
 from training import Phase
 from volume_data import Crops, Parts
@@ -74,8 +75,10 @@ def columns(volume: Labels) -> Iterator[Labels]:
         yield np.array_split(rows, BLOCKS, axis=2)[parts]
 
 
-def run_one(args: argparse.Namespace, method: Method, data: Parts, crops: Crops) -> dict[str, Any]:
-    """Train a method, or load it, and score it."""
+def run_one(
+    args: argparse.Namespace, method: Method, data: Parts, crops: Crops
+) -> tuple[dict[str, Any], dict[str, Labels]]:
+    """Train a method, or load it; return its scores and its segmentations of the test volume."""
     print(method.name)
     model, phase = trained(args, method, crops)
     result, _, segmentations = evaluate(args, data, model)
@@ -92,7 +95,20 @@ def run_one(args: argparse.Namespace, method: Method, data: Parts, crops: Crops)
         ]
         for name, seg in segmentations.items()
     }
-    return {"method": method.name, **result, **cost(args, method, phase, model, crops)}
+    return {"method": method.name, **result, **cost(args, method, phase, model, crops)}, segmentations
+
+
+def draw(file: Path, test: Volume, segmentations: dict[str, Labels]) -> None:
+    """Save the middle section of the segmentations by every method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from malis import plot
+
+    figure = plot.comparison(test.labels, segmentations, image=test.image)
+    for axes in figure.axes:
+        axes.title.set_fontsize("x-small")  # names of methods are long
+    figure.savefig(file, dpi=80, bbox_inches="tight")
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
@@ -122,7 +138,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Train what is missing, print and save the tables; returns the results."""
+    """Train what is missing, print and save the tables, save the picture; returns the results."""
     options = parser()
     options.description = __doc__.split("\n")[0]
     options.add_argument(
@@ -137,11 +153,17 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     args = options.parse_args(argv)
     data, crops = prepare(options, args)
     args.output.mkdir(parents=True, exist_ok=True)
-    results = [run_one(args, CHOICES[name], data, crops) for name in args.methods]
+    results, segmentations = zip(*(run_one(args, CHOICES[name], data, crops) for name in args.methods), strict=True)
+    best = results[0]["best"]  # of the first method, in validation
+    draw(
+        args.output / "comparison.png",
+        data.test,
+        {name: found[best] for name, found in zip(args.methods, segmentations, strict=True)},
+    )
     (args.output / "results.json").write_text(json.dumps(results, indent=1))
     (args.output / "tables.md").write_text(tables(results) + "\n")
     print(tables(results))
-    return results
+    return list(results)
 
 
 if __name__ == "__main__":

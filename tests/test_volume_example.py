@@ -412,6 +412,7 @@ def test_methods_differ_in_the_second_phase_alone(tmp_path, capsys):
             assert erl[0] == pytest.approx(result["scores"][name]["ERL"])
     table = (tmp_path / "tables.md").read_text()
     assert table in capsys.readouterr().out
+    assert matplotlib.image.imread(tmp_path / "comparison.png")[..., :3].std() > 0.05
     first, second, *_ = [line for line in table.splitlines() if "| watershed |" in line]
     assert first.startswith("| BCE on affinities") and "+0.000 (+0.000 to +0.000)" in first
     assert f"| {results[1]['scores']['watershed']['VOI']:.3f} |" in second
