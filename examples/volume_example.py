@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +179,10 @@ def save(file: Path, state: dict[str, Any]) -> None:
     beside.replace(file)
 
 
-def predict(model: UNet, image: npt.NDArray[np.float32], crop: Sequence[int], batch: int) -> Affinities:
+def predict(
+    model: torch.nn.Module, image: npt.NDArray[np.float32], crop: Sequence[int], batch: int, device: str = "cpu"
+) -> Affinities:
     """Predict the affinities of the nearest neighbours in a volume of any size, window by window."""
-    device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
         logits = sliding_window_inference(
@@ -205,11 +206,11 @@ def predict(model: UNet, image: npt.NDArray[np.float32], crop: Sequence[int], ba
 
 
 def evaluate(
-    args: argparse.Namespace, data: Parts, model: UNet
+    args: argparse.Namespace, data: Parts, model: torch.nn.Module
 ) -> tuple[dict[str, Any], Affinities, dict[str, Labels]]:
     """Choose thresholds on the validation volume, score the test volume; return that, affinities and segmentations."""
-    validation = predict(model, data.validation.image, args.crop, args.batch)
-    test = predict(model, data.test.image, args.crop, args.batch)
+    validation = predict(model, data.validation.image, args.crop, args.batch, args.device)
+    test = predict(model, data.test.image, args.crop, args.batch, args.device)
     truth_of_validation = large_objects(data.validation.labels, args.min_size)
     truth = large_objects(data.test.labels, args.min_size)
     skeletons = skeletons_of(data.test.labels, data.voxel_size, args.min_size)
@@ -234,7 +235,7 @@ def evaluate(
     return result, test, segmentations
 
 
-def report(args: argparse.Namespace, data: Parts, model: UNet) -> dict[str, Any]:
+def report(args: argparse.Namespace, data: Parts, model: torch.nn.Module) -> dict[str, Any]:
     """Evaluate a network; save scores, pictures and OME-Zarr."""
     result, test, segmentations = evaluate(args, data, model)
     (args.output / "scores.json").write_text(json.dumps(result, indent=1))
@@ -309,6 +310,34 @@ def prepare(options: argparse.ArgumentParser, args: argparse.Namespace) -> tuple
         return data, Crops(data.train, args.crop, args.batch, args.seed, anisotropic=args.anisotropic)
     except (OSError, ValueError, RuntimeError) as error:
         options.error(str(error))
+
+
+Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]  # crops (B, 1, D, H, W) to logits
+
+
+class OfArrays(torch.nn.Module):
+    """A network of another framework, as `predict` takes it."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.network(image.numpy())))
+
+
+def run_with(
+    train: Callable[[argparse.Namespace, Sequence[Phase], Crops], Network], argv: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Run the example of another framework, which trains a network and goes on after no interruption."""
+    options = parser()
+    args = options.parse_args(argv)
+    if args.resume or args.bfloat16:
+        options.error("--resume and --bfloat16 are of the PyTorch example")
+    args.device = "cpu"  # where windows are put together; the framework computes where it likes
+    data, crops = prepare(options, args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    return report(args, data, OfArrays(train(args, phases(args), crops)))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

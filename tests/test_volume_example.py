@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import h5py
 import matplotlib.image
@@ -11,7 +14,7 @@ import pytest
 
 import malis
 from malis import _io, metrics
-from test_examples import load_example, same_partition
+from test_examples import EXAMPLES, QUIET, load_example, same_partition
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
@@ -420,3 +423,27 @@ def test_methods_differ_in_the_second_phase_alone(tmp_path, capsys):
     again = benchmark(args)  # trains nothing
     assert capsys.readouterr().out.count("going on after step") == 4
     assert [r["scores"] for r in again] == [r["scores"] for r in results]
+
+
+# --------------------------------------------------------------------------------------------------- other frameworks
+
+
+@pytest.mark.slow  # compiling a U-Net for a few steps takes most of a minute
+@pytest.mark.parametrize("anisotropic", [False, True])
+@pytest.mark.parametrize(("name", "backend"), [("volume_keras", "torch"), ("volume_jax", "")])
+def test_whole_run_of_other_frameworks(name, backend, anisotropic, tmp_path):
+    for module in ("keras",) if backend else ("jax", "flax", "optax"):
+        pytest.importorskip(module)
+    pytest.importorskip("zarr", minversion="3")
+    args = [*TINY, *(["--anisotropic", "--crop", "4", "16", "16"] if anisotropic else []), "--output", str(tmp_path)]
+    command = [sys.executable, str(EXAMPLES / f"{name}_example.py"), *args]
+    environment = {**os.environ, **QUIET, **({"KERAS_BACKEND": backend} if backend else {})}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "MALIS" in run.stderr
+    assert "loss=0." in run.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert set(scores) == {segmenter.name for segmenter in scoring.SEGMENTERS}
+    aff = np.load(tmp_path / "affinities.npy")
+    assert aff.shape == (3, 12, 32, 32)
+    assert aff.std() > 0
