@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from volume_scores import (
     Labels,
     choose,
     draw,
+    large_objects,
     scores_of,
     skeletons_of,
     table,
@@ -54,19 +55,31 @@ def offsets(anisotropic: bool) -> npt.NDArray[np.int32]:
     return np.concatenate([NEAREST, far]).astype(np.int32)
 
 
-def unet(channels: int, outputs: int, anisotropic: bool) -> DynUNet:
-    """Return MONAI's U-Net of three levels; in anisotropic volumes the finest one sees sections one by one."""
-    first = [1, 3, 3] if anisotropic else [3, 3, 3]
-    halved = [1, 2, 2] if anisotropic else [2, 2, 2]
-    return DynUNet(
-        spatial_dims=3,
-        in_channels=1,
-        out_channels=outputs,
-        kernel_size=[first, [3, 3, 3], [3, 3, 3]],
-        strides=[[1, 1, 1], halved, [2, 2, 2]],
-        upsample_kernel_size=[halved, [2, 2, 2]],
-        filters=[channels, 2 * channels, 4 * channels],
-    )
+class UNet(DynUNet):
+    """MONAI's U-Net of three levels; in anisotropic volumes the finest one sees sections one by one.
+
+    All layers but the last may run in bfloat16. The logits stay in float32: MALIS orders the edges by their affinities,
+    and among rounded ones most would be equal.
+    """
+
+    def __init__(self, channels: int, outputs: int, anisotropic: bool, bfloat16: bool = False) -> None:
+        first = [1, 3, 3] if anisotropic else [3, 3, 3]
+        halved = [1, 2, 2] if anisotropic else [2, 2, 2]
+        super().__init__(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=outputs,
+            kernel_size=[first, [3, 3, 3], [3, 3, 3]],
+            strides=[[1, 1, 1], halved, [2, 2, 2]],
+            upsample_kernel_size=[halved, [2, 2, 2]],
+            filters=[channels, 2 * channels, 4 * channels],
+        )
+        self.bfloat16 = bfloat16
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bfloat16):
+            features = self.skip_layers(image)
+        return self.output_block(features.float())
 
 
 def criterion_of(phase: Phase, args: argparse.Namespace) -> AffinityLoss:
@@ -103,12 +116,15 @@ _SAME = (
     "margin",
     "loss",
     "border",
+    "bfloat16",
     "seed",
 )
 
 
-def train(args: argparse.Namespace, model: DynUNet, crops: Crops, checkpoint: Path) -> None:
-    """Train phase by phase; every `args.checkpoint` steps all that is needed to go on is saved."""
+def train(
+    args: argparse.Namespace, plan: Sequence[Phase], model: UNet, crops: Crops, checkpoint: Path, begin: int = 0
+) -> None:
+    """Train phase by phase from step `begin`; every `args.checkpoint` steps all that is needed to go on is saved."""
     device = next(model.parameters()).device
     options = {name: getattr(args, name) for name in _SAME}
     done, state = 0, None
@@ -123,8 +139,7 @@ def train(args: argparse.Namespace, model: DynUNet, crops: Crops, checkpoint: Pa
         model.load_state_dict(saved["model"])
         done, state = saved["step"], saved["optimizer"]
         print(f"going on after step {done}")
-    begin = 0
-    for phase in phases(args):
+    for phase in plan:
         end = begin + phase.steps
         if done >= end:
             begin = end
@@ -144,7 +159,7 @@ def train(args: argparse.Namespace, model: DynUNet, crops: Crops, checkpoint: Pa
                 loss.backward()
                 optimizer.step()
                 progress.step(loss.item())
-                if (step + 1) % args.checkpoint == 0 or step + 1 == args.steps:
+                if (step + 1) % args.checkpoint == 0 or step + 1 == end:
                     save(
                         checkpoint,
                         {
@@ -164,9 +179,10 @@ def save(file: Path, state: dict[str, Any]) -> None:
     beside.replace(file)
 
 
-def predict(model: DynUNet, image: npt.NDArray[np.float32], crop: Sequence[int], batch: int) -> Affinities:
+def predict(
+    model: torch.nn.Module, image: npt.NDArray[np.float32], crop: Sequence[int], batch: int, device: str = "cpu"
+) -> Affinities:
     """Predict the affinities of the nearest neighbours in a volume of any size, window by window."""
-    device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
         logits = sliding_window_inference(
@@ -189,20 +205,24 @@ def predict(model: DynUNet, image: npt.NDArray[np.float32], crop: Sequence[int],
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def report(args: argparse.Namespace, data: Parts, model: DynUNet) -> dict[str, Any]:
-    """Choose thresholds on the validation volume, score the test volume; save scores, pictures and OME-Zarr."""
-    validation = predict(model, data.validation.image, args.crop, args.batch)
-    test = predict(model, data.test.image, args.crop, args.batch)
+def evaluate(
+    args: argparse.Namespace, data: Parts, model: torch.nn.Module
+) -> tuple[dict[str, Any], Affinities, dict[str, Labels]]:
+    """Choose thresholds on the validation volume, score the test volume; return that, affinities and segmentations."""
+    validation = predict(model, data.validation.image, args.crop, args.batch, args.device)
+    test = predict(model, data.test.image, args.crop, args.batch, args.device)
+    truth_of_validation = large_objects(data.validation.labels, args.min_size)
+    truth = large_objects(data.test.labels, args.min_size)
     skeletons = skeletons_of(data.test.labels, data.voxel_size, args.min_size)
     rows: dict[str, dict[str, float]] = {}
     segmentations: dict[str, Labels] = {}
     chosen: dict[str, tuple[float, ...]] = {}
     on_validation: dict[str, float] = {}
     for segmenter in SEGMENTERS:
-        thresholds, on_validation[segmenter.name] = choose(segmenter, validation, data.validation.labels, args.min_size)
+        thresholds, on_validation[segmenter.name] = choose(segmenter, validation, truth_of_validation, args.min_size)
         chosen[segmenter.name] = thresholds
         seg = segmentations[segmenter.name] = segmenter.segment(test, args.min_size, *thresholds)
-        rows[segmenter.name] = scores_of(data.test.labels, seg, skeletons, args.min_size)
+        rows[segmenter.name] = scores_of(truth, seg, skeletons, args.min_size)
         print(
             f"{segmenter.name}: {', '.join(f'{t:g}' for t in thresholds)} "
             f"(VOI {on_validation[segmenter.name]:.3f} on the validation volume)"
@@ -212,9 +232,15 @@ def report(args: argparse.Namespace, data: Parts, model: DynUNet) -> dict[str, A
     print(f"ERL in {data.unit or 'voxels'}; without an error it is {max_erl:.1f}")
     best = min(on_validation, key=lambda name: on_validation[name])
     result = {"thresholds": chosen, "validation": on_validation, "scores": rows, "max ERL": max_erl, "best": best}
+    return result, test, segmentations
+
+
+def report(args: argparse.Namespace, data: Parts, model: torch.nn.Module) -> dict[str, Any]:
+    """Evaluate a network; save scores, pictures and OME-Zarr."""
+    result, test, segmentations = evaluate(args, data, model)
     (args.output / "scores.json").write_text(json.dumps(result, indent=1))
     np.save(args.output / "affinities.npy", test)
-    files = draw(args.output, data.test, test, segmentations, best, data.voxel_size, data.unit)
+    files = draw(args.output, data.test, test, segmentations, result["best"], data.voxel_size, data.unit)
     print(f"pictures: {', '.join(file.name for file in files)} in {args.output}")
     try:
         write_ome_zarr(args.output / "test.zarr", data.test, segmentations, data.voxel_size, data.unit)
@@ -249,10 +275,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--lr", type=float, default=6e-3, help="highest learning rate; half of it for MALIS")
     p.add_argument("--mix", type=float, default=0.2, help="weight of the affinity BCE that stays beside MALIS")
     p.add_argument("--margin", type=float, default=0.3)
-    p.add_argument("--min-size", type=positive, default=64, help="objects of fewer voxels are dropped")
+    p.add_argument("--min-size", type=positive, default=64, help="smaller objects are dropped, and not scored")
     p.add_argument("--checkpoint", type=positive, default=100, help="steps between checkpoints")
     p.add_argument("--resume", action="store_true", help="go on after the last checkpoint in the output folder")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--bfloat16", action="store_true", help="all layers but the last in bfloat16")
     p.add_argument("--border", action="store_true", help=BORDER_HELP)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
@@ -260,10 +287,8 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the example; returns the thresholds and the scores of the test volume."""
-    options = parser()
-    args = options.parse_args(argv)
+def prepare(options: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Parts, Crops]:
+    """Complete and check the options; return the data, and the crops to train on."""
     args.crop = list(args.crop or ([8, 40, 40] if args.anisotropic else [24, 24, 24]))
     if args.threads is not None:
         malis.set_num_threads(args.threads)
@@ -271,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     try:
         if any(n % 4 for n in args.crop):
             raise ValueError(f"--crop must be multiples of 4, which the U-Net halves twice, got {args.crop}")
+        torch.device(args.device)
         data = load(
             args.data,
             names=args.names,
@@ -281,10 +307,45 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
         for volume in data.train if args.border else []:
             volume.labels = separated(volume.labels)
-        crops = Crops(data.train, args.crop, args.batch, args.seed, anisotropic=args.anisotropic)
-        device = torch.device(args.device)
+        return data, Crops(data.train, args.crop, args.batch, args.seed, anisotropic=args.anisotropic)
     except (OSError, ValueError, RuntimeError) as error:
         options.error(str(error))
+
+
+Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]  # crops (B, 1, D, H, W) to logits
+
+
+class OfArrays(torch.nn.Module):
+    """A network of another framework, as `predict` takes it."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.network(image.numpy())))
+
+
+def run_with(
+    train: Callable[[argparse.Namespace, Sequence[Phase], Crops], Network], argv: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Run the example of another framework, which trains a network and goes on after no interruption."""
+    options = parser()
+    args = options.parse_args(argv)
+    if args.resume or args.bfloat16:
+        options.error("--resume and --bfloat16 are of the PyTorch example")
+    args.device = "cpu"  # where windows are put together; the framework computes where it likes
+    data, crops = prepare(options, args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    return report(args, data, OfArrays(train(args, phases(args), crops)))
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the example; returns the thresholds and the scores of the test volume."""
+    options = parser()
+    args = options.parse_args(argv)
+    data, crops = prepare(options, args)
+    device = torch.device(args.device)
     args.output.mkdir(parents=True, exist_ok=True)
     parts = (("train", data.train), ("validate", [data.validation]), ("test", [data.test]))
     shapes = "; ".join(
@@ -292,10 +353,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     print(f"{data.name}, voxels of {' x '.join(f'{s:g}' for s in data.voxel_size)} {data.unit or ''}: {shapes}")
     torch.manual_seed(args.seed)
-    model = unet(args.channels, len(offsets(args.anisotropic)), args.anisotropic).to(device)
+    model = UNet(args.channels, len(offsets(args.anisotropic)), args.anisotropic, args.bfloat16).to(device)
     print(f"U-Net with {sum(p.numel() for p in model.parameters()):,} parameters, loss {args.loss}")
     try:
-        train(args, model, crops, args.output / "checkpoint.pt")
+        train(args, phases(args), model, crops, args.output / "checkpoint.pt")
     except ValueError as error:
         if not args.resume:
             raise

@@ -22,8 +22,8 @@ Affinities = npt.NDArray[np.float32]  # (3, D, H, W), of the nearest neighbours
 Labels = npt.NDArray[Any]  # (D, H, W)
 
 NEAREST = malis.mknhood3d(1)
-HIGH = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-LOW = (0.1, 0.3, 0.5, 0.7)
+HIGH = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+LOW = (0.02, 0.1, 0.3, 0.5, 0.7)
 SCORES = ("VOI split", "VOI merge", "VOI", "adapted Rand error", "ERL", "object score")
 
 
@@ -76,6 +76,11 @@ def choose(segmenter: Segmenter, aff: Affinities, truth: Labels, min_size: int) 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def large_objects(labels: Labels, min_size: int) -> Labels:
+    """Return labels in which objects of fewer voxels are background, where the scores of pairs say nothing."""
+    return np.where(np.bincount(labels.ravel())[labels] >= min_size, labels, 0)
 
 
 def skeletons_of(labels: Labels, voxel_size: tuple[float, ...], min_size: int) -> metrics.Skeletons:

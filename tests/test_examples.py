@@ -820,3 +820,33 @@ def test_two_processes_learn_what_one_does():
         assert "step   2, MALIS" in result.stdout and "object score" in result.stdout
     assert len(losses[0]) == 2
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------ sites of errors
+
+
+def test_edges_that_join_merged_objects():
+    sites = load_example("error_sites")
+    truth = np.zeros((30, 40), int)
+    truth[2:12, 2:12], truth[2:12, 15:25], truth[2:12, 25:35] = 1, 2, 3
+    truth[16:28, 2:12] = 4
+    seg = (truth > 0).astype(int)
+    seg[5:8, 12:15] = 1  # a neck of three pixels joins the first two; ten edges lie between 2 and 3
+    seg[16:28, 2:12] = 2
+    assert sorted(sites.joining_edges(truth, seg)) == [3, 10, 13]
+    seg[6, 13] = 0
+    assert sorted(sites.joining_edges(truth, seg)) == [2, 10, 12]
+    truth[5:8, 12:15] = 9  # too small to be an object
+    assert sorted(sites.joining_edges(truth, seg)) == [2, 10, 12]
+    assert list(sites.joining_edges(truth, truth)) == []
+
+
+def test_shares_that_are_split_off():
+    sites = load_example("error_sites")
+    truth = np.zeros((20, 40), int)
+    truth[:, :20], truth[:, 20:] = 1, 2
+    seg = truth.copy()
+    seg[15:, :20] = 3
+    seg[0, 20:] = 4  # too small
+    assert list(sites.split_shares(truth, seg)) == [pytest.approx(0.25)]
+    assert sites.row([(truth, seg)]) == ["0.0", "", "", "1.0", "25%"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import h5py
 import matplotlib.image
@@ -11,7 +14,7 @@ import pytest
 
 import malis
 from malis import _io, metrics
-from test_examples import load_example, same_partition
+from test_examples import EXAMPLES, QUIET, load_example, same_partition
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
@@ -242,8 +245,8 @@ def options(*args):
 
 def weights_after(args, crops, file):
     torch.manual_seed(0)
-    model = example.unet(args.channels, 6, False)
-    example.train(args, model, crops, file)
+    model = example.UNet(args.channels, 6, False)
+    example.train(args, load_example("training").phases(args), model, crops, file)
     return model.state_dict()
 
 
@@ -269,7 +272,7 @@ def test_borders_are_put_into_what_is_trained_on_alone(border, monkeypatch, tmp_
     def report(args, data, model):
         seen["scored"] = [data.validation, data.test]
 
-    def train(args, model, crops, checkpoint):
+    def train(args, plan, model, crops, checkpoint):
         seen["trained"] = [sample["labels"][0].numpy() for sample in crops.samples]
 
     monkeypatch.setattr(example, "load", lambda *args, **kwargs: parts)
@@ -297,7 +300,7 @@ def test_an_interrupted_training_goes_on(last, drawn, tmp_path):
 
 @pytest.mark.parametrize("anisotropic", [False, True])
 def test_affinities_of_volumes_of_any_size(anisotropic, rng):
-    model = example.unet(2, len(example.offsets(anisotropic)), anisotropic)
+    model = example.UNet(2, len(example.offsets(anisotropic)), anisotropic)
     crop = (4, 16, 16) if anisotropic else (16, 16, 16)
     aff = example.predict(model, rng.standard_normal((7, 21, 40)).astype(np.float32), crop, 2)
     assert aff.shape == (3, 7, 21, 40)
@@ -308,7 +311,7 @@ def test_affinities_of_volumes_of_any_size(anisotropic, rng):
 def test_sections_are_seen_one_by_one_in_anisotropic_volumes():
     kernels = {
         anisotropic: {
-            m.kernel_size for m in example.unet(2, 6, anisotropic).modules() if isinstance(m, torch.nn.Conv3d)
+            m.kernel_size for m in example.UNet(2, 6, anisotropic).modules() if isinstance(m, torch.nn.Conv3d)
         }
         for anisotropic in (False, True)
     }
@@ -379,3 +382,68 @@ def test_runs_are_reproducible(tmp_path):
     first, again, other = (np.load(tmp_path / name / "affinities.npy") for name in "abc")
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
+
+
+# ----------------------------------------------------------------------------------------------------------- benchmark
+
+
+def test_blocks_are_all_of_a_volume(rng):
+    volume = rng.integers(0, 1000, (3, 10, 9))
+    blocks = list(load_example("benchmark_volumes").columns(volume))
+    assert len(blocks) == 16
+    np.testing.assert_array_equal(np.sort(np.concatenate([b.ravel() for b in blocks])), np.sort(volume.ravel()))
+
+
+def test_methods_differ_in_the_second_phase_alone(tmp_path, capsys):
+    args = [*TINY, "--output", str(tmp_path), "--border"]
+    benchmark = load_example("benchmark_volumes").main
+    results = benchmark(args)
+    saved = {file.stem: torch.load(file, weights_only=True) for file in tmp_path.glob("*.pt")}
+    assert {name: state["step"] for name, state in saved.items()} == {
+        "warmup": 3,
+        "BCE-on-affinities": 4,
+        "MALIS-after-BCE": 4,
+    }
+    weights = {name: torch.cat([w.ravel() for w in state["model"].values()]) for name, state in saved.items()}
+    assert not torch.equal(weights["BCE-on-affinities"], weights["MALIS-after-BCE"])
+    for name in ("BCE-on-affinities", "MALIS-after-BCE"):  # one step of Adam away
+        assert 0 < (weights[name] - weights["warmup"]).abs().max() < 1e-2
+
+    for result in results:
+        assert 0 < result["seconds in the loss"] < result["seconds per step"]
+        for name, erl in result["ERL"].items():
+            assert erl[0] == pytest.approx(result["scores"][name]["ERL"])
+    table = (tmp_path / "tables.md").read_text()
+    assert table in capsys.readouterr().out
+    assert matplotlib.image.imread(tmp_path / "comparison.png")[..., :3].std() > 0.05
+    first, second, *_ = [line for line in table.splitlines() if "| watershed |" in line]
+    assert first.startswith("| BCE on affinities") and "+0.000 (+0.000 to +0.000)" in first
+    assert f"| {results[1]['scores']['watershed']['VOI']:.3f} |" in second
+
+    again = benchmark(args)  # trains nothing
+    assert capsys.readouterr().out.count("going on after step") == 4
+    assert [r["scores"] for r in again] == [r["scores"] for r in results]
+
+
+# --------------------------------------------------------------------------------------------------- other frameworks
+
+
+@pytest.mark.slow  # compiling a U-Net for a few steps takes most of a minute
+@pytest.mark.parametrize("anisotropic", [False, True])
+@pytest.mark.parametrize(("name", "backend"), [("volume_keras", "torch"), ("volume_jax", "")])
+def test_whole_run_of_other_frameworks(name, backend, anisotropic, tmp_path):
+    for module in ("keras",) if backend else ("jax", "flax", "optax"):
+        pytest.importorskip(module)
+    pytest.importorskip("zarr", minversion="3")
+    args = [*TINY, *(["--anisotropic", "--crop", "4", "16", "16"] if anisotropic else []), "--output", str(tmp_path)]
+    command = [sys.executable, str(EXAMPLES / f"{name}_example.py"), *args]
+    environment = {**os.environ, **QUIET, **({"KERAS_BACKEND": backend} if backend else {})}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "MALIS" in run.stderr
+    assert "loss=0." in run.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert set(scores) == {segmenter.name for segmenter in scoring.SEGMENTERS}
+    aff = np.load(tmp_path / "affinities.npy")
+    assert aff.shape == (3, 12, 32, 32)
+    assert aff.std() > 0
