@@ -146,16 +146,24 @@ def test_trees_that_are_none(tmp_path):
         malis_dask.segment_tree(tuple(tree), [0.5], scratch=tmp_path)
 
 
-@given(chunked_problems(), st.data(), st.integers(0, 4), st.sampled_from(["u1", "i4", "u8", "f4", "?"]))
-def test_the_watershed_has_the_labels_of_that_in_memory(drawn, data, min_size, dtype):
+@given(
+    chunked_problems(),
+    st.data(),
+    st.integers(0, 4),
+    st.sampled_from(["u1", "i4", "u8", "f4", "?"]),
+    st.sampled_from([-np.inf, 0.0, 0.3, 0.5, 0.7, 1.0]),
+)
+def test_the_watershed_has_the_labels_of_that_in_memory(drawn, data, min_size, dtype, threshold):
     problem, chunks = drawn
     few = data.draw(st.integers(1, 3))
     seeds = np.where(np.arange(problem.seg.size).reshape(problem.seg.shape) % few == 0, problem.seg, 0).astype(dtype)
     other = data.draw(chunkings(seeds.shape))
     seg, sizes = malis_dask.watershed_from_affgraph(
-        chunked(problem.aff, chunks), chunked(seeds, other), problem.nhood, min_size=min_size
+        chunked(problem.aff, chunks), chunked(seeds, other), problem.nhood, min_size=min_size, threshold=threshold
     )
-    expected, expected_sizes = malis.watershed_from_affgraph(problem.aff, seeds, problem.nhood, min_size=min_size)
+    expected, expected_sizes = malis.watershed_from_affgraph(
+        problem.aff, seeds, problem.nhood, min_size=min_size, threshold=threshold
+    )
     assert seg.chunks == chunks and seg.dtype == expected.dtype
     np.testing.assert_array_equal(seg.compute(), expected)
     np.testing.assert_array_equal(sizes, expected_sizes)
@@ -176,6 +184,12 @@ def test_trees_of_a_volume_in_many_chunks(tmp_path, rng, dtype):
     flooded = malis.watershed_from_affgraph(aff, seeds, nhood)
     np.testing.assert_array_equal(seg.compute(), flooded[0])
     np.testing.assert_array_equal(sizes, flooded[1])
+    objects, _ = malis_dask.affgraph_to_seg(whole, nhood, threshold=0.9 * aff.max() / (255 if dtype == "u1" else 1))
+    low = 0.7 * aff.max() / (255 if dtype == "u1" else 1)
+    grown, _ = malis_dask.watershed_from_affgraph(whole, objects, nhood, threshold=low)
+    expected = malis.watershed_from_affgraph(aff, objects.compute(), nhood, threshold=low)[0]
+    assert 0 < np.count_nonzero(expected == 0) < expected.size
+    np.testing.assert_array_equal(grown.compute(), expected)
 
 
 @given(chunked_problems(), st.booleans())

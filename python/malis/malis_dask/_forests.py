@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from malis import _core
 from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
+from malis.malis_dask._connects import connects
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
@@ -145,10 +146,18 @@ def leads_out(box: Box, shape: tuple[int, ...], nhood: Integers, at: Sequence[In
 
 
 def forest_of_chunk(
-    grid: ChunkGrid, index: Index, nhood: Integers, aff: Array, seeds: Array | None, num_threads: int | None
+    grid: ChunkGrid,
+    index: Index,
+    nhood: Integers,
+    aff: Array,
+    seeds: Array | None,
+    num_threads: int | None,
+    threshold: float = -np.inf,
 ) -> Solved:
-    """Solve a chunk; `seeds` holds their labels, or 0."""
-    edge, affinity, node1, node2 = _core.maximum_spanning_tree(aff, nhood, num_threads=num_threads)
+    """Solve a chunk, by edges of at least `threshold` alone; `seeds` holds their labels, or 0."""
+    tree = Edges(*_core.maximum_spanning_tree(aff, nhood, num_threads=num_threads))
+    # The stronger edges of a tree are a tree of the stronger edges.
+    edge, affinity, node1, node2 = tree.take(connects(tree.affinity, threshold))
     whole = tuple(slice(0, n) for n in grid.size(index))
     voxels = voxels_of(grid, index, whole)
     edge = edge // voxels.size * grid.voxels + voxels[node1]
@@ -170,14 +179,17 @@ def forest_of_chunk(
     return solved._replace(at=at)
 
 
-def crossing_edges(grid: ChunkGrid, index: Index, crossings: dict[Index, list[Crossing]], aff: Array) -> dict[Any, Any]:
-    """Return the edges of a chunk that lead to others, by the chunk they lead to."""
+def crossing_edges(
+    grid: ChunkGrid, index: Index, crossings: dict[Index, list[Crossing]], aff: Array, threshold: float = -np.inf
+) -> dict[Any, Any]:
+    """Return the edges of a chunk of at least `threshold` that lead to others, by the chunk they lead to."""
     found = {}
     for other, through in crossings.items():
         parts = []
         for channel, at, to in through:
             ends = [voxels_of(grid, index, at), voxels_of(grid, other, to)]
-            parts.append(Edges(channel * grid.voxels + ends[0], aff[channel][at].ravel(), *ends))
+            edges = Edges(channel * grid.voxels + ends[0], aff[channel][at].ravel(), *ends)
+            parts.append(edges.take(connects(edges.affinity, threshold)))
         found[other] = joined_edges(parts)
     return found
 

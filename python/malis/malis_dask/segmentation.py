@@ -13,6 +13,7 @@ from malis import _checks, _core
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
 from malis.malis_dask._components import Face, Faces, Numbering, faces_of_offsets, label_volume
+from malis.malis_dask._connects import connects
 from malis.malis_dask._scratch import Scratch
 
 
@@ -43,14 +44,6 @@ class AffinityLabeller:
 
     def entered(self, block: npt.NDArray[Any], labels: npt.NDArray[Any], crossing: Crossing) -> Face:  # noqa: D102
         return (labels[crossing.to],)
-
-
-def connects(aff: npt.NDArray[Any], threshold: float | None) -> npt.NDArray[np.bool_]:
-    """Which edges connect; as the core compares, in the precision of the affinities."""
-    if threshold is None:
-        return np.asarray(np.abs(aff) > aff.dtype.type(1e-5))
-    with np.errstate(over="ignore"):  # what is beyond the precision is infinite
-        return np.asarray(aff >= aff.dtype.type(threshold))
 
 
 def affgraph_to_seg(

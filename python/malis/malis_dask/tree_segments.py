@@ -17,9 +17,9 @@ from malis import _checks, _core
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid, Index
 from malis.malis_dask._components import Face, Faces, Numbering, label_volume
+from malis.malis_dask._connects import connects
 from malis.malis_dask._graph import Tasks
 from malis.malis_dask._scratch import Scratch
-from malis.malis_dask.segmentation import connects
 from malis.tree import SpanningTree
 
 Array = npt.NDArray[Any]

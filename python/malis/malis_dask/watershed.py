@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from malis import _checks, _core
 from malis.malis_dask import _arguments, _forests
-from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
+from malis.malis_dask._chunks import ChunkGrid, Index
 from malis.malis_dask._forests import Solved
 from malis.malis_dask._graph import Tasks
 from malis.malis_dask._reduction import Reduced, joined_by, reduce_forests
@@ -39,6 +40,7 @@ def watershed_from_affgraph(
     size_thresh: int | None = None,
     *,
     min_size: int | None = None,
+    threshold: float = -np.inf,
     num_threads: int | None = 1,
 ) -> tuple[Any, Integers]:
     """Segment a chunked affinity graph by the seeded maximin watershed: `malis.watershed_from_affgraph` of any size.
@@ -59,6 +61,8 @@ def watershed_from_affgraph(
         Labels of at most so many voxels become background; the name and meaning of the older packages.
     min_size : int, optional
         In place of `size_thresh`: labels of fewer voxels become background. By default 2, which is ``size_thresh=1``.
+    threshold : float, optional
+        Edges of a lower affinity do not exist: the components of a higher threshold as seeds grow along weaker edges.
     num_threads : int, optional
         Threads for one chunk, see `affgraph_to_seg`.
 
@@ -74,7 +78,7 @@ def watershed_from_affgraph(
     ------
     ValueError
         For shapes that do not go together, empty or unknown ones, NaN, labels that are negative, fractional, or above
-        2**27.
+        2**27, and for a threshold that is no number.
     TypeError
         For dtypes and options of another type.
 
@@ -96,8 +100,8 @@ def watershed_from_affgraph(
     if affinities.shape[1:] != labels.shape:
         raise ValueError(f"seeds must have shape {affinities.shape[1:]}, got {_checks.describe(labels)}")
     largest_small = _checks.as_size_thresh(min_size, size_thresh)
-    threads = _checks.as_threads(num_threads)
     grid = _arguments.grid_of(affinities.chunks[1:])
+    chunks = _Chunks(grid, offsets, _checks.as_threshold(threshold, "threshold"), _checks.as_threads(num_threads))
     labels = labels.rechunk(grid.chunks)
     tasks = Tasks(affinities, labels)
 
@@ -105,8 +109,7 @@ def watershed_from_affgraph(
         return (affinities.name, 0, *index), (labels.name, *index)
 
     def solve_chunk(index: Index) -> Any:
-        solve = partial(_solve_chunk, grid, index, offsets, grid.crossings(index, offsets), threads)
-        return tasks.call(solve, *blocks(index), name="solve-chunk")
+        return tasks.call(partial(chunks.solve, index), *blocks(index), name="solve-chunk")
 
     boxes = reduce_forests(tasks, grid, offsets, solve_chunk, joined_by(grid.shape, offsets, _joined))
     found, label, sizes = tasks.compute(
@@ -121,7 +124,7 @@ def watershed_from_affgraph(
     second_pass = Tasks(affinities, labels)
     keys = []
     for index, own in zip(grid, _by_chunk(grid, found), strict=True):
-        flood = partial(_flood_chunk, grid, index, offsets, threads, found[own], label[own], dropped)
+        flood = partial(chunks.flood, index, found[own], label[own], dropped)
         keys.append(second_pass.call(flood, *blocks(index), name="flood"))
     return second_pass.array(keys, grid.chunks, _dtype_of(labels), "malis-watershed"), sizes
 
@@ -139,23 +142,51 @@ def _seeds_of(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return seeds
 
 
-def _solve_chunk(
-    grid: ChunkGrid,
-    index: Index,
-    nhood: Integers,
-    crossings: dict[Index, list[Crossing]],
-    num_threads: int | None,
-    block: npt.NDArray[Any],
-    seeds: npt.NDArray[Any],
-) -> Reduced:
-    aff = _checks.as_affinities(block, "aff", integers=True)
-    solved = _forests.forest_of_chunk(grid, index, nhood, aff, _seeds_of(seeds), num_threads)
-    counts = np.bincount(solved.component[solved.at], minlength=len(solved.names))
-    reached = solved.names >= 0
-    unreached = int(counts[~reached].sum())
-    terminals, counts = solved.names[reached], counts[reached]
-    crossing = _forests.crossing_edges(grid, index, crossings, aff)
-    return Reduced(solved.forest, crossing, _Joined(terminals, terminals, counts, unreached))
+@dataclass(frozen=True)
+class _Chunks:
+    """What is computed of the chunks, each on its own."""
+
+    grid: ChunkGrid
+    nhood: Integers
+    threshold: float
+    num_threads: int | None
+
+    def solve(self, index: Index, block: npt.NDArray[Any], seeds: npt.NDArray[Any]) -> Reduced:
+        """Join voxels as far as that does not hang on what is outside of the chunk."""
+        aff, solved = self._forest(index, block, _seeds_of(seeds))
+        counts = np.bincount(solved.component[solved.at], minlength=len(solved.names))
+        reached = solved.names >= 0
+        unreached = int(counts[~reached].sum())
+        terminals, counts = solved.names[reached], counts[reached]
+        crossings = self.grid.crossings(index, self.nhood)
+        crossing = _forests.crossing_edges(self.grid, index, crossings, aff, self.threshold)
+        return Reduced(solved.forest, crossing, _Joined(terminals, terminals, counts, unreached))
+
+    def flood(
+        self,
+        index: Index,
+        found: Integers,
+        label: Integers,
+        dropped: Integers,
+        block: npt.NDArray[Any],
+        seeds: npt.NDArray[Any],
+    ) -> npt.NDArray[Any]:
+        """Give every voxel the label of the terminal that it is joined to."""
+        marked = _seeds_of(seeds)
+        _, solved = self._forest(index, block, marked)
+        names, voxels = solved.names, self.grid.voxels
+        labels = np.where(names >= voxels, names - voxels, 0)
+        labels[np.isin(labels, dropped)] = 0
+        surface = (names >= 0) & (names < voxels)
+        labels[surface] = label[np.searchsorted(found, names[surface])]
+        seg: npt.NDArray[Any] = labels.astype(_dtype_of(seeds))[solved.component[solved.at]]
+        return seg.reshape(marked.shape)
+
+    def _forest(
+        self, index: Index, block: npt.NDArray[Any], seeds: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[Any], Solved]:
+        aff = _checks.as_affinities(block, "aff", integers=True)
+        return aff, _forests.forest_of_chunk(self.grid, index, self.nhood, aff, seeds, self.num_threads, self.threshold)
 
 
 def _joined(name: str, solved: Solved) -> _Joined:
@@ -193,27 +224,3 @@ def _by_chunk(grid: ChunkGrid, voxels: Integers) -> list[Integers]:
     chunk = np.ravel_multi_index(inside, grid.counts)
     order = np.argsort(chunk, kind="stable")
     return np.split(order, np.searchsorted(chunk[order], np.arange(1, math.prod(grid.counts))))
-
-
-def _flood_chunk(
-    grid: ChunkGrid,
-    index: Index,
-    nhood: Integers,
-    num_threads: int | None,
-    found: Integers,
-    label: Integers,
-    dropped: Integers,
-    block: npt.NDArray[Any],
-    seeds: npt.NDArray[Any],
-) -> npt.NDArray[Any]:
-    """Give every voxel of a chunk the label of the terminal that it is joined to."""
-    aff = _checks.as_affinities(block, "aff", integers=True)
-    marked = _seeds_of(seeds)
-    solved = _forests.forest_of_chunk(grid, index, nhood, aff, marked, num_threads)
-    names = solved.names
-    labels = np.where(names >= grid.voxels, names - grid.voxels, 0)
-    labels[np.isin(labels, dropped)] = 0
-    surface = (names >= 0) & (names < grid.voxels)
-    labels[surface] = label[np.searchsorted(found, names[surface])]
-    seg: npt.NDArray[Any] = labels.astype(_dtype_of(seeds))[solved.component[solved.at]]
-    return seg.reshape(marked.shape)
