@@ -169,6 +169,27 @@ def test_the_watershed_has_the_labels_of_that_in_memory(drawn, data, min_size, d
     np.testing.assert_array_equal(sizes, expected_sizes)
 
 
+@given(chunked_problems(), st.integers(0, 4), st.sampled_from([-np.inf, 0.0, 0.3, 0.5, 0.7, 1.0, 2.0]))
+def test_basins_are_those_in_memory(drawn, min_size, threshold):
+    problem, chunks = drawn
+    found = malis_dask.watershed_basins(
+        chunked(problem.aff, chunks), problem.nhood, min_size=min_size, threshold=threshold
+    )
+    assert found[0].chunks == chunks
+    expected = malis.watershed_basins(problem.aff, problem.nhood, min_size=min_size, threshold=threshold)
+    assert_same_segmentation(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f2", "f4", "f8"])
+@pytest.mark.parametrize("levels", [3, 255])  # many plateaus, and few
+def test_basins_of_a_volume_in_many_chunks(rng, dtype, levels):
+    nhood = np.concatenate([malis.mknhood3d(1), [[-9, 0, 0], [0, 5, -12]]])
+    values = rng.integers(0, levels, (len(nhood), 20, 21, 22))
+    aff = values.astype(dtype) if dtype == "u1" else (values / levels).astype(dtype)
+    found = malis_dask.watershed_basins(da.from_array(aff, chunks=(-1, 7, 6, 11)), nhood)
+    assert_same_segmentation(found, malis.watershed_basins(aff, nhood))
+
+
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 def test_trees_of_a_volume_in_many_chunks(tmp_path, rng, dtype):
     nhood = np.concatenate([malis.mknhood3d(1), [[-9, 0, 0], [0, 5, -12]]])
@@ -392,7 +413,7 @@ def test_a_cluster_that_loses_a_worker(tmp_path, rng):
 
 @pytest.mark.parametrize(
     "name",
-    ["affgraph", "curve", "labels", "loss", "scores", "segmentation", "tree", "tree_segments", "watershed"],
+    ["affgraph", "basins", "curve", "labels", "loss", "scores", "segmentation", "tree", "tree_segments", "watershed"],
 )
 def test_examples_of_the_documentation(name):
     failed, tried = doctest.testmod(importlib.import_module(f"malis.malis_dask.{name}"), verbose=False)

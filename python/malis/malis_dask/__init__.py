@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
     raise missing(error, "dask", "dask") from None
 
 from malis.malis_dask.affgraph import seg_to_affgraph
+from malis.malis_dask.basins import watershed_basins
 from malis.malis_dask.curve import rand_curve
 from malis.malis_dask.labels import connect_labels
 from malis.malis_dask.loss import malis_loss, pairs
@@ -31,5 +32,6 @@ __all__ = [
     "rand_curve",
     "seg_to_affgraph",
     "segment_tree",
+    "watershed_basins",
     "watershed_from_affgraph",
 ]

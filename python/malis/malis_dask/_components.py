@@ -188,7 +188,7 @@ def label_chunk(
     part = Part(
         kept,
         sizes[kept],
-        grid.flat(index, _first_voxels(labels, len(sizes))[kept]),
+        grid.flat(index, first_voxels(labels, len(sizes))[kept]),
         int(sizes[1:].sum() - sizes[kept].sum()),
         int(sizes[0]),
         leaving,
@@ -204,7 +204,7 @@ def _joined(face_of: Any, block: Array, labels: Array, through: Sequence[Any]) -
     return tuple(np.concatenate([part.ravel() for part in parts]) for parts in zip(*faces, strict=True))
 
 
-def _first_voxels(labels: Array, count: int) -> Integers:
+def first_voxels(labels: Array, count: int) -> Integers:
     """Return the flat index of the first voxel of every label."""
     first = np.zeros(count, np.int64)
     flat = labels.ravel()
