@@ -137,6 +137,21 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def table_of_seeds(runs: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """Format the scores of every segmentation of the methods that all runs have: their mean, lowest and highest."""
+    found = [{result["method"]: result["scores"] for result in run} for run in runs]
+    methods = [method for method in found[0] if all(method in run for run in found)]
+    head = ("segmentation", "method", *SCORES)
+    lines = [head, ("---",) * len(head)]
+    for name, method in itertools.product(found[0][methods[0]], methods):
+        values = np.array([[run[method][name][score] for score in SCORES] for run in found])
+        spread = zip(values.mean(0), values.min(0), values.max(0), strict=True)
+        digits = [0 if score == "ERL" else 3 for score in SCORES]
+        cells = [f"{m:.{d}f} ({low:.{d}f} to {high:.{d}f})" for (m, low, high), d in zip(spread, digits, strict=True)]
+        lines.append((name, method, *cells))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train what is missing, print and save the tables, save the picture; returns the results."""
     options = parser()
@@ -148,6 +163,14 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         metavar="METHOD",
         default=[BASELINE, "MALIS after BCE"],
         help=f"of {list(CHOICES)}; the first one is what the others are compared with",
+    )
+    options.add_argument(
+        "--beside",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="outputs of the same call with other seeds: prints the mean, lowest and highest score as well",
     )
     options.set_defaults(output=Path("volume_benchmark"))
     args = options.parse_args(argv)
@@ -163,6 +186,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     (args.output / "results.json").write_text(json.dumps(results, indent=1))
     (args.output / "tables.md").write_text(tables(results) + "\n")
     print(tables(results))
+    if args.beside:
+        others = [json.loads((folder / "results.json").read_text()) for folder in args.beside]
+        print(f"\nOf {1 + len(others)} seeds, mean (lowest to highest):\n{table_of_seeds([results, *others])}")
     return list(results)
 
 

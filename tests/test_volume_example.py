@@ -394,6 +394,19 @@ def test_blocks_are_all_of_a_volume(rng):
     np.testing.assert_array_equal(np.sort(np.concatenate([b.ravel() for b in blocks])), np.sort(volume.ravel()))
 
 
+def test_table_of_seeds():
+    benchmark = load_example("benchmark_volumes")
+
+    def run(shift, *methods):
+        scores = dict.fromkeys(benchmark.SCORES, 0.5 + shift)
+        return [{"method": method, "scores": {"watershed": scores}} for method in methods]
+
+    table = benchmark.table_of_seeds([run(0.1, "BCE", "MALIS"), run(0.0, "BCE", "MALIS"), run(0.2, "BCE")])
+    assert table.count("0.600 (0.500 to 0.700)") == len(benchmark.SCORES) - 1
+    assert "1 (0 to 1)" in table  # the ERL, in nm
+    assert "MALIS" not in table  # which one seed lacks
+
+
 def test_methods_differ_in_the_second_phase_alone(tmp_path, capsys):
     args = [*TINY, "--output", str(tmp_path), "--border"]
     benchmark = load_example("benchmark_volumes").main
