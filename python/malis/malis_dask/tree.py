@@ -186,9 +186,13 @@ def _merged(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     edges = [np.zeros(0, np.int64), *(scratch.open_array(f"edges-{name}")[b:e] for name, b, e in parts)]
     affinities = [np.zeros(0, dtype), *(scratch.open_array(f"affinities-{name}")[b:e] for name, b, e in parts)]
-    edge, affinity = np.concatenate(edges), np.concatenate(affinities)
-    order = np.lexsort((edge, -affinity))
-    return edge[order], affinity[order]
+    # Complex numbers are sorted by their real and then by their imaginary parts, and a stable sort merges what is in
+    # order already. Both parts are exact: edge indices are far below 2**53.
+    key = np.empty(sum(map(len, edges)), np.complex128)
+    key.imag = np.concatenate(edges)
+    np.negative(np.concatenate(affinities), out=key.real)
+    key.sort(kind="stable")
+    return key.imag.astype(np.int64), (-key.real).astype(dtype)
 
 
 def _item(i: int, both: tuple[Any, Any]) -> Any:
