@@ -517,6 +517,38 @@ def test_minimal_example_stands_alone():
     assert len(text.splitlines()) <= 55
 
 
+# ------------------------------------------------------------------------------------------------- overlap on a GPU
+
+
+def check_overlap(device):
+    torch = pytest.importorskip("torch")
+    from malis.malis_torch import AffinityLoss
+
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(1, 2, 3, padding=1).to(device)
+    batches = [(torch.rand(2, 1, 24, 24), torch.randint(0, 4, (2, 24, 24))) for _ in range(3)]
+    criterion = AffinityLoss(malis.mknhood2d(1), warmup=0)
+    plain = [criterion(network(images.to(device)), labels) for images, labels in batches]
+    (sum(plain) / len(batches)).backward()
+    expected = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    losses = load_example("overlap_pytorch").accumulate_gradients(network, criterion, batches)
+    np.testing.assert_allclose(losses, [loss.item() for loss in plain], rtol=1e-6)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_overlap_has_the_gradient_of_plain_accumulation():
+    check_overlap("cpu")
+
+
+def test_overlap_on_a_gpu():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    check_overlap("cuda")
+
+
 # ------------------------------------------------------------------------------------------------- benchmark of losses
 
 
