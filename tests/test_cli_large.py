@@ -66,6 +66,23 @@ def test_chunks_make_the_file_that_the_whole_makes(tmp_path, affinities, small_c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aff.zarr", "fits.zarr", "parts.zarr", "whole.zarr"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--threshold", "0.75", "--grow", "0.4"], ["--by", "watershed"], ["--by", "watershed", "--threshold", "0.5"]],
+)
+def test_watersheds(tmp_path, affinities, small_chunks, monkeypatch, options):
+    source = tmp_path / "aff.zarr"
+    arguments = [*options, "--min-size", "5", "--quiet"]
+    assert run("segment", source, "-o", tmp_path / "whole.zarr", *arguments) == 0
+    monkeypatch.setattr(_large, "bytes_in_memory", lambda *_: 2**40)
+    used = []
+    blocks = _large._write
+    monkeypatch.setattr(_large, "_write", lambda *args: used.append(1) or blocks(*args))
+    assert run("segment", source, "-o", tmp_path / "parts.zarr", *arguments, "--memory", "3MB", "--workers", 1) == 0
+    assert len(used) > 1
+    assert files(tmp_path / "parts.zarr") == files(tmp_path / "whole.zarr")
+
+
 def test_hdf5_with_the_channels_last_into_labels_of_an_image(tmp_path, affinities, small_chunks):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "aff.h5", "w") as file:
@@ -101,12 +118,11 @@ def test_scales(tmp_path, rng, small_chunks):
         (["--memory", "-1GB"], "--memory must be a size such as 8GB"),
         (["--memory", "10kB"], "--memory must be at least"),
         (["--memory", "600kB", "--small", "merge"], "that cannot do --small merge"),
-        (["--memory", "600kB", "--by", "watershed"], "that cannot do --by watershed"),
-        (["--memory", "600kB", "--grow", "0.5"], "that cannot do --grow"),
+        (["--memory", "600kB", "--seeds", "aff.zarr"], "that cannot do --seeds"),
     ],
 )
 def test_what_is_refused(tmp_path, affinities, small_chunks, capsys, options, message):
-    threshold = [] if "--by" in options else ["--threshold", "0.75"]
+    threshold = [] if "--seeds" in options else ["--threshold", "0.75"]
     arguments = ["segment", tmp_path / "aff.zarr", "-o", tmp_path / "seg.zarr", *threshold, "--workers", 1, *options]
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err

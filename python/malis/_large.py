@@ -23,8 +23,9 @@ from malis.threads import get_num_threads
 
 # What Python, its libraries and dask's graph take, as measured with a graph of 1,000 chunks.
 _BASE_BYTES = 300 * 2**20
-# Of the labels of a chunk, their numbering and what is written of them, for each voxel.
-_VOXEL_BYTES = 56
+# What a worker holds for each voxel of a chunk beside the affinities: of components their labels, numbering and what is
+# written of them; of watersheds the forest of the chunk, as benchmarks/chunked.py shows.
+_COMPONENTS_BYTES, _WATERSHED_BYTES, _BASINS_BYTES = 56, 210, 330
 # Blocks that are read ahead, and memory that the system has not been given back.
 _SPARE = 1.5
 
@@ -47,6 +48,39 @@ class Resources(NamedTuple):
     def bytes(self) -> int:
         """How much memory there is."""
         return physical_memory() if self.memory is None else self.memory
+
+
+class Method(NamedTuple):
+    """How chunks are segmented."""
+
+    threshold: float | None
+    """Of the edges that connect; None: basins of all edges."""
+    grow: float | None
+    """Components grow along edges of at least this affinity."""
+    basins: bool
+    """Basins of a watershed without seeds, not components."""
+    min_size: int
+
+    @property
+    def voxel_bytes(self) -> int:
+        """How many bytes a worker holds for each voxel of its chunk, beside the affinities."""
+        if self.basins:
+            return _BASINS_BYTES
+        return _COMPONENTS_BYTES if self.grow is None else _WATERSHED_BYTES
+
+    def segment(self, aff: Any, nhood: npt.NDArray[np.int64], scratch: Path) -> tuple[Any, npt.NDArray[np.int64]]:
+        """Return the labels as a dask array, and their sizes."""
+        from malis import malis_dask
+
+        if self.basins:
+            level = -math.inf if self.threshold is None else self.threshold
+            return malis_dask.watershed_basins(aff, nhood, min_size=self.min_size, threshold=level)
+        seg, sizes = malis_dask.affgraph_to_seg(
+            aff, nhood, threshold=self.threshold, min_size=self.min_size, scratch=scratch
+        )
+        if self.grow is None:
+            return seg, sizes
+        return malis_dask.watershed_from_affgraph(aff, seg, nhood, min_size=0, threshold=self.grow)
 
 
 def _parse_memory(text: str) -> int:
@@ -99,16 +133,18 @@ def opened(
             return
         if whole:
             raise ValueError(
-                f"{options} computes components chunk by chunk, as {text} needs about {needed / 1e9:.2g} GB in memory, "
+                f"{options} segments chunk by chunk, as {text} needs about {needed / 1e9:.2g} GB in memory, "
                 f"and that cannot do {', '.join(whole)}"
             )
         yield volume
 
 
-def chunk_shape(shape: Sequence[int], channels: int, dtype: np.dtype[Any], resources: Resources) -> tuple[int, ...]:
+def chunk_shape(
+    shape: Sequence[int], channels: int, dtype: np.dtype[Any], voxel_bytes: int, resources: Resources
+) -> tuple[int, ...]:
     """Return the shape of the chunks that are computed: of whole chunks that are written, as large as memory allows."""
     unit = [min(CHUNK[len(shape)], n) for n in shape]
-    each = channels * (dtype.itemsize + 4) + _VOXEL_BYTES
+    each = channels * (dtype.itemsize + 4) + voxel_bytes
     voxels = (resources.bytes - _BASE_BYTES) / resources.workers / _SPARE / each
     if math.prod(unit) > voxels:
         least = _BASE_BYTES + math.prod(unit) * resources.workers * _SPARE * each
@@ -135,25 +171,20 @@ def segment(
     output: str,
     resources: Resources,
     *,
-    threshold: float,
-    min_size: int,
+    method: Method,
     provenance: Mapping[str, Any],
     force: bool,
     ngff: str | None,
     step: Any,
 ) -> int:
-    """Segment affinities into connected components and write the labels; returns how many objects there are."""
-    from malis import malis_dask
-
+    """Segment affinities and write the labels; returns how many objects there are."""
     affinities, shape = volume.array, volume.array.shape[1:]
-    chunk = chunk_shape(shape, len(affinities), affinities.dtype, resources)
+    chunk = chunk_shape(shape, len(affinities), affinities.dtype, method.voxel_bytes, resources)
     job = {"provenance": dict(provenance), "input": _fingerprint(affinities, text), "chunk": chunk, "ngff": ngff}
     with unfinished.going_on(_io.parse(output), force, ngff, job) as image, _computing(resources, step.tick):
         step("segmenting chunks")
         aff = affinities.in_chunks((len(affinities), *chunk))
-        seg, sizes = malis_dask.affgraph_to_seg(
-            aff, nhood, threshold=threshold, min_size=min_size, scratch=image.scratch
-        )
+        seg, sizes = method.segment(aff, nhood, image.scratch)
         dtype = np.uint32 if len(sizes) <= 2**32 else np.uint64
         step("writing")
         scales = image.scales(shape, dtype, volume.grid, provenance)

@@ -73,9 +73,7 @@ class Options:
         """Name the options that cannot be had chunk by chunk."""
         whole = {
             "--gt": self.gt is not None,
-            "--grow": self.grow is not None,
             "--seeds": self.seeds is not None,
-            "--by watershed": self.by == "watershed",
             "--small merge": self.small == "merge",
             "an output that is no Zarr store": _io.parse(self.output).suffix != "zarr",
         }
@@ -122,7 +120,6 @@ def run(options: Options, resources: _large.Resources) -> Result:
 
 def _in_chunks(options: Options, volume: _io.Volume, resources: _large.Resources) -> Result:
     threshold = options.level
-    assert threshold is not None
     offsets = _inputs.check_affinities(volume.array, volume.grid, options.aff, options.nhood, options.axes)
     with _console.steps(2) as step:
         objects = _large.segment(
@@ -131,8 +128,7 @@ def _in_chunks(options: Options, volume: _io.Volume, resources: _large.Resources
             options.aff,
             options.output,
             resources,
-            threshold=threshold,
-            min_size=options.min_size,
+            method=_large.Method(threshold, options.grow, options.by == "watershed", options.min_size),
             provenance=options.provenance(threshold, offsets),
             force=options.force,
             ngff=options.ngff,

@@ -199,7 +199,7 @@ def segment(
     Connected components by default; with --grow they are seeds that grow along weaker edges; with --seeds every voxel
     gets the seed that the strongest edges lead to; --by watershed needs no seeds.
 
-    Components of a Zarr or HDF5 volume that exceeds --memory are computed and written chunk by chunk, into a Zarr
+    A Zarr or HDF5 volume that exceeds --memory is segmented and written chunk by chunk, into a Zarr
     store. Such a run goes on where it was stopped when it is started again.
     """
     _set_up(quiet, verbose, as_json, threads)
