@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import malis
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))  # for drawings.py
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
 
 project = "malis"
@@ -131,6 +132,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1000,
+    "reset_modules": ("matplotlib", "drawings.save_whole_figures"),
     "abort_on_example_error": False,
     "only_warn_on_example_error": False,
     "within_subsection_order": "FileNameSortKey",
@@ -142,6 +144,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "malis"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["malis.css"]
 html_show_sourcelink = False
 html_copy_source = False

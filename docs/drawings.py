@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,11 @@ from matplotlib.figure import Figure
 # Wong (Nature Methods 2011): colours that colour-blind readers tell apart. Background is white.
 COLOURS = ["white", "#56b4e9", "#e69f00", "#009e73", "#cc79a7"]
 SURE, UNSURE, POSITIVE, NEGATIVE = "#222222", "#d55e00", "#0072b2", "#d55e00"
+
+
+def save_whole_figures(gallery_conf: dict[str, Any], script: str | None) -> None:
+    """Let the gallery save all of a figure: titles and legends beside the axes of images lie beyond its edges."""
+    plt.rcParams["savefig.bbox"] = "tight"
 
 
 def graph(seg: npt.NDArray[np.int64], aff: npt.NDArray[np.float64], nhood: npt.NDArray[np.int32]) -> Figure:

@@ -34,11 +34,11 @@ def cremi_score(
     ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> CremiScore:
-    """Return the score of the CREMI challenge [1]_: variation of information and adapted Rand error in one number.
+    """Return the score of the CREMI challenge: variation of information and adapted Rand error in one number.
 
-    With ``p[i, j]`` voxels of the true foreground that are labelled ``i`` in the prediction and ``j`` in the truth,
-    ``t[j]`` the sum over all ``i``, ``s[i]`` the sum over ``j``, ``c`` voxels of the true foreground that the
-    prediction leaves unlabelled, and ``n`` voxels in all::
+    As defined in [1]_. With ``p[i, j]`` voxels of the true foreground that are labelled ``i`` in the prediction and
+    ``j`` in the truth, ``t[j]`` the sum over all ``i``, ``s[i]`` the sum over ``j``, ``c`` voxels of the true
+    foreground that the prediction leaves unlabelled, and ``n`` voxels in all::
 
         adapted_rand_error = 1 - 2 A / (S + T)
             A = sum over i > 0 of p^2 + c / n,    S = sum over i > 0 of s^2 + c / n,    T = sum t^2

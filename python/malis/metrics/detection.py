@@ -42,11 +42,11 @@ def average_precision(
     ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> AveragePrecision:
-    """Return the average precision of detected objects at many overlaps, as StarDist [1]_ and DSB 2018 [2]_ define it.
+    """Return the average precision of detected objects at many overlaps, as StarDist and DSB 2018 define it.
 
-    A true and a predicted object may be matched when their intersection over union, ``|T and P| / |T or P|``, is at
-    least the threshold, and every object is matched once; `tp` is the largest number of pairs that can be matched so.
-    Above 0.5 an object has at most one partner. ::
+    See [1]_ and [2]_. A true and a predicted object may be matched when their intersection over union,
+    ``|T and P| / |T or P|``, is at least the threshold, and every object is matched once; `tp` is the largest number
+    of pairs that can be matched so. Above 0.5 an object has at most one partner. ::
 
         fp = n_predicted - tp        fn = n_true - tp        average_precision = tp / (tp + fp + fn)
 

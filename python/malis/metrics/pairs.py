@@ -150,10 +150,10 @@ def variation_of_information(
     ignore_label: int | None = None,
     table: ContingencyTable | None = None,
 ) -> VariationOfInformation:
-    """Return the two parts of the variation of information, in bits [1]_.
+    """Return the two parts of the variation of information, in bits.
 
-    With ``p[i, j]`` the share of the voxels of the true foreground that are labelled ``i`` in the prediction
-    and ``j`` in the truth, ``s[i]`` and ``t[j]`` its sums over ``j`` and over ``i``::
+    As defined in [1]_. With ``p[i, j]`` the share of the voxels of the true foreground that are labelled ``i`` in the
+    prediction and ``j`` in the truth, ``s[i]`` and ``t[j]`` its sums over ``j`` and over ``i``::
 
         split = H(prediction | truth) = sum p log2(t / p)
         merge = H(truth | prediction) = sum p log2(s / p)
