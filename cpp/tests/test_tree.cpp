@@ -7,6 +7,7 @@
 
 #include "check.hpp"
 #include "malis/malis.hpp"
+#include "malis/segmentation/settle_counts.hpp"
 #include "malis/tree/settle.hpp"
 #include "problems.hpp"
 #include "reference.hpp"
@@ -128,48 +129,100 @@ MALIS_TEST(large_volumes) {
     }
 }
 
-// Cuts a volume in two. What is settled in a half belongs to the tree of the whole, what closes a cycle does not, and
-// components of settled edges have one terminal at most.
-MALIS_TEST(settled_edges) {
-    Random random(83);
-    for (int i = 0; i < 100; ++i) {
-        const Volume volume{{2 + random.below(4), 1 + random.below(6), 1 + random.below(9)},
-                            random_nhood({5, 6, 9}, random)};
-        context = "volume " + std::to_string(i);
-        const std::size_t n = volume.voxels(), half = n / volume.shape[0] * (volume.shape[0] / 2);
-        const Graph graph = graph_of(volume);
-        const auto seg = make_seg(volume, Seg::cells, random);
-        const auto aff = make_aff<float>(volume, seg, i % 2 ? Aff::ties : Aff::uniform, random);
-        const auto tree = maximum_spanning_tree<std::int32_t>(volume, aff.data(), 1);
-        std::vector<std::uint64_t> node1, node2;
-        std::vector<std::int64_t> edges;
-        Buffer<bool> terminal(half);
+// Half of a volume that is cut in two: its edges in order, and the voxels from which edges lead to the other half.
+struct Half {
+    template <class T>
+    Half(const Volume& volume, const Graph& graph, const std::vector<T>& aff)
+        : nodes(volume.voxels() / volume.shape[0] * (volume.shape[0] / 2)), terminal(nodes) {
         std::fill(terminal.begin(), terminal.end(), false);
         for (const std::size_t e : order_of(aff)) {
             if (!graph.exists(e)) continue;
             const std::size_t a = graph.node1[e], b = graph.node2[e];
-            if (a < half && b < half) {
+            if (a < nodes && b < nodes) {
                 node1.push_back(a);
                 node2.push_back(b);
                 edges.push_back(static_cast<std::int64_t>(e));
-            } else if (a < half || b < half) {
+            } else if (a < nodes || b < nodes) {
                 terminal[std::min(a, b)] = true;
             }
         }
-        std::vector<Settled> kinds(edges.size());
-        settle_edges(EdgeList<std::uint32_t>(node1.data(), node2.data(), edges.size(), half), terminal.data(),
-                     kinds.data());
-        Forest forest(half);
+    }
+    EdgeList<std::uint32_t> list() const { return {node1.data(), node2.data(), edges.size(), nodes}; }
+
+    std::size_t nodes;
+    std::vector<std::uint64_t> node1, node2;
+    std::vector<std::int64_t> edges;
+    Buffer<bool> terminal;
+};
+
+Volume random_volume(Random& random) {
+    return {{2 + random.below(4), 1 + random.below(6), 1 + random.below(9)}, random_nhood({5, 6, 9}, random)};
+}
+
+// What is settled in a half belongs to the tree of the whole, what closes a cycle does not, and components of settled
+// edges have one terminal at most.
+MALIS_TEST(settled_edges) {
+    Random random(83);
+    for (int i = 0; i < 100; ++i) {
+        const Volume volume = random_volume(random);
+        context = "volume " + std::to_string(i);
+        const auto seg = make_seg(volume, Seg::cells, random);
+        const auto aff = make_aff<float>(volume, seg, i % 2 ? Aff::ties : Aff::uniform, random);
+        const auto tree = maximum_spanning_tree<std::int32_t>(volume, aff.data(), 1);
+        const Half half(volume, graph_of(volume), aff);
+        std::vector<Settled> kinds(half.edges.size());
+        settle_edges(half.list(), half.terminal.data(), kinds.data());
+        Forest forest(half.nodes);
         std::size_t wrong = 0;
-        for (std::size_t e = 0; e < edges.size(); ++e) {
-            const bool in_tree = std::find(tree.edges.begin(), tree.edges.end(), edges[e]) != tree.edges.end();
+        for (std::size_t e = 0; e < kinds.size(); ++e) {
+            const bool in_tree = std::find(tree.edges.begin(), tree.edges.end(), half.edges[e]) != tree.edges.end();
             wrong += (kinds[e] == Settled::settled && !in_tree) || (kinds[e] == Settled::cycle && in_tree);
-            if (kinds[e] == Settled::settled) forest.join(forest.root(node1[e]), forest.root(node2[e]));
+            if (kinds[e] == Settled::settled) forest.join(forest.root(half.node1[e]), forest.root(half.node2[e]));
         }
-        std::vector<int> terminals(half, 0);
-        for (std::size_t v = 0; v < half; ++v) wrong += terminal[v] && ++terminals[forest.root(v)] > 1;
+        std::vector<int> terminals(half.nodes, 0);
+        for (std::size_t v = 0; v < half.nodes; ++v) wrong += half.terminal[v] && ++terminals[forest.root(v)] > 1;
         CHECK_EQUAL(wrong, std::size_t{0});
     }
+}
+
+// What is settled in a half decides as many pairs there as in the whole, and what closes a cycle decides none.
+MALIS_TEST(settled_counts) {
+    Random random(84);
+    std::size_t settled = 0, counted = 0;
+    for (int i = 0; i < 100; ++i) {
+        const Volume volume = random_volume(random);
+        context = "volume " + std::to_string(i);
+        const Graph graph = graph_of(volume);
+        const auto seg = make_seg(volume, Seg::cells, random);
+        const auto aff = make_aff<float>(volume, seg, i % 2 ? Aff::ties : Aff::uniform, random);
+        PairOptions options;
+        options.constrain_positive = options.constrain_negative = false;
+        const Counts whole = reference_counts(graph, aff, seg, options);
+        const Half half(volume, graph, aff);
+        std::vector<std::int64_t> node, label, voxels;
+        for (std::size_t v = 0; v < half.nodes; ++v) {
+            if (seg[v] == 0) continue;
+            node.push_back(static_cast<std::int64_t>(v));
+            label.push_back(static_cast<std::int64_t>(seg[v]));
+            voxels.push_back(1);
+        }
+        const std::int64_t labels = label.empty() ? 1 : *std::max_element(label.begin(), label.end());
+        std::vector<Settled> kinds(half.edges.size());
+        std::vector<std::int64_t> pos(kinds.size()), neg(kinds.size());
+        settle_counts<std::uint32_t>(
+            half.list(), half.terminal.data(), {node.data(), label.data(), voxels.data(), node.size()},
+            static_cast<std::uint32_t>(labels), 0, 0, {kinds.data(), pos.data(), neg.data(), nullptr, nullptr});
+        std::size_t wrong = 0;
+        for (std::size_t e = 0; e < kinds.size(); ++e) {
+            const auto edge = static_cast<std::size_t>(half.edges[e]);
+            const bool same = pos[e] == whole.pos[edge] && neg[e] == whole.neg[edge];
+            wrong += kinds[e] == Settled::open ? pos[e] != 0 || neg[e] != 0 : !same;
+            settled += kinds[e] == Settled::settled;
+            counted += pos[e] + neg[e] > 0;
+        }
+        CHECK_EQUAL(wrong, std::size_t{0});
+    }
+    CHECK(settled > 500 && counted > 50);
 }
 
 MALIS_TEST(what_is_no_tree) {
