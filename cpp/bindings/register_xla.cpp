@@ -204,12 +204,12 @@ std::string renamed(const xla::CallFrame& frame, std::string message) {
 xla::Error* handle(xla::CallFrame* frame) noexcept {
     for (xla::Extension* extension = frame->extension_start; extension != nullptr; extension = extension->next) {
         if (extension->type != xla::kExtensionMetadata) continue;
-        // XLA asks which version this handler was written for; an older XLA takes none newer than itself.
+        // XLA asks which version this handler was written for, and takes none newer than its own. Up to jaxlib 0.8 it
+        // does not say which its own is, and all of these take the oldest.
         xla::ApiVersion& version = reinterpret_cast<xla::MetadataExtension*>(extension)->metadata->api_version;
+        const int offered = frame->api != nullptr ? frame->api->api_version.minor_version : xla::kOldestMinorVersion;
         version.major_version = xla::kMajorVersion;
-        version.minor_version = xla::kMinorVersion;
-        if (frame->api != nullptr && frame->api->api_version.major_version == xla::kMajorVersion)
-            version.minor_version = std::min(version.minor_version, frame->api->api_version.minor_version);
+        version.minor_version = std::min(xla::kNewestMinorVersion, offered);
         return nullptr;
     }
     try {

@@ -12,7 +12,9 @@
 namespace malis::bindings::xla {
 
 constexpr int kMajorVersion = 0;
-constexpr int kMinorVersion = 3;  // the newest one whose layouts were compared with these
+// The oldest and the newest one whose layouts were compared with these.
+constexpr int kOldestMinorVersion = 1;
+constexpr int kNewestMinorVersion = 3;
 
 struct Extension {
     std::size_t struct_size;

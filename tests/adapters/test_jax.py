@@ -247,7 +247,7 @@ def test_through_the_host_as_on_other_platforms():
 
 
 SEVERAL_DEVICES = """
-    import jax, numpy as np, malis
+    import importlib, jax, numpy as np, malis
     from functools import partial
     from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
     from frameworks import NEAREST, case
@@ -266,7 +266,9 @@ SEVERAL_DEVICES = """
     # A sharded batch, partitioned by XLA, and by the user, when every device counts its own samples.
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), P("batch"))
     labels, output = jax.device_put((seg, aff), sharding)
-    mapped = jax.shard_map(each, mesh=sharding.mesh, in_specs=P("batch"), out_specs=P("batch"))
+    # JAX 0.6.0 and older have it elsewhere.
+    shard_map = getattr(jax, "shard_map", None) or importlib.import_module("jax.experimental.shard_map").shard_map
+    mapped = shard_map(each, mesh=sharding.mesh, in_specs=P("batch"), out_specs=P("batch"))
     for function, gathers in ((each, True), (mapped, False)):
         step = jax.jit(jax.value_and_grad(lambda o, s, function=function: function(s, o).mean()))
         compiled = step.lower(output, labels).compile()

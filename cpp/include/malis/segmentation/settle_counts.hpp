@@ -71,7 +71,7 @@ void settle_counts(const EdgeList<Index>& list, const bool* terminal, const Node
             reaches[into] = of_a | of_b;
             const bool complete = !of_a & !of_b;
             const bool nothing = (!of_a & (in_a == 0)) | (!of_b & (in_b == 0));
-            found.kinds[edge] = complete | nothing ? Settled::settled : Settled::open;
+            found.kinds[edge] = (complete | nothing) ? Settled::settled : Settled::open;
             if (!complete) return;  // no histogram of a component with a terminal is asked for any more
             std::int64_t joint = 0;
             const PairCount pairs = histograms.merge(into, from, [&](Index m, Index n) {

@@ -33,9 +33,9 @@ void settle_edges(const EdgeList<Index>& list, const bool* terminal, Settled* ki
         list.each(begin, end, [&](Index edge, Index x, Index y) {
             const Index a = sets.find(x), b = sets.find(y);
             if (a == b) return;
-            const bool open = reaches[a] & reaches[b], either = reaches[a] | reaches[b];
-            reaches[sets.link(a, b)] = either;
-            kinds[edge] = open ? Settled::open : Settled::settled;
+            const bool of_a = reaches[a], of_b = reaches[b];
+            reaches[sets.link(a, b)] = of_a | of_b;
+            kinds[edge] = (of_a & of_b) ? Settled::open : Settled::settled;
         });
     });
 }
