@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -382,23 +383,18 @@ def test_wrong_adapters_are_noticed(load, monkeypatch):
 @pytest.mark.slow
 def test_chunked_volumes():
     pytest.importorskip("dask.array")
-    result = run(
-        "benchmarks/chunked.py",
-        "--shape",
-        "40",
-        "40",
-        "40",
-        "--chunk",
-        "20",
-        "--repeat",
-        "1",
-        "--skip",
-        "read",
-        "whole tree",
-    )
+    result = run("benchmarks/chunked.py", "--shape", "40", "40", "40", "--chunk", "20", "--repeat", "1")
     assert result.returncode == 0, result.stderr
-    rows = {line[:18].strip(): line.partition("{")[2] for line in result.stdout.splitlines()[1:]}
-    objects = rows["whole components"].partition("}")[0]
-    assert objects in rows["components"] and objects in rows["components, kept"]
-    assert rows["tree"].startswith(f"'edges': {40**3 - 1},")
-    assert rows["watershed"] == rows["whole watershed"]
+    found = {}
+    for line in result.stdout.splitlines()[1:]:
+        stage, how = line[:16].strip(), line[17:].split()[0]
+        found[stage, how] = ast.literal_eval(line[line.index("{") :])
+    found["components, kept", "whole"] = found["components", "whole"]
+    loss, loss_of_chunks = found.pop(("loss", "whole"))["loss"], found.pop(("loss", "chunks"))["loss"]
+    assert loss_of_chunks == pytest.approx(loss, rel=1e-12)
+    assert found["tree", "whole"] == {"edges": 40**3 - 1}
+    stages = {stage for stage, _ in found} - {"reading"}
+    assert {"components, kept", "segmentations", "watershed", "basins", "pairs", "curve"} < stages
+    for stage in stages:
+        whole, chunks = found[stage, "whole"], found[stage, "chunks"]
+        assert whole == {name: value for name, value in chunks.items() if name in whole}
