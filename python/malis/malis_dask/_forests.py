@@ -156,8 +156,9 @@ def forest_of_chunk(
 ) -> Solved:
     """Solve a chunk, by edges of at least `threshold` alone; `seeds` holds their labels, or 0."""
     tree = Edges(*_core.maximum_spanning_tree(aff, nhood, num_threads=num_threads))
-    # The stronger edges of a tree are a tree of the stronger edges.
-    edge, affinity, node1, node2 = tree.take(connects(tree.affinity, threshold))
+    # The stronger edges of a tree, which come first, are a tree of the stronger edges.
+    strong = np.count_nonzero(connects(tree.affinity, threshold))
+    edge, affinity, node1, node2 = tree.take(slice(strong))
     whole = tuple(slice(0, n) for n in grid.size(index))
     voxels = voxels_of(grid, index, whole)
     edge = edge // voxels.size * grid.voxels + voxels[node1]

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks
+from malis._adapters.affinity import ends
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid
 from malis.malis_dask._connects import connects
@@ -156,9 +157,9 @@ def _slopes_of_block(block: Array, strongest: Array, nhood: Integers) -> npt.NDA
 def _ends(shape: tuple[int, ...], nhood: Integers) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
     """Yield the channel, the voxels and the neighbours of the edges of every offset that lie within an array."""
     for channel, offset in enumerate(nhood.tolist()):
-        if any(offset) and all(abs(o) < n for o, n in zip(offset, shape, strict=True)):
-            at = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True))
-            yield channel, at, tuple(slice(s.start + o, s.stop + o) for s, o in zip(at, offset, strict=True))
+        both = ends(shape, offset)
+        if both is not None:
+            yield channel, *both
 
 
 def _maxima(plateaus: Any, leaves: Any, grid: ChunkGrid) -> Any:

@@ -1,4 +1,4 @@
-"""Watersheds of a chunked affinity graph."""
+"""The seeded watershed of a chunked affinity graph."""
 
 from __future__ import annotations
 
