@@ -50,10 +50,9 @@ class Scratch:
     def write(self, index: Index, part: Part, labels: npt.NDArray[Any]) -> None:
         """Keep the labels of a chunk and what is known of its components."""
         arrays: dict[str, Any] = {
-            "labels": part.labels,
             "sizes": part.sizes,
             "first": part.first,
-            "voxels": np.array([part.small, part.background]),
+            "dropped": np.array(part.dropped),
         }
         for side in ("leaving", "entered"):
             for other, face in getattr(part, side).items():
@@ -72,13 +71,10 @@ class Scratch:
                 side, *numbers = name.split("_")
                 if side in faces:
                     faces[side].setdefault(tuple(map(int, numbers[:-1])), []).append(arrays[name])
-            small, background = arrays["voxels"].tolist()
             return Part(
-                arrays["labels"],
                 arrays["sizes"],
                 arrays["first"],
-                small,
-                background,
+                int(arrays["dropped"]),
                 {other: tuple(face) for other, face in faces["leaving"].items()},
                 {other: tuple(face) for other, face in faces["entered"].items()},
             )
