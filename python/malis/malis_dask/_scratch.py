@@ -106,6 +106,12 @@ class Scratch:
         array: npt.NDArray[Any] = np.load(self._file(name, (), ".npy"), mmap_mode="r")
         return array
 
+    def read_columns(self, owner: int, table: str, *beside: str) -> list[npt.NDArray[Any]]:
+        """Read the columns of a table whose first row, which increases, is `owner`; and the same part of others."""
+        rows = self.open_array(table)
+        begin, end = np.searchsorted(rows[0], [owner, owner + 1])
+        return [np.array(rows[:, begin:end]), *(np.array(self.open_array(name)[begin:end]) for name in beside)]
+
     def _file(self, kind: str, index: Index, suffix: str) -> Path:
         return self.folder / f"{'-'.join([kind, *map(str, index)])}{suffix}"
 

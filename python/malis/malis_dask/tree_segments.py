@@ -170,10 +170,9 @@ def _read_part(kept: Scratch, grid: ChunkGrid, names: list[str], index: Index) -
     number = int(np.ravel_multi_index(index, grid.counts))
     pieces, affinities = [np.zeros((5, 0), np.int64)], []
     for name in names:
-        rows = kept.open_array(f"{name}-edges")
-        begin, end = np.searchsorted(rows[_OWNER], [number, number + 1])
-        pieces.append(np.array(rows[:, begin:end]))
-        affinities.append(np.array(kept.open_array(f"{name}-affinities")[begin:end]))
+        rows, values = kept.read_columns(number, f"{name}-edges", f"{name}-affinities")
+        pieces.append(rows)
+        affinities.append(values)
     rows = np.concatenate(pieces, axis=1)
     values = np.concatenate(affinities) if affinities else np.zeros(0)
     own = grid.within(index, rows[_OWN_NODE])
