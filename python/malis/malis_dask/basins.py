@@ -44,7 +44,7 @@ def watershed_basins(
     The labels are those of `malis.watershed_basins`, whatever the chunks are. Plateaus of equal affinities are
     segmented as in `affgraph_to_seg`, and those from which no edge leads uphill are the seeds of
     `watershed_from_affgraph`; that happens in this call. The labels are computed chunk by chunk when they are asked
-    for, for which plateaus and forests are computed once more.
+    for, for which chunks are read, plateaus found and chunks flooded once more.
 
     Parameters
     ----------

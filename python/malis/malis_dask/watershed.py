@@ -29,7 +29,7 @@ def watershed_from_affgraph(
 
     Every voxel gets the seed that `malis.watershed_from_affgraph` gives it, whatever the chunks are. The forests of
     chunks are joined as in `maximum_spanning_tree`; that happens in this call. The labels are computed chunk by chunk
-    when they are asked for, for which the forest of a chunk is computed once more.
+    when they are asked for, for which every chunk is read and flooded once more.
 
     Parameters
     ----------
