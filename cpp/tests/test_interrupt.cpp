@@ -130,6 +130,7 @@ MALIS_TEST(everything_can_be_cancelled) {
             {"curve", [&] { rand_curve(volume, aff.data(), seg.data(), threads); }},
             {"tree", [&] { maximum_spanning_tree<std::int32_t>(volume, aff.data(), threads); }},
             {"components", [&] { components(volume, aff.data(), 0.5, 0, labels.data(), threads); }},
+            {"chunk", [&] { chunk_components<std::uint32_t>(volume, aff.data(), 0.5, nullptr, 0, 0, threads); }},
             {"merge", [&] { components(volume, aff.data(), 0.9, 5, labels.data(), threads, Small::merge); }},
             {"basins", [&] { watershed_basins(volume, aff.data(), 0.0, 0, labels.data(), threads); }},
             {"watershed",

@@ -13,6 +13,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/pairs.hpp"
+#include "malis/segmentation/chunk_components.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
@@ -52,7 +53,12 @@
                                                           AtLeast<std::uint8_t>, int);                            \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*, \
                                                                 int);                                             \
-    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
+    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, \
+                                                                int);                                             \
+    prefix template ChunkComponents<Index> chunk_components(Buffer<Index>, const std::int64_t*, std::size_t,      \
+                                                            std::int64_t);                                        \
+    prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint16_t*);         \
+    prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint32_t*);
 
 // For labels of one type.
 #define MALIS_LABEL_INSTANCES(prefix, Label) \

@@ -30,6 +30,7 @@
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/pairs.hpp"
+#include "malis/segmentation/chunk_components.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
@@ -278,6 +279,22 @@ SpanningTree<AffinityValue<T>, Node> maximum_spanning_tree(const Volume& volume,
     });
 }
 
+namespace detail {
+
+// Calls f with what says which edges connect: those of at least `threshold`, or without one those whose affinity is not
+// about 0.
+template <class T, class F>
+auto with_connecting(std::optional<double> threshold, F&& f) {
+    // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
+    if constexpr (std::is_same_v<T, std::uint8_t>) {
+        return f(AtLeast<T>::value(threshold ? static_cast<float>(*threshold) : NotZero<float>::about_zero));
+    } else {
+        return threshold ? f(AtLeast<T>{static_cast<T>(*threshold)}) : f(NotZero<T>{});
+    }
+}
+
+}  // namespace detail
+
 // Connected components of the edges of at least `threshold`, or without one of those whose affinity is not about 0. seg
 // holds 1.. by decreasing size afterwards; returns the number of voxels of every label, 0 included.
 template <class T, class Label>
@@ -286,15 +303,22 @@ std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::op
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         const auto grid = make_grid<decltype(index)>(volume);
-        const auto connect = [&](auto connects) {
+        return detail::with_connecting<T>(threshold, [&](auto connects) {
             return components(grid, aff, connects, size_thresh, seg, threads, small);
-        };
-        // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-        if constexpr (std::is_same_v<T, std::uint8_t>) {
-            return connect(AtLeast<T>::value(threshold ? static_cast<float>(*threshold) : NotZero<float>::about_zero));
-        } else {
-            return threshold ? connect(AtLeast<T>{static_cast<T>(*threshold)}) : connect(NotZero<T>{});
-        }
+        });
+    });
+}
+
+// The same of a chunk of a larger volume, of which edges lead out from the voxels `open`, whose components stay in any
+// case. Index is the type that with_index() chooses.
+template <class Index, class T>
+ChunkComponents<Index> chunk_components(const Volume& volume, const T* aff, std::optional<double> threshold,
+                                        const std::int64_t* open, std::size_t opens, std::int64_t size_thresh,
+                                        int threads) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    const auto grid = make_grid<Index>(volume);
+    return detail::with_connecting<T>(threshold, [&](auto connects) {
+        return chunk_components(detail::join_components(grid, aff, connects, threads), open, opens, size_thresh);
     });
 }
 

@@ -7,7 +7,6 @@ what works on its tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -261,15 +260,6 @@ def unknown_label(options: Options) -> int:
             "known can be given"
         )
     return options.ignore_label
-
-
-def ends(shape: Sequence[int], offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
-    """Return where the edges of an offset begin and where they end; None if all leave the volume, or lead nowhere."""
-    if not any(offset) or any(abs(step) >= n for n, step in zip(shape, offset, strict=True)):
-        return None
-    begin = tuple(slice(max(0, -step), n - max(0, step)) for n, step in zip(shape, offset, strict=True))
-    end = tuple(slice(max(0, step), n - max(0, -step)) for n, step in zip(shape, offset, strict=True))
-    return begin, end
 
 
 def check_values(values: npt.NDArray[Any], name: str, binary: bool) -> None:
