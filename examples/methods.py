@@ -118,6 +118,7 @@ METHODS = (
     Method("MALIS, labels not reconnected", "nearest", malis=1, connected=False),
     Method("MALIS, objects alike", "nearest", malis=1, balance="objects"),
     Method("MALIS, margin 0.1", "nearest", malis=1, margin=0.1),
+    Method("MALIS, 1 BCE, margin 0.1", "nearest", malis=1, mix=1.0, margin=0.1),
     Method("MALIS, cross entropy", "nearest", malis=1, pointwise="cross_entropy"),
     Method("BCE, border", "border"),
     Method("MALIS, border", "border", malis=1),
