@@ -220,20 +220,29 @@ def draw_segmentations(file: Path, data: Data, segmentations: dict[str, npt.NDAr
     plt.close(figure)
 
 
-def draw_curves(file: Path, runs: Sequence[Run], data: str) -> None:
-    """Save the object score of the validation images over the steps."""
+def draw_curves(file: Path, runs: Sequence[Run], sets: Sequence[str]) -> None:
+    """Save the object score of the validation images over the steps, in the mean over seeds."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-    for name in methods_of(runs):
-        curves = [run["curve"] for run in of_method(runs, data, name).values()]
-        if curves:
-            steps, scores = np.moveaxis(np.array(curves), -1, 0)
-            (line,) = ax.plot(steps[0], scores.mean(0), marker="o", markersize=3, label=name)
-            ax.fill_between(steps[0], scores.min(0), scores.max(0), color=line.get_color(), alpha=0.1, linewidth=0)
-    ax.set(title=data, xlabel="steps", ylabel="object score of the validation images")
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=7)
+    columns = min(4, len(sets))
+    rows = -(-len(sets) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.6 * rows + 0.5), layout="constrained", squeeze=False
+    )
+    for ax in axes.ravel()[len(sets) :]:
+        ax.set_axis_off()
+    for ax, data in zip(axes.ravel(), sets, strict=False):
+        for name in methods_of(runs):
+            curves = [run["curve"] for run in of_method(runs, data, name).values()]
+            if curves:
+                steps, scores = np.moveaxis(np.array(curves), -1, 0)
+                ax.plot(steps[0], scores.mean(0), marker="o", markersize=3, label=name)
+        ax.set_title(data, fontsize=10)
+        ax.grid(alpha=0.3)
+    figure.supxlabel("steps", fontsize=9)
+    figure.supylabel("object score of the validation images", fontsize=9)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), fontsize=8)
     figure.savefig(file, dpi=80)
     plt.close(figure)
 
@@ -262,8 +271,8 @@ def report(
     print(text)
     (output / "tables.md").write_text(text + "\n", encoding="utf-8")
     draw_gains(output / "gains.png", runs, names, baseline)
+    draw_curves(output / "curves.png", runs, names)
     for name in names:
-        draw_curves(output / f"curves-{name}.png", runs, name)
         segmentations = {}
         for method in methods_of(runs):
             of_seed_0 = of_method(runs, name, method).get(0)

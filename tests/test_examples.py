@@ -587,7 +587,7 @@ def test_benchmark_of_losses(comparison, touching, tmp_path, capsys):
         assert (result["seconds in MALIS"] > 0) == ("MALIS" in result["method"])
     log = tmp_path / "out" / "runs.jsonl"
     assert [json.loads(line) for line in log.read_text().splitlines()] == json.loads(json.dumps(first))
-    for picture in ("segmentations-touching.h5.png", "curves-touching.h5.png", "gains.png"):
+    for picture in ("segmentations-touching.h5.png", "curves.png", "gains.png"):
         assert matplotlib.image.imread(tmp_path / "out" / picture)[..., :3].std() > 0.05
 
     # The tables repeat what the log says.
