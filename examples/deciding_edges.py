@@ -74,7 +74,7 @@ def draw(
     malis.plot.deciding_edges(counts, NHOOD, ax, image=image, most=MOST)
     within, between = (deciding_affinity(affinities, kind) for kind in counts)
     ax.contour(labels > 0, [0.5], colors="white", linewidths=0.4)
-    ax.set_title(f"{title}\nmean affinity {within:.2f} within, {between:.2f} between objects", fontsize=9)
+    ax.set_title(f"{title}: within {within:.2f}, between {between:.2f}", fontsize=8)
     ax.get_legend().remove()
 
 
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     figure, axes = plt.subplots(
         len(args.data),
         1 + len(chosen),
-        figsize=(3.2 * (1 + len(chosen)), 3.5 * len(args.data)),
+        figsize=(3 * (1 + len(chosen)), 3.2 * len(args.data) + 0.6),
         layout="constrained",
         squeeze=False,
     )
@@ -110,7 +110,12 @@ def main(argv: Sequence[str] | None = None) -> str:
             rows.append([name, title, *row(list(zip(affinities, counts, strict=True)))])
             part = part or costliest(counts[0])
             draw(ax, title, test.images[0][0][part], affinities[0][(slice(None), *part)], test.labels[0][part])
-        line[0].set_ylabel(name)
+        line[0].text(-0.04, 0.5, name, rotation=90, ha="right", va="center", transform=line[0].transAxes)
+    figure.suptitle(
+        f"The {MOST} edges that decide most pairs within objects (blue) and most pairs of different objects (orange),\n"
+        "larger for more pairs; above each, the affinity of the deciding edge in the mean over pairs",
+        fontsize=10,
+    )
     file = args.output / "deciding_edges.png"
     figure.savefig(file, dpi=60)
     plt.close(figure)
