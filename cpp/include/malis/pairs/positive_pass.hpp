@@ -26,6 +26,7 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/outside.hpp"
 #include "malis/pairs/regions.hpp"
+#include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
@@ -64,13 +65,13 @@ constexpr std::size_t voxels_of_task = std::size_t{1} << 14;
 constexpr std::size_t voxels_per_joined_set = 4;
 constexpr int skipped_after_failure = 7;
 
-template <class T, class Index, class Sink>
+template <class T, class Index>
 class PositivePass {
   public:
     // Without `report` the pass only finds the regions, and calls nothing of the sink. Without `want_regions` those of
     // objects that edges of unknown truth touch are left out.
     PositivePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report, bool want_regions)
+                 const UnknownEdges<Index>& unknown, int threads, Sink<T, Index>& sink, bool report, bool want_regions)
         : grid_(grid),
           aff_(aff),
           labels_(labels),
@@ -382,7 +383,7 @@ class PositivePass {
     const Objects<Index>& objects_;
     const UnknownEdges<Index>& unknown_;
     const int threads_;
-    Sink& sink_;
+    Sink<T, Index>& sink_;
     const bool report_;
     const bool want_regions_;
     const T cutoff_;  // edges from here on are not reported; minus infinity: none are
