@@ -261,7 +261,7 @@ double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index
             losses[part] = detail::report_in_pieces(waiting[part], threads, sink);
         return std::accumulate(losses.begin(), losses.end(), 0.0);
     }
-    expect(detail::all_pairs(detail::label_sizes(labels, threads)));
+    expect(detail::all_pairs(detail::label_sizes(labels, threads), labels.unlabelled));
     // Negative pairs that add nothing to a loss need not be met.
     constexpr T infinity = std::numeric_limits<T>::infinity();
     const T cutoff = want_positive ? -infinity : sink.negative_cutoff();
