@@ -92,6 +92,9 @@ class LossSink final : public Sink<T, Index> {
                    terms_.negative(static_cast<double>(affinity)), list);
     }
 
+    WrittenByEdge written_by_positive() const override { return written(); }
+    WrittenByEdge written_by_negative() const override { return written(); }
+
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
     double correct_positive(double expected, double found, int threads) override {
         if (!options_.normalize || found == 0) return 1;
@@ -117,6 +120,10 @@ class LossSink final : public Sink<T, Index> {
     };
 
     bool listed() const { return !positive_slopes_.empty(); }
+    WrittenByEdge written() const {
+        if (listed()) return {reinterpret_cast<const char*>(this), 0};
+        return {reinterpret_cast<const char*>(grad_), sizeof *grad_};
+    }
 
     void fill_with_zeros(int threads) {
         parallel_ranges(voxels_ * channels_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {

@@ -10,6 +10,7 @@
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
+#include "malis/support/prefetch.hpp"
 #include "malis/tree/label_histogram.hpp"
 #include "malis/tree/order.hpp"
 
@@ -19,6 +20,15 @@ namespace malis {
 struct CountArrays {
     std::int64_t* pos = nullptr;
     std::int64_t* neg = nullptr;
+};
+
+// Where a sink writes by the index of an edge: memory that can be asked for some edges ahead, as it is met in the order of
+// affinities, which nothing else foresees.
+struct WrittenByEdge {
+    const char* begin;
+    std::size_t bytes;  // of an edge; 0 where nothing is written
+
+    MALIS_INLINE void prefetch(std::size_t edge) const { malis::prefetch(begin + edge * bytes); }
 };
 
 // What a pass over a volume or a graph calls, in this order. A virtual call for each edge that decides pairs, of which
@@ -42,6 +52,7 @@ class Sink {
     // An edge decides so many positive pairs. Returns its part of the loss. May come from several threads at once, for
     // different edges, each with a number `thread` of its own below the number of threads.
     virtual double positive(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread) = 0;
+    virtual WrittenByEdge written_by_positive() const = 0;
     // Only where the positive pass found other pairs than were expected, as objects are not connected. Returns the factor
     // for the sum of what positive() returned.
     virtual double correct_positive(double expected, double found, int threads) = 0;
@@ -50,6 +61,7 @@ class Sink {
     // (on_blocks.hpp), where both come at once, and an edge may decide some of each.
     virtual void expect_negative(double pairs) = 0;
     virtual double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread) = 0;
+    virtual WrittenByEdge written_by_negative() const = 0;
 
   protected:
     ~Sink() = default;
@@ -82,14 +94,22 @@ class CountSink final : public Sink<T, Index> {
         neg_[edge] = static_cast<std::int64_t>(pairs);
         return 0;
     }
+    WrittenByEdge written_by_positive() const override { return written(pos_); }
+    WrittenByEdge written_by_negative() const override { return written(neg_); }
 
   private:
+    static WrittenByEdge written(const std::int64_t* counts) {
+        return {reinterpret_cast<const char*>(counts), sizeof *counts};
+    }
     std::int64_t* pos_;
     std::int64_t* neg_;
     std::size_t edges_;
 };
 
 namespace detail {
+
+// Memory is asked for so many edges before it is written to: longer than it takes, and few enough lines to stay in cache.
+constexpr std::ptrdiff_t edges_ahead = 16;
 
 // An edge and the pairs it decides, kept until all are known.
 template <class T, class Index>
@@ -116,9 +136,11 @@ double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink<T, Index>
         for (std::size_t i = begin; i < end; ++i) total += decisions[i].pairs.pos;
     });
     sink.expect_positive(static_cast<double>(total));
+    const WrittenByEdge written = sink.written_by_positive();
     double loss = 0;
     in_steps(decisions.begin(), decisions.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
         for (const auto* d = begin; d != end; ++d) {
+            if (end - d > edges_ahead) written.prefetch(d[edges_ahead].edge);
             if (d->pairs.pos > 0) loss += sink.positive(d->rank, d->edge, d->pairs.pos, 0);
         }
     });
@@ -128,9 +150,11 @@ double emit_positive(const Buffer<Decision<T, Index>>& decisions, Sink<T, Index>
 template <class T, class Index>
 double emit_negative(const Buffer<Decision<T, Index>>& decisions, std::uint64_t total, Sink<T, Index>& sink) {
     sink.expect_negative(static_cast<double>(total));
+    const WrittenByEdge written = sink.written_by_negative();
     double loss = 0;
     in_steps(decisions.begin(), decisions.end(), steps_per_poll, [&](const auto* begin, const auto* end) {
         for (const auto* d = begin; d != end; ++d) {
+            if (end - d > edges_ahead) written.prefetch(d[edges_ahead].edge);
             if (d->pairs.neg > 0) loss += sink.negative(d->rank, d->edge, d->pairs.neg, 0);
         }
     });
