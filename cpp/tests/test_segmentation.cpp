@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "check.hpp"
@@ -212,7 +213,8 @@ void check_parts(const Volume& volume, const Graph& graph, const std::vector<std
     for (const int threads : {1, 3}) {
         std::vector<Label> found(seg.size(), 99);
         detail::LabelRuns<Index> runs(grid, threads);
-        CHECK(!runs.join(seg.data()));
+        const std::vector<std::make_unsigned_t<Label>> bits(seg.begin(), seg.end());
+        CHECK(!runs.join(bits.data()));
         CHECK_EQUAL(static_cast<std::size_t>(runs.number()), number.size());
         runs.write(found.data());
         CHECK_SAME(found, expected);

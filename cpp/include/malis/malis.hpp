@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -129,6 +130,26 @@ Labels<Index> labels_of_volume(const Volume& volume, LabelArray seg, const PairO
     return labels;
 }
 
+// Numbers the parts of unsigned labels, of which there must be at most `most`. Calls check() where the highest bit of a label
+// is set.
+template <class Label>
+void number_parts(const Volume& volume, const Label* seg, Label* connected, std::uint64_t most, int threads,
+                  const std::function<void()>& check) {
+    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        const Grid<Index> grid = make_grid<Index>(volume);
+        LabelRuns<Index> runs(grid, threads);
+        if (runs.join(seg)) check();
+        const Index parts = runs.number();
+        if (static_cast<std::uint64_t>(parts) > most) {
+            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " + std::to_string(parts) +
+                                        " connected parts");
+        }
+        runs.write(connected);
+        return 0;
+    });
+}
+
 }  // namespace detail
 
 // connected[v]: the number, from 1 in the order of their first voxels, of the part of its label that v belongs to; parts
@@ -136,19 +157,10 @@ Labels<Index> labels_of_volume(const Volume& volume, LabelArray seg, const PairO
 // where Label cannot hold the number of parts.
 template <class Label>
 void connect_labels(const Volume& volume, const Label* seg, Label* connected, int threads) {
-    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
-        using Index = decltype(index);
-        const Grid<Index> grid = make_grid<Index>(volume);
-        detail::LabelRuns<Index> runs(grid, threads);
-        if (runs.join(seg)) check_labels(seg, volume.voxels(), "seg", threads);
-        const Index parts = runs.number();
-        if (static_cast<std::uint64_t>(parts) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
-            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " + std::to_string(parts) +
-                                        " connected parts");
-        }
-        runs.write(connected);
-        return 0;
-    });
+    using Bits = std::make_unsigned_t<Label>;
+    const std::function<void()> check = [&] { check_labels(seg, volume.voxels(), "seg", threads); };
+    detail::number_parts(volume, reinterpret_cast<const Bits*>(seg), reinterpret_cast<Bits*>(connected),
+                         static_cast<std::uint64_t>(std::numeric_limits<Label>::max()), threads, check);
 }
 
 // pos[e], neg[e]: the positive and negative pairs that edge e decides.
@@ -368,6 +380,7 @@ MALIS_PUBLIC_INSTANCES(extern, float)
 MALIS_PUBLIC_INSTANCES(extern, double)
 MALIS_STORED_INSTANCES(extern, std::uint8_t)
 MALIS_ALL_LABEL_INSTANCES(extern)
+MALIS_ALL_TREE_INSTANCES(extern)
 #endif
 
 }  // namespace malis
