@@ -10,6 +10,7 @@ programs on the machine matter little.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import subprocess
@@ -27,6 +28,9 @@ import zarr
 
 import malis
 from malis import malis_dask
+
+with contextlib.suppress(ImportError):  # dask imports it, where there is one, when something is computed first
+    import distributed  # noqa: F401
 
 THRESHOLD, MIN_SIZE = 0.4, 64
 

@@ -23,9 +23,9 @@ import torch
 
 import malis
 from benchmark_report import report
-from data import Batches, Data, Labels, Split, evenly, fold_of, load_all, touch
+from data import Batches, Data, Labels, Split, evenly, fold_of, load_all, touch, with_moved_borders
 from malis import metrics
-from methods import METHODS, STARTS, Method
+from methods import BASELINE, METHODS, STARTS, Method, Start
 from pytorch_example import Step, UNet, network_of, train_phase
 from scores import THRESHOLDS, all_grown, choose_threshold, grown
 from tasks import MIN_SIZE, NHOOD, Network, components, probabilities
@@ -106,8 +106,8 @@ def fates(truth: Labels, seg: npt.NDArray[Any]) -> tuple[int, ...]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 SHARED = (
-    *("images", "validation", "test", "folds", "share", "steps", "warmup", "batch", "crop", "channels", "lr"),
-    "bfloat16",
+    *("images", "validation", "test", "folds", "share", "move_borders"),
+    *("steps", "warmup", "batch", "crop", "channels", "lr", "bfloat16"),
 )
 
 
@@ -121,6 +121,12 @@ def seconds_of(steps: list[Step]) -> tuple[float, float]:
     """Return the median time of a step, and of the loss in those steps that compute MALIS."""
     in_malis = [step.seconds_in_malis for step in steps if step.seconds_in_malis > 0]
     return float(np.median([step.seconds for step in steps])), float(np.median(in_malis)) if in_malis else 0.0
+
+
+def affinities_of(model: UNet, start: Start, part: Split, device: torch.device) -> list[Affinities]:
+    """Return the affinities of the nearest neighbours that a network predicts for images."""
+    network: Network = network_of(model, device)
+    return [np.ascontiguousarray(start.affinities(probabilities(network, image))) for image in part.images]
 
 
 class Training:
@@ -138,13 +144,12 @@ class Training:
 
     def affinities(self, part: Split) -> list[Affinities]:
         """Predict the affinities of images."""
-        network: Network = network_of(self.model, self.device)
-        return [np.ascontiguousarray(self.start.affinities(probabilities(network, image))) for image in part.images]
+        return affinities_of(self.model, self.start, part, self.device)
 
     def run(self) -> None:
         """Train both phases, or load the first one."""
         warmup, last = self.method.phases(self.args.steps, self.args.warmup, self.args.lr, self.args.mix)
-        file = named_file(self.args.output, "warmups", self.data.name, self.method.start, self.seed, ".pt")
+        file = warmup_file(self.args.output, self.data.name, self.method.start, self.seed)
         settings = {name: getattr(self.args, name) for name in SHARED} | {"start": self.method.start}
         saved = torch.load(file, weights_only=True) if file.exists() else {}
         if saved.get("settings") == settings:
@@ -154,10 +159,7 @@ class Training:
             # The labels of the first phase are the same for all methods of a start.
             prepare = Method("", self.method.start).prepare()
             self._train(warmup, [self.seed], prepare, first=1)
-            part = file.with_suffix(".part")
-            part.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"settings": settings, "model": self.model.state_dict(), "curve": self.curve}, part)
-            part.replace(file)
+            save({"settings": settings, "model": self.model.state_dict(), "curve": self.curve}, file)
         self.steps = []
         self._train(last, [self.seed, 1], self.method.prepare(), first=warmup.steps + 1)
 
@@ -176,10 +178,19 @@ class Training:
         return choose_threshold(self.affinities(validation), validation, THRESHOLDS[::3])[1]
 
 
+def save(content: dict[str, Any], file: Path) -> None:
+    """Save a network, so that an interruption leaves the old file or the new one."""
+    part = file.with_suffix(".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, part)
+    part.replace(file)
+
+
 def run_one(args: argparse.Namespace, data: Data, method: Method, seed: int) -> dict[str, Any]:
-    """Train, choose the thresholds on the validation images, score the test images, save their segmentations."""
+    """Train, choose thresholds on the validation images, score the test images; saves the network and segmentations."""
     training = Training(args, data, method, seed)
     training.run()
+    save({"model": training.model.state_dict()}, network_file(args.output, data.name, method.name, seed))
     validation, test = training.affinities(data.validation), training.affinities(data.test)
     threshold, best = choose_threshold(validation, data.validation)
     thresholds, best_grown = choose_grown(validation, data.validation)
@@ -230,6 +241,12 @@ def known_runs(args: argparse.Namespace, methods: Sequence[Method]) -> dict[tupl
     }
 
 
+def with_labels(method: Method, data: Data) -> Method:
+    """Return the method, or the simpler one that is the same on these labels."""
+    touching = any(touch(labels) for labels in data.train.labels)
+    return method if touching else method.where_nothing_touches()
+
+
 def run_all(args: argparse.Namespace, sets: dict[str, list[Data]], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Return the runs of all seeds, data sets and methods; those that are missing are made."""
     args.output.mkdir(parents=True, exist_ok=True)
@@ -240,11 +257,11 @@ def run_all(args: argparse.Namespace, sets: dict[str, list[Data]], methods: Sequ
         if key not in known and args.make:
             data = sets[name][seed % args.folds]
             head = {"data": name, "method": method.name, "seed": seed, "settings": settings_of(args, method)}
-            touching = any(touch(labels) for labels in data.train.labels)
-            same = method if touching else method.where_nothing_touches()
-            twins = [other for other in methods if other != method and other.settings() == same.settings()]
-            if twins and (name, twins[0].name, seed) in known:
-                known[key] = {**known[name, twins[0].name, seed], **head}
+            same = with_labels(method, data)
+            others = [other for other in methods if (name, other.name, seed) in known]
+            twin = next((o.name for o in others if with_labels(o, data).settings() == same.settings()), None)
+            if twin is not None:
+                known[key] = {**known[name, twin, seed], **head}
             else:
                 print(f"run {number} of {len(wanted)}: {name}, {method.name}, seed {seed}", flush=True)
                 known[key] = {**head, **run_one(args, data, same, seed)}
@@ -263,10 +280,23 @@ def segmentations_of(folder: Path, data: str, method: str, seed: int) -> Path:
     return named_file(folder, "segmentations", data, method, seed, ".npz")
 
 
-def with_share(data: Data, share: float) -> Data:
-    """Keep a share of the images that are trained on, at least one, evenly spread."""
+def network_file(folder: Path, data: str, method: str, seed: int) -> Path:
+    """Return where the network of a run is kept."""
+    return named_file(folder, "networks", data, method, seed, ".pt")
+
+
+def warmup_file(folder: Path, data: str, start: str, seed: int) -> Path:
+    """Return where the network after the first phase is kept, which methods of one start share."""
+    return named_file(folder, "warmups", data, start, seed, ".pt")
+
+
+def with_poorer_training(data: Data, share: float, move_borders: float) -> Data:
+    """Keep a share of the images to train on, at least one, evenly spread, and move the borders of their labels."""
     indices = list(range(len(data.train)))
     data.train = data.train.chosen(evenly(indices, max(1, round(len(indices) * share))))
+    if move_borders:
+        labels = data.train.labels
+        data.train.labels = [with_moved_borders(truth, move_borders, seed) for seed, truth in enumerate(labels)]
     return data
 
 
@@ -279,7 +309,11 @@ def benchmark_parser() -> argparse.ArgumentParser:
     options.add_argument("--seeds", type=positive, default=5, help="number of seeds: 0, 1, ...")
     options.add_argument("--folds", type=positive, default=4, help="blocks of images, for the cross-validation")
     options.add_argument("--share", type=float, default=1.0, help="share of the images to train on that is used")
+    options.add_argument(
+        "--move-borders", type=float, default=0.0, metavar="PIXELS", help="move the borders of the labels to train on"
+    )
     options.add_argument("--methods", nargs="+", default=names, choices=names, metavar="METHOD", help=f"of {names}")
+    options.add_argument("--baseline", default=BASELINE, choices=names, metavar="METHOD", help="what gains are over")
     options.add_argument("--bfloat16", action="store_true", help="all layers but the last in bfloat16")
     options.add_argument("--no-runs", dest="make", action="store_false", help="only report the runs that there are")
     options.add_argument("--quick", action="store_true", help=f"other defaults, of half a minute: {QUICK}")
@@ -301,7 +335,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         for source in args.data:
             name, split = load_all(source, args.images)
             sets[name] = [
-                with_share(fold_of(name, split, args.folds, fold, args.validation, args.test), args.share)
+                with_poorer_training(
+                    fold_of(name, split, args.folds, fold, args.validation, args.test), args.share, args.move_borders
+                )
                 for fold in range(args.folds)
             ]
             for data in sets[name]:
@@ -309,7 +345,11 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         options.error(str(error))
     runs = run_all(args, sets, [method for method in METHODS if method.name in args.methods])
-    report(args.output, sets, runs, lambda data, method, seed: segmentations_of(args.output, data, method, seed))
+    report(
+        *(args.output, sets, runs),
+        lambda data, method, seed: segmentations_of(args.output, data, method, seed),
+        args.baseline,
+    )
     return runs
 
 

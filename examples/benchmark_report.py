@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from data import Data
 from malis.plot import label_colours
-from methods import BASELINE
 from resampling import Gain, gain
 
 Run = dict[str, Any]
@@ -102,12 +101,12 @@ def with_interval(result: Gain | None) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def tables(runs: Sequence[Run], data: str) -> str:
+def tables(runs: Sequence[Run], data: str, baseline: str) -> str:
     """Return the scores, the gains, the fates of objects and the cost of a data set in Markdown."""
     names = [name for name in methods_of(runs) if of_method(runs, data, name)]
     scores: list[tuple[str, ...]] = [("method", "seeds", *(measure.name for measure in MEASURES))]
     gains: list[tuple[str, ...]] = [
-        (f"gain over {BASELINE}", *(measure.name for measure in MEASURES), "effect size, object score")
+        (f"gain over {baseline}", *(measure.name for measure in MEASURES), "effect size, object score")
     ]
     cost: list[tuple[str, ...]] = [("method", "ms per step", "of these in the loss", *FATES)]
     for name in names:
@@ -119,8 +118,8 @@ def tables(runs: Sequence[Run], data: str) -> str:
         )
         fates = np.mean([np.sum(run["fates"], axis=0) for run in mine.values()], axis=0)
         cost.append((name, f"{seconds:.0f}", f"{in_malis:.1f}", *(f"{count:.1f}" for count in fates)))
-        if name != BASELINE:
-            results = [gain_of(runs, data, name, BASELINE, measure) for measure in MEASURES]
+        if name != baseline:
+            results = [gain_of(runs, data, name, baseline, measure) for measure in MEASURES]
             first = results[0]
             effect = (
                 ""
@@ -131,15 +130,15 @@ def tables(runs: Sequence[Run], data: str) -> str:
     return f"### {data}\n\n" + "\n\n".join(markdown(rows) for rows in (scores, gains, cost))
 
 
-def summary(runs: Sequence[Run], sets: Sequence[str]) -> str:
+def summary(runs: Sequence[Run], sets: Sequence[str], baseline: str) -> str:
     """Return the gain of every method over the baseline on every data set, one table for each measure."""
     parts = []
     for measure in MEASURES:
-        others = [name for name in methods_of(runs) if name != BASELINE]
-        rows = [(measure.name, BASELINE, *others)]
+        others = [name for name in methods_of(runs) if name != baseline]
+        rows = [(measure.name, baseline, *others)]
         for data in sets:
-            gains = [with_interval(gain_of(runs, data, name, BASELINE, measure)) for name in others]
-            rows.append((data, f"{mean_of(runs, data, BASELINE, measure):.3f}", *gains))
+            gains = [with_interval(gain_of(runs, data, name, baseline, measure)) for name in others]
+            rows.append((data, f"{mean_of(runs, data, baseline, measure):.3f}", *gains))
         parts.append(markdown(rows))
     return "\n\n".join(parts)
 
@@ -170,19 +169,19 @@ def leave_one_out(runs: Sequence[Run], sets: Sequence[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def draw_gains(file: Path, runs: Sequence[Run], sets: Sequence[str]) -> None:
+def draw_gains(file: Path, runs: Sequence[Run], sets: Sequence[str], baseline: str) -> None:
     """Save a figure of what every method gains over the baseline on every set, with intervals."""
     import matplotlib.pyplot as plt
 
     shown = [MEASURES[i] for i in (0, 1, 2, 3)]
-    others = [name for name in methods_of(runs) if name != BASELINE]
+    others = [name for name in methods_of(runs) if name != baseline]
     figure, axes = plt.subplots(
         1, len(shown), figsize=(12, 1.2 + 0.6 * len(sets)), sharey=True, layout="constrained", squeeze=False
     )
     for ax, measure in zip(axes[0], shown, strict=True):
         for number, name in enumerate(others):
             for row, data in enumerate(sets):
-                result = gain_of(runs, data, name, BASELINE, measure)
+                result = gain_of(runs, data, name, baseline, measure)
                 if result is not None:
                     at = row + 0.7 * (number + 0.5) / len(others) - 0.35
                     label = name if row == 0 else None
@@ -196,7 +195,7 @@ def draw_gains(file: Path, runs: Sequence[Run], sets: Sequence[str]) -> None:
     handles, names = axes[0, -1].get_legend_handles_labels()
     if handles:
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8)
-    figure.suptitle(f"against {BASELINE}: means over seeds and test images, intervals of 95 %", fontsize=11)
+    figure.suptitle(f"against {baseline}: means over seeds and test images, intervals of 95 %", fontsize=11)
     figure.savefig(file, dpi=80)
     plt.close(figure)
 
@@ -221,26 +220,39 @@ def draw_segmentations(file: Path, data: Data, segmentations: dict[str, npt.NDAr
     plt.close(figure)
 
 
-def draw_curves(file: Path, runs: Sequence[Run], data: str) -> None:
-    """Save the object score of the validation images over the steps."""
+def draw_curves(file: Path, runs: Sequence[Run], sets: Sequence[str]) -> None:
+    """Save the object score of the validation images over the steps, in the mean over seeds."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-    for name in methods_of(runs):
-        curves = [run["curve"] for run in of_method(runs, data, name).values()]
-        if curves:
-            steps, scores = np.moveaxis(np.array(curves), -1, 0)
-            (line,) = ax.plot(steps[0], scores.mean(0), marker="o", markersize=3, label=name)
-            ax.fill_between(steps[0], scores.min(0), scores.max(0), color=line.get_color(), alpha=0.1, linewidth=0)
-    ax.set(title=data, xlabel="steps", ylabel="object score of the validation images")
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=7)
+    columns = min(4, len(sets))
+    rows = -(-len(sets) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.6 * rows + 0.5), layout="constrained", squeeze=False
+    )
+    for ax in axes.ravel()[len(sets) :]:
+        ax.set_axis_off()
+    for ax, data in zip(axes.ravel(), sets, strict=False):
+        for name in methods_of(runs):
+            curves = [run["curve"] for run in of_method(runs, data, name).values()]
+            if curves:
+                steps, scores = np.moveaxis(np.array(curves), -1, 0)
+                ax.plot(steps[0], scores.mean(0), marker="o", markersize=3, label=name)
+        ax.set_title(data, fontsize=10)
+        ax.grid(alpha=0.3)
+    figure.supxlabel("steps", fontsize=9)
+    figure.supylabel("object score of the validation images", fontsize=9)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), fontsize=8)
     figure.savefig(file, dpi=80)
     plt.close(figure)
 
 
 def report(
-    output: Path, sets: dict[str, list[Data]], runs: Sequence[Run], file_of: Callable[[str, str, int], Path]
+    output: Path,
+    sets: dict[str, list[Data]],
+    runs: Sequence[Run],
+    file_of: Callable[[str, str, int], Path],
+    baseline: str,
 ) -> None:
     """Print and save the tables, save the figures; `file_of` tells where segmentations of a run are."""
     import matplotlib
@@ -250,17 +262,17 @@ def report(
     if not names:
         print("there is no run of these settings")
         return
-    parts = [tables(runs, name) for name in names]
+    parts = [tables(runs, name, baseline) for name in names]
     parts += [
-        "### All sets\n\n" + summary(runs, names),
+        "### All sets\n\n" + summary(runs, names, baseline),
         "### Chosen on the other sets\n\n" + leave_one_out(runs, names),
     ]
     text = "\n\n".join(parts)
     print(text)
     (output / "tables.md").write_text(text + "\n", encoding="utf-8")
-    draw_gains(output / "gains.png", runs, names)
+    draw_gains(output / "gains.png", runs, names, baseline)
+    draw_curves(output / "curves.png", runs, names)
     for name in names:
-        draw_curves(output / f"curves-{name}.png", runs, name)
         segmentations = {}
         for method in methods_of(runs):
             of_seed_0 = of_method(runs, name, method).get(0)

@@ -31,7 +31,6 @@ from volume_scores import SCORES, Labels, large_objects, skeletons_of
 
 # Those that differ in the second phase alone, on the labels and offsets of volume_example.py.
 CHOICES = {m.name: m for m in METHODS if m.start == "nearest" and m.connected and m.balance == "pairs"}
-CHOICES |= {(m := Method("MALIS, 1 BCE, margin 0.1", "nearest", malis=1, mix=1.0, margin=0.1)).name: m}
 BLOCKS = 4  # along each axis within sections: the test volume in parts, which the intervals are from
 CONTACTS = (0, 5, 20, 100)  # nodes of a skeleton that do not make a segment a merging one, as NISB reports
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import generate_binary_structure, maximum_filter, minimum_filter
+from scipy.ndimage import gaussian_filter, generate_binary_structure, map_coordinates, maximum_filter, minimum_filter
 from skimage.measure import label
 
 from malis.synthetic import synthetic_image
@@ -17,6 +17,8 @@ from tissue_data import TISSUES, evenly, load_tissue, read_folder
 
 Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
 Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
+
+DRIFT = 8.0  # pixels over which a hand that draws a border is off to the same side
 
 
 @dataclass
@@ -168,6 +170,19 @@ def separated(labels: npt.ArrayLike) -> Labels:
 def with_border(labels: npt.ArrayLike) -> Labels:
     """Return labels to train on: background between objects that touch, and a label for every connected part."""
     return connected(separated(labels))
+
+
+def with_moved_borders(labels: npt.ArrayLike, pixels: float, seed: int) -> Labels:
+    """Return labels as a less careful hand draws them: every border is moved by some pixels, smoothly along its course.
+
+    Each pixel takes its label from another place; how far away along an axis has a standard deviation of `pixels`.
+    """
+    array = np.asarray(labels, dtype=np.int32)
+    rng = np.random.default_rng(seed)
+    fields = np.stack([gaussian_filter(rng.standard_normal(array.shape), DRIFT) for _ in range(array.ndim)])
+    offsets = fields * (pixels / fields.std())
+    moved: Labels = map_coordinates(array, np.indices(array.shape) + offsets, order=0, mode="nearest")
+    return moved
 
 
 def touch(labels: npt.ArrayLike) -> bool:

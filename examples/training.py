@@ -110,8 +110,8 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--crop", type=positive, default=128)
     p.add_argument("--channels", type=positive, default=16, help="channels of the first level of the U-Net")
     p.add_argument("--lr", type=float, default=2e-3, help="highest learning rate; half of it for MALIS")
-    p.add_argument("--mix", type=float, default=0.2, help="weight of the affinity BCE that stays beside MALIS")
-    p.add_argument("--margin", type=float, default=0.3)
+    p.add_argument("--mix", type=float, default=1.0, help="weight of the affinity BCE that stays beside MALIS")
+    p.add_argument("--margin", type=float, default=0.1)
     p.add_argument("--threads", type=positive, help="threads of the framework and of malis (default: all)")
     return p
 

@@ -83,6 +83,63 @@ def test_watersheds(tmp_path, affinities, small_chunks, monkeypatch, options):
     assert files(tmp_path / "parts.zarr") == files(tmp_path / "whole.zarr")
 
 
+@pytest.mark.parametrize("dtype", ["u2", "i4", "i8", "f4", "?"])
+@pytest.mark.parametrize("threshold", [[], ["--threshold", "0.6"]])
+def test_seeds(tmp_path, rng, affinities, small_chunks, monkeypatch, dtype, threshold):
+    shape = affinities.shape[1:]
+    seeds = np.where(rng.random(shape) < 0.003, rng.integers(1, 50, shape), 0).astype(dtype)
+    zarr.create_array(str(tmp_path / "seeds.zarr"), data=seeds, chunks=(7, 13, 11))
+    arguments = ["segment", tmp_path / "aff.zarr", "--seeds", tmp_path / "seeds.zarr", *threshold, "--min-size", 40]
+    assert run(*arguments, "-o", tmp_path / "whole.zarr", "--quiet") == 0
+    monkeypatch.setattr(_large, "bytes_in_memory", lambda *_: 2**40)
+    in_chunks = [*arguments, "-o", tmp_path / "parts.zarr", "--quiet", "--memory", "3MB", "--workers", 1]
+    written, write = [], _large._write
+
+    def stopped(image, array, part, name, labels):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(image, array, part, name, labels)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_large, "_write", stopped)
+        assert run(*in_chunks) == 130
+    again = []
+    monkeypatch.setattr(_large, "_write", lambda *args: again.append(args[3]) or write(*args))
+    assert run(*in_chunks) == 0
+    assert again and not set(again) & set(written)
+    assert files(tmp_path / "parts.zarr") == files(tmp_path / "whole.zarr")
+    expected, _ = malis.watershed_from_affgraph(
+        affinities, seeds, malis.mknhood3d(1), min_size=40, threshold=float(threshold[1]) if threshold else -np.inf
+    )
+    found = zarr.open(tmp_path / "parts.zarr")["s0"]
+    assert found.dtype.kind == "u" and found.dtype.itemsize == expected.dtype.itemsize
+    np.testing.assert_array_equal(found[:], expected)
+
+
+def test_other_seeds_begin_anew(tmp_path, rng, affinities, small_chunks, monkeypatch, capsys):
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr(_large, "bytes_in_memory", lambda *_: 2**40)
+    arguments = ["segment", tmp_path / "aff.zarr", "-o", tmp_path / "seg.zarr", "--memory", "3MB", "--workers", 1]
+    arguments += ["--seeds", f"{tmp_path / 'seeds.h5'}:/seeds", "--min-size", 1]
+    for number in (1, 2):
+        with h5py.File(tmp_path / "seeds.h5", "w") as file:
+            seeds = np.zeros(affinities.shape[1:], np.int32)
+            seeds[number, 5, 6], seeds[-1, -1, -number] = number, 9
+            file.create_dataset("seeds", data=seeds)
+        with monkeypatch.context() as patched:
+            if number == 1:
+                patched.setattr(_large.Unfinished, "finish", stop)
+            assert run(*arguments, "--json") == (130 if number == 1 else 0)
+    # Of the labels that there are, not of all numbers up to the largest.
+    assert json.loads(capsys.readouterr().out)["objects"] == 2
+    expected, _ = malis.watershed_from_affgraph(affinities, seeds, malis.mknhood3d(1), min_size=1)
+    np.testing.assert_array_equal(zarr.open(tmp_path / "seg.zarr")["s0"][:], expected)
+
+
 def test_hdf5_with_the_channels_last_into_labels_of_an_image(tmp_path, affinities, small_chunks):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "aff.h5", "w") as file:
@@ -118,12 +175,19 @@ def test_scales(tmp_path, rng, small_chunks):
         (["--memory", "-1GB"], "--memory must be a size such as 8GB"),
         (["--memory", "10kB"], "--memory must be at least"),
         (["--memory", "600kB", "--small", "merge"], "that cannot do --small merge"),
-        (["--memory", "600kB", "--seeds", "aff.zarr"], "that cannot do --seeds"),
+        (["--memory", "600kB", "--seeds", "seeds.npy"], "that cannot do --seeds that are no Zarr store or HDF5 file"),
+        (["--memory", "6MB", "--seeds", "flat.zarr"], "must have one spatial shape, got (20, 40, 35) and (20, 40)"),
+        (["--memory", "3MB", "--seeds", "negative.zarr"], "seeds must hold labels of at least 0, got -1"),
     ],
 )
-def test_what_is_refused(tmp_path, affinities, small_chunks, capsys, options, message):
+def test_what_is_refused(tmp_path, affinities, small_chunks, capsys, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    zarr.create_array("flat.zarr", data=np.zeros((20, 40), np.int32))
+    zarr.create_array("negative.zarr", data=np.full((20, 40, 35), -1, np.int32))
+    np.save("seeds.npy", np.ones((20, 40, 35), np.int32))
+    monkeypatch.setattr(_large, "bytes_in_memory", lambda *_: 2**40)
     threshold = [] if "--seeds" in options else ["--threshold", "0.75"]
-    arguments = ["segment", tmp_path / "aff.zarr", "-o", tmp_path / "seg.zarr", *threshold, "--workers", 1, *options]
+    arguments = ["segment", "aff.zarr", "-o", "seg.zarr", *threshold, "--workers", 1, *options]
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "seg.zarr").exists()

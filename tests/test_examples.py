@@ -587,7 +587,7 @@ def test_benchmark_of_losses(comparison, touching, tmp_path, capsys):
         assert (result["seconds in MALIS"] > 0) == ("MALIS" in result["method"])
     log = tmp_path / "out" / "runs.jsonl"
     assert [json.loads(line) for line in log.read_text().splitlines()] == json.loads(json.dumps(first))
-    for picture in ("segmentations-touching.h5.png", "curves-touching.h5.png", "gains.png"):
+    for picture in ("segmentations-touching.h5.png", "curves.png", "gains.png"):
         assert matplotlib.image.imread(tmp_path / "out" / picture)[..., :3].std() > 0.05
 
     # The tables repeat what the log says.
@@ -634,6 +634,63 @@ def test_methods_without_touching_labels_are_not_run_twice(comparison, folder, c
     one, two = run("--data", str(folder), "--seeds", "1", "--methods", "MALIS after BCE", "MALIS, border")
     assert capsys.readouterr().out.count(", seed 0\n") == 1
     assert one["scores"] == two["scores"] and one["settings"] != two["settings"]
+
+
+def test_training_on_labels_with_moved_borders(comparison, touching, tmp_path):
+    run, module = comparison
+    options = ["--data", str(touching), "--seeds", "1", "--methods", "BCE, border", "MALIS, border"]
+    plain = run(*options)
+    moved = run(*options, "--move-borders", "2", "--baseline", "BCE, border")
+    assert "gain over BCE, border" in (tmp_path / "out" / "tables.md").read_text()
+    assert [r["settings"]["move_borders"] for r in plain + moved] == [0, 0, 2, 2]
+    for before, after in zip(plain, moved, strict=True):
+        assert before["tested"] == after["tested"] and before["loss"] != after["loss"]
+    assert len(module.finished(tmp_path / "out" / "runs.jsonl")) == 4
+
+
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_borders_move_by_pixels(pixels):
+    truth = np.zeros((256, 256), np.int32)
+    truth[:, 128:] = 1
+    truth[:, 160:] = 2
+    moved = data.with_moved_borders(truth, pixels, seed=0)
+    np.testing.assert_array_equal(moved, data.with_moved_borders(truth, pixels, seed=0))
+    for number, at in ((1, 128), (2, 160)):
+        away = (moved >= number).argmax(axis=1) - at
+        assert 0.6 * pixels < away.std() < 1.4 * pixels and abs(away.mean()) < 0.5 * pixels
+        assert np.abs(np.diff(away)).max() <= 2  # the border is smooth along its course
+    images = [np.zeros((1, 256, 256), np.float32)] * 4
+    parts = data.fold_of("set", data.Split(images, [truth] * 4), 4, 0)
+    poorer = load_example("benchmark_losses").with_poorer_training(parts, 0.5, pixels)
+    assert len(poorer.train) == 1 and (poorer.train.labels[0] != truth).any()
+    assert all((labels == truth).all() for labels in poorer.validation.labels + poorer.test.labels)
+
+
+def test_deciding_edges_before_and_after(comparison, touching, tmp_path, capsys):
+    run, _ = comparison
+    edges = load_example("deciding_edges")
+    options = ["--data", str(touching), "--seeds", "1", "--methods", "BCE on affinities", "MALIS after BCE"]
+    run(*options)
+    capsys.readouterr()
+    options += [*TINY, "--folds", "3", "--images", "8", "--validation", "1", "--test", "1", "--output", "out"]
+    table = edges.main(options)
+    assert table in capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["after the warm-up", "BCE on affinities", "MALIS after BCE"]
+    for row in rows:
+        assert all(int(cell) >= 1 for cell in row[2:4]) and all(0 < float(cell) < 1 for cell in row[4:])
+    assert len({tuple(row[4:]) for row in rows}) == 3
+    assert matplotlib.image.imread(tmp_path / "out" / "deciding_edges.png")[..., :3].std() > 0.05
+    with pytest.raises(SystemExit):
+        edges.main([*options, "--methods", "BCE, border", "MALIS after BCE"])
+
+
+def test_edges_of_most_pairs():
+    edges = load_example("deciding_edges")
+    counts = np.array([[[0, 50, 1], [30, 2, 17]]])
+    assert edges.edges_of_most(counts) == 3  # 50 and 30 are fewer than nine tenths of 100, with 17 they are more
+    assert edges.edges_of_most(np.zeros_like(counts)) == 0
+    assert edges.deciding_affinity(np.where(counts == 50, 1.0, 0.0), counts) == pytest.approx(0.5)
 
 
 def test_methods_start_alike_and_see_the_same_crops(comparison, touching, monkeypatch):

@@ -41,6 +41,15 @@ def test_against_oracle(problem, options, data):
     assert grad.dtype == problem.aff.dtype
 
 
+def test_unlabelled_voxels_make_no_positive_pair_without_constraints():
+    aff, seg, nhood = np.zeros((1, 4)), np.zeros(4, int), np.array([[-1]])
+    unlabelled = np.array([True, False, True, False])
+    options = {"constrain_positive": False, "constrain_negative": False, "ignore_background": False}
+    loss, grad = malis.malis_loss(aff, seg, nhood, margin=0, pos_loss_weight=0.2, unlabelled_mask=unlabelled, **options)
+    assert loss == pytest.approx(0.4)
+    np.testing.assert_allclose(grad, [[0, 0, 0, -0.8]])
+
+
 @given(problem=problems(), options=loss_options(), data=st.data())
 @settings(max_examples=200)
 def test_logits_against_oracle(problem, options, data):

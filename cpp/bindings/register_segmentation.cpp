@@ -34,6 +34,40 @@ py::tuple volume_components(const py::array& aff, const py::array_t<std::int64_t
     });
 }
 
+py::tuple components_of_chunk(const py::array& aff, const py::array_t<std::int64_t>& nhood,
+                              const py::array_t<std::int64_t, py::array::c_style>& open,
+                              std::optional<double> threshold, std::int64_t size_thresh, std::optional<int> threads) {
+    const Volume volume = make_affinity_volume(aff, nhood);
+    auto shape = shape_of(aff);
+    shape.erase(shape.begin());
+    const int n = threads_or_default(threads);
+    const std::int64_t* const voxels = open.data();
+    const auto opens = static_cast<std::size_t>(open.size());
+    for (std::size_t i = 0; i < opens; ++i)
+        if (voxels[i] < 0 || static_cast<std::size_t>(voxels[i]) >= volume.voxels())
+            throw py::value_error("open must name voxels of the chunk, got " + std::to_string(voxels[i]));
+    return visit_affinities_or_bytes(aff, "aff", [&](const auto* affinities) {
+        return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+            const auto find = [&] {
+                const WithoutGil released;
+                return chunk_components<decltype(index)>(volume, affinities, threshold, voxels, opens, size_thresh, n);
+            };
+            const auto found = find();
+            const auto write = [&](auto label) {
+                py::array_t<decltype(label)> seg(shape);
+                auto* const data = seg.mutable_data();
+                std::vector<std::int64_t> first;
+                {
+                    const WithoutGil released;
+                    first = label_chunk(found, data);
+                }
+                return py::tuple(py::make_tuple(seg, as_array(found.sizes), as_array(first)));
+            };
+            return found.sizes.size() <= (std::size_t{1} << 16) ? write(std::uint16_t{0}) : write(std::uint32_t{0});
+        });
+    });
+}
+
 py::tuple volume_basins(const py::array& aff, const py::array_t<std::int64_t>& nhood, double threshold,
                         std::int64_t size_thresh, std::optional<int> threads) {
     const int n = threads_or_default(threads);
@@ -127,6 +161,8 @@ py::array edge_watershed_of(const py::array& node1, const py::array& node2, cons
 void register_segmentation(py::module_& m) {
     m.def("components", &volume_components, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("merge_small"), py::arg("num_threads"));
+    m.def("chunk_components", &components_of_chunk, py::arg("aff"), py::arg("nhood"), py::arg("open"), py::kw_only(),
+          py::arg("threshold"), py::arg("size_thresh"), py::arg("num_threads"));
     m.def("watershed_basins", &volume_basins, py::arg("aff"), py::arg("nhood"), py::kw_only(), py::arg("threshold"),
           py::arg("size_thresh"), py::arg("num_threads"));
     m.def("connect_labels", &connected_labels, py::arg("seg"), py::arg("nhood"), py::kw_only(), py::arg("num_threads"));

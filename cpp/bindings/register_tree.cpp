@@ -23,25 +23,28 @@ py::tuple tree_of_grid(const py::array& aff, const py::array_t<std::int64_t>& nh
     });
 }
 
-// Calls f with a view of the arrays of a tree over `nodes` nodes.
-template <class F>
-auto visit_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1, const py::array& node2,
-                F&& f) {
+TreeView view_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1, const py::array& node2) {
     if (affinities.ndim() != 1)
         throw py::value_error("tree.affinities must have one axis, got " + describe(affinities));
     if (nodes < 1) throw py::value_error("tree.shape must hold at least one voxel, got " + std::to_string(nodes));
     check_shape(node1, "tree.node1", shape_of(affinities));
     check_shape(node2, "tree.node2", shape_of(affinities));
     return visit_affinities(affinities, "tree.affinities", [&](const auto* values) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(values)>>;
         return visit_types<std::int32_t, std::int64_t>(node1, "tree.node1", "int32 or int64", [&](const auto* first) {
             using Node = std::remove_const_t<std::remove_pointer_t<decltype(first)>>;
             return visit_types<Node>(node2, "tree.node2", "that of tree.node1", [&](const Node* second) {
-                return f(TreeView<T, Node>{values, first, second, static_cast<std::size_t>(affinities.size()),
-                                           static_cast<std::size_t>(nodes)});
+                return TreeView(values, first, second, static_cast<std::size_t>(affinities.size()),
+                                static_cast<std::size_t>(nodes));
             });
         });
     });
+}
+
+// Calls f with a zero of the type of the nodes of a tree, which has been checked.
+template <class F>
+auto with_node_of(const py::array& node1, F&& f) {
+    if (node1.itemsize() == sizeof(std::int32_t)) return f(std::int32_t{0});
+    return f(std::int64_t{0});
 }
 
 py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::array& affinities,
@@ -50,36 +53,38 @@ py::list segmentations_of_tree(const std::vector<py::ssize_t>& shape, const py::
     std::int64_t nodes = 1;
     for (const py::ssize_t n : shape) nodes *= n;
     const int n = threads_or_default(threads);
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(tree.affinities)>>;
-        return with_label(tree.nodes, [&](auto label) {
-            using Label = decltype(label);
-            // In the precision of the affinities, as NumPy compares them.
-            const std::vector<T> at(thresholds.begin(), thresholds.end());
-            std::vector<py::array_t<Label>> segs;
-            std::vector<Label*> data;
-            for (std::size_t i = 0; i < at.size(); ++i) {
-                segs.emplace_back(shape);
-                data.push_back(segs.back().mutable_data());
-            }
-            std::vector<std::vector<std::int64_t>> sizes;
-            {
-                const WithoutGil released;
+    const TreeView tree = view_of_tree(nodes, affinities, node1, node2);
+    return with_label(tree.nodes, [&](auto label) {
+        using Label = decltype(label);
+        std::vector<py::array_t<Label>> segs;
+        std::vector<Label*> data;
+        for (std::size_t i = 0; i < thresholds.size(); ++i) {
+            segs.emplace_back(shape);
+            data.push_back(segs.back().mutable_data());
+        }
+        std::vector<std::vector<std::int64_t>> sizes;
+        {
+            const WithoutGil released;
+            // Labels of 64 bits are those of so many nodes that their indices have as many.
+            if constexpr (std::is_same_v<Label, std::int64_t>) {
+                sizes = segment_tree<std::uint64_t>(tree, thresholds, size_thresh, data, n);
+            } else {
                 sizes = with_index(tree.nodes, 1, [&](auto index) {
-                    return segment_tree<decltype(index)>(tree, at, size_thresh, data, n);
+                    return segment_tree<decltype(index)>(tree, thresholds, size_thresh, data, n);
                 });
             }
-            py::list results;
-            for (std::size_t i = 0; i < at.size(); ++i) results.append(py::make_tuple(segs[i], as_array(sizes[i])));
-            return results;
-        });
+        }
+        py::list results;
+        for (std::size_t i = 0; i < segs.size(); ++i) results.append(py::make_tuple(segs[i], as_array(sizes[i])));
+        return results;
     });
 }
 
 py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                                 const py::array& node2) {
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using Node = std::remove_const_t<std::remove_reference_t<decltype(*tree.node1)>>;
+    const TreeView tree = view_of_tree(nodes, affinities, node1, node2);
+    return with_node_of(node1, [&](auto node) {
+        using Node = decltype(node);
         py::array_t<Node> sizes(static_cast<py::ssize_t>(tree.size));
         Node* data = sizes.mutable_data();
         {
@@ -95,32 +100,30 @@ py::array smaller_sizes_of_tree(std::int64_t nodes, const py::array& affinities,
 
 py::array linkage_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                           const py::array& node2, double highest) {
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        py::array_t<double> rows(std::vector<py::ssize_t>{static_cast<py::ssize_t>(tree.nodes) - 1, 4});
-        double* data = rows.mutable_data();
-        {
-            const WithoutGil released;
-            with_index(tree.nodes, 1, [&](auto index) {
-                linkage<decltype(index)>(tree, highest, data);
-                return 0;
-            });
-        }
-        return static_cast<py::array>(rows);
-    });
+    const TreeView tree = view_of_tree(nodes, affinities, node1, node2);
+    py::array_t<double> rows(std::vector<py::ssize_t>{static_cast<py::ssize_t>(tree.nodes) - 1, 4});
+    double* data = rows.mutable_data();
+    {
+        const WithoutGil released;
+        with_index(tree.nodes, 1, [&](auto index) {
+            linkage<decltype(index)>(tree, highest, data);
+            return 0;
+        });
+    }
+    return rows;
 }
 
 py::tuple large_components_of_tree(std::int64_t nodes, const py::array& affinities, const py::array& node1,
                                    const py::array& node2, const std::vector<double>& thresholds,
                                    std::int64_t min_size) {
-    return visit_tree(nodes, affinities, node1, node2, [&](const auto& tree) {
-        using T = std::remove_cv_t<std::remove_pointer_t<decltype(tree.affinities)>>;
-        using Node = std::remove_cv_t<std::remove_pointer_t<decltype(tree.node1)>>;
-        const std::vector<T> at(thresholds.begin(), thresholds.end());
+    const TreeView tree = view_of_tree(nodes, affinities, node1, node2);
+    return with_node_of(node1, [&](auto node) {
+        using Node = decltype(node);
         LargeComponents<Node> found;
         {
             const WithoutGil released;
             with_index(tree.nodes, 1, [&](auto index) {
-                found = large_components<decltype(index)>(tree, at, min_size);
+                found = large_components<decltype(index), Node>(tree, thresholds, min_size);
                 return 0;
             });
         }

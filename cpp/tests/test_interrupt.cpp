@@ -119,8 +119,7 @@ MALIS_TEST(everything_can_be_cancelled) {
         std::vector<std::int64_t> pos(m), neg(m), labels(n);
         std::vector<float> grad(m);
         const auto tree = maximum_spanning_tree<std::int32_t>(volume, aff.data(), threads);
-        const TreeView<float, std::int32_t> view{tree.affinities.data(), tree.node1.data(), tree.node2.data(),
-                                                 tree.edges.size(), n};
+        const TreeView view{tree.affinities.data(), tree.node1.data(), tree.node2.data(), tree.edges.size(), n};
         std::vector<double> rows(4 * n);
         const std::vector<std::pair<const char*, std::function<void()>>> calls{
             {"pairs", [&] { count_pairs(volume, aff.data(), seg.data(), options, pos.data(), neg.data()); }},
@@ -130,6 +129,7 @@ MALIS_TEST(everything_can_be_cancelled) {
             {"curve", [&] { rand_curve(volume, aff.data(), seg.data(), threads); }},
             {"tree", [&] { maximum_spanning_tree<std::int32_t>(volume, aff.data(), threads); }},
             {"components", [&] { components(volume, aff.data(), 0.5, 0, labels.data(), threads); }},
+            {"chunk", [&] { chunk_components<std::uint32_t>(volume, aff.data(), 0.5, nullptr, 0, 0, threads); }},
             {"merge", [&] { components(volume, aff.data(), 0.9, 5, labels.data(), threads, Small::merge); }},
             {"basins", [&] { watershed_basins(volume, aff.data(), 0.0, 0, labels.data(), threads); }},
             {"watershed",
@@ -138,10 +138,7 @@ MALIS_TEST(everything_can_be_cancelled) {
                  watershed(volume, aff.data(), 0.0, labels.data(), threads);
              }},
             {"connect_labels", [&] { connect_labels(volume, far_labels.data(), labels.data(), threads); }},
-            {"segment_tree",
-             [&] {
-                 segment_tree<std::uint32_t, float, std::int32_t, std::int64_t>(view, {0.5f}, 0, {labels.data()}, 1);
-             }},
+            {"segment_tree", [&] { segment_tree<std::uint64_t, std::int64_t>(view, {0.5}, 0, {labels.data()}, 1); }},
             {"linkage", [&] { linkage<std::uint32_t>(view, 10, rows.data()); }},
         };
         for (const auto& named : calls) {

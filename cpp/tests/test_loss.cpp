@@ -265,11 +265,11 @@ MALIS_TEST(cutoff_affinities) {
                 return logits ? at + (towards > 0 ? 1e-3f : -1e-3f) : std::nextafter(at, towards);
             };
             for (float x = positive; x < infinity && x < positive + 1; x += 0.01f)
-                CHECK_EQUAL(sink.positive(to_rank(x), 0, 1), 0.0);
-            if (positive < infinity) CHECK(sink.positive(to_rank(near(positive, -infinity)), 0, 1) > 0);
+                CHECK_EQUAL(sink.positive(to_rank(x), 0, 1, 0), 0.0);
+            if (positive < infinity) CHECK(sink.positive(to_rank(near(positive, -infinity)), 0, 1, 0) > 0);
             for (float x = negative; x > -infinity && x > negative - 1; x -= 0.01f)
-                CHECK_EQUAL(sink.negative(to_rank(x), 1, 1), 0.0);
-            if (negative > -infinity) CHECK(sink.negative(to_rank(near(negative, infinity)), 1, 1) > 0);
+                CHECK_EQUAL(sink.negative(to_rank(x), 1, 1, 0), 0.0);
+            if (negative > -infinity) CHECK(sink.negative(to_rank(near(negative, infinity)), 1, 1, 0) > 0);
         }
     }
     // Few, many and all edges that are idle; objects of all sizes, in one piece and in several.

@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "check.hpp"
@@ -41,6 +42,42 @@ Segmentation by_size(const std::vector<std::size_t>& component, std::int64_t siz
     return result;
 }
 
+// Of the components of a chunk those stay that hold an open voxel or are large, in the order of their first voxels.
+template <class T, class Index>
+void check_chunk_components(const Volume& volume, const std::vector<T>& aff, T threshold,
+                            const std::vector<std::size_t>& component) {
+    const auto voxels = static_cast<std::int64_t>(volume.voxels());
+    const std::vector<std::int64_t> open{voxels - 1, 0, voxels / 2, 0};
+    std::map<std::size_t, std::int64_t> size, number;
+    for (const std::size_t c : component) ++size[c];
+    std::map<std::size_t, bool> is_open;
+    for (const std::int64_t v : open) is_open[component[static_cast<std::size_t>(v)]] = true;
+    for (const std::int64_t size_thresh : {0, 1, 5}) {
+        std::vector<std::uint16_t> expected;
+        std::vector<std::int64_t> sizes{0}, first;
+        number.clear();
+        for (std::size_t v = 0; v < component.size(); ++v) {
+            const std::size_t c = component[v];
+            const bool stays = is_open.count(c) != 0 || size[c] > size_thresh;
+            if (stays && number.count(c) == 0) {
+                number[c] = static_cast<std::int64_t>(sizes.size());
+                sizes.push_back(size[c]);
+                first.push_back(static_cast<std::int64_t>(v));
+            }
+            sizes[0] += !stays;
+            expected.push_back(static_cast<std::uint16_t>(stays ? number[c] : 0));
+        }
+        for (const int threads : {1, 3}) {
+            std::vector<std::uint16_t> seg(volume.voxels(), 9);
+            const auto found = chunk_components<Index>(volume, aff.data(), static_cast<double>(threshold), open.data(),
+                                                       open.size(), size_thresh, threads);
+            CHECK_SAME(label_chunk(found, seg.data()), first);
+            CHECK_SAME(found.sizes, sizes);
+            CHECK_SAME(seg, expected);
+        }
+    }
+}
+
 template <class T, class Index>
 void check_components(const Volume& volume, const Graph& graph, const std::vector<T>& aff, T threshold) {
     std::vector<char> connected(graph.edges());
@@ -56,6 +93,7 @@ void check_components(const Volume& volume, const Graph& graph, const std::vecto
             CHECK_SAME(sizes, expected.sizes);
         }
     }
+    check_chunk_components<T, Index>(volume, aff, threshold, component);
     std::vector<std::int64_t> seg(volume.voxels());
     const Mask mask(new bool[graph.edges()]);
     for (std::size_t e = 0; e < graph.edges(); ++e) mask[e] = connected[e];
@@ -175,7 +213,8 @@ void check_parts(const Volume& volume, const Graph& graph, const std::vector<std
     for (const int threads : {1, 3}) {
         std::vector<Label> found(seg.size(), 99);
         detail::LabelRuns<Index> runs(grid, threads);
-        CHECK(!runs.join(seg.data()));
+        const std::vector<std::make_unsigned_t<Label>> bits(seg.begin(), seg.end());
+        CHECK(!runs.join(bits.data()));
         CHECK_EQUAL(static_cast<std::size_t>(runs.number()), number.size());
         runs.write(found.data());
         CHECK_SAME(found, expected);

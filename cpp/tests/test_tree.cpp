@@ -18,7 +18,7 @@ using namespace malis::test;
 namespace {
 
 template <class T, class Node>
-TreeView<T, Node> view_of(const SpanningTree<T, Node>& tree, std::size_t nodes) {
+TreeView view_of(const SpanningTree<T, Node>& tree, std::size_t nodes) {
     return {tree.affinities.data(), tree.node1.data(), tree.node2.data(), tree.edges.size(), nodes};
 }
 
@@ -53,7 +53,8 @@ void check_tree(const Volume& volume, const Graph& graph, const std::vector<T>& 
         std::vector<std::vector<std::int32_t>> segs(thresholds.size(), std::vector<std::int32_t>(n));
         std::vector<std::int32_t*> to;
         for (auto& seg : segs) to.push_back(seg.data());
-        const auto sizes = segment_tree<std::uint32_t>(view_of(tree, n), thresholds, 1, to, threads);
+        const std::vector<double> at(thresholds.begin(), thresholds.end());
+        const auto sizes = segment_tree<std::uint32_t>(view_of(tree, n), at, 1, to, threads);
         for (std::size_t i = 0; i < thresholds.size(); ++i) {
             std::vector<std::int32_t> seg(n);
             CHECK_SAME(sizes[i], components<T>(make_grid<std::uint32_t>(volume), aff.data(), AtLeast<T>{thresholds[i]},
@@ -229,24 +230,24 @@ MALIS_TEST(what_is_no_tree) {
     const std::vector<float> affinities{0.5f, 0.75f};
     const std::vector<std::int32_t> node1{0, 1}, node2{1, 2};
     std::vector<std::int32_t> seg(3);
-    const auto segment = [&](const TreeView<float, std::int32_t>& tree) {
-        return segment_tree<std::uint32_t>(tree, std::vector<float>{0.5f}, 0, std::vector<std::int32_t*>{seg.data()},
+    const auto segment = [&](const TreeView& tree) {
+        return segment_tree<std::uint32_t>(tree, std::vector<double>{0.5}, 0, std::vector<std::int32_t*>{seg.data()},
                                            1);
     };
-    using View = TreeView<float, std::int32_t>;
     CHECK_THROWS(std::invalid_argument, "never increase",
-                 segment(View{affinities.data(), node1.data(), node2.data(), 2, 3}));
+                 segment(TreeView{affinities.data(), node1.data(), node2.data(), 2, 3}));
     CHECK_THROWS(std::invalid_argument, "fewer edges than voxels",
-                 segment(View{affinities.data(), node1.data(), node2.data(), 2, 2}));
+                 segment(TreeView{affinities.data(), node1.data(), node2.data(), 2, 2}));
     const std::vector<float> nan{std::numeric_limits<float>::quiet_NaN()};
-    CHECK_THROWS(std::invalid_argument, "never increase", segment(View{nan.data(), node1.data(), node2.data(), 1, 3}));
+    CHECK_THROWS(std::invalid_argument, "never increase",
+                 segment(TreeView{nan.data(), node1.data(), node2.data(), 1, 3}));
     for (const std::int32_t outside : {-1, 3}) {
         CHECK_THROWS(std::invalid_argument, "voxels 0 to 2",
-                     segment(View{affinities.data(), node1.data(), &outside, 1, 3}));
+                     segment(TreeView{affinities.data(), node1.data(), &outside, 1, 3}));
     }
     std::vector<double> rows(8);
     const std::vector<std::int32_t> back{1, 0};
     const std::vector<float> flat{0.5f, 0.5f};
     CHECK_THROWS(std::invalid_argument, "cycle",
-                 (linkage<std::uint32_t>(View{flat.data(), node1.data(), back.data(), 2, 3}, 1.0, rows.data()), 0));
+                 (linkage<std::uint32_t>(TreeView{flat.data(), node1.data(), back.data(), 2, 3}, 1.0, rows.data()), 0));
 }

@@ -56,6 +56,9 @@ def seg_to_affgraph(seg: _Array, nhood: _Int64, *, num_threads: int | None) -> n
 def components(
     aff: _Array, nhood: _Int64, *, threshold: float | None, size_thresh: int, merge_small: bool, num_threads: int | None
 ) -> tuple[_Array, _Int64]: ...
+def chunk_components(
+    aff: _Array, nhood: _Int64, open: _Int64, *, threshold: float | None, size_thresh: int, num_threads: int | None
+) -> tuple[_Array, _Int64, _Int64]: ...
 def connect_labels(seg: _Array, nhood: _Int64, *, num_threads: int | None) -> _Array: ...
 def watershed_basins(
     aff: _Array, nhood: _Int64, *, threshold: float, size_thresh: int, num_threads: int | None

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from malis import _io
+from malis import _inputs, _io
 from malis._io import unfinished
 from malis._io.unfinished import Unfinished
 from malis._io.zarr_store import CHUNK
+from malis._method import Method
 from malis.threads import get_num_threads
 
 # What Python, its libraries and dask's graph take, as measured with a graph of 1,000 chunks.
@@ -48,39 +49,6 @@ class Resources(NamedTuple):
     def bytes(self) -> int:
         """How much memory there is."""
         return physical_memory() if self.memory is None else self.memory
-
-
-class Method(NamedTuple):
-    """How chunks are segmented."""
-
-    threshold: float | None
-    """Of the edges that connect; None: basins of all edges."""
-    grow: float | None
-    """Components grow along edges of at least this affinity."""
-    basins: bool
-    """Basins of a watershed without seeds, not components."""
-    min_size: int
-
-    @property
-    def voxel_bytes(self) -> int:
-        """How many bytes a worker holds for each voxel of its chunk, beside the affinities."""
-        if self.basins:
-            return _BASINS_BYTES
-        return _COMPONENTS_BYTES if self.grow is None else _WATERSHED_BYTES
-
-    def segment(self, aff: Any, nhood: npt.NDArray[np.int64], scratch: Path) -> tuple[Any, npt.NDArray[np.int64]]:
-        """Return the labels as a dask array, and their sizes."""
-        from malis import malis_dask
-
-        if self.basins:
-            level = -math.inf if self.threshold is None else self.threshold
-            return malis_dask.watershed_basins(aff, nhood, min_size=self.min_size, threshold=level)
-        seg, sizes = malis_dask.affgraph_to_seg(
-            aff, nhood, threshold=self.threshold, min_size=self.min_size, scratch=scratch
-        )
-        if self.grow is None:
-            return seg, sizes
-        return malis_dask.watershed_from_affgraph(aff, seg, nhood, min_size=0, threshold=self.grow)
 
 
 def _parse_memory(text: str) -> int:
@@ -172,27 +140,61 @@ def segment(
     resources: Resources,
     *,
     method: Method,
+    seeds: str | None,
     provenance: Mapping[str, Any],
     force: bool,
     ngff: str | None,
     step: Any,
 ) -> int:
     """Segment affinities and write the labels; returns how many objects there are."""
+    from malis import malis_dask
+
     affinities, shape = volume.array, volume.array.shape[1:]
-    chunk = chunk_shape(shape, len(affinities), affinities.dtype, method.voxel_bytes, resources)
-    job = {"provenance": dict(provenance), "input": _fingerprint(affinities, text), "chunk": chunk, "ngff": ngff}
-    with unfinished.going_on(_io.parse(output), force, ngff, job) as image, _computing(resources, step.tick):
-        step("segmenting chunks")
-        aff = affinities.in_chunks((len(affinities), *chunk))
-        seg, sizes = method.segment(aff, nhood, image.scratch)
-        dtype = np.uint32 if len(sizes) <= 2**32 else np.uint64
-        step("writing")
-        scales = image.scales(shape, dtype, volume.grid, provenance)
-        _write_labels(image, seg.astype(dtype), scales[0][0], chunk)
-        for (finer, factor), (coarser, further) in itertools.pairwise(scales):
-            _write_scale(image, finer, coarser, tuple(f // g for f, g in zip(further, factor, strict=True)), chunk)
-        image.finish()
-    return len(sizes) - 1
+    with _opened_seeds(seeds, text, shape) as marked:
+        chunk = chunk_shape(shape, len(affinities), affinities.dtype, _voxel_bytes(method, marked), resources)
+        job = {"provenance": dict(provenance), "input": _fingerprint(affinities, text), "chunk": chunk, "ngff": ngff}
+        if seeds is not None and marked is not None:
+            job["seeds"] = _fingerprint(marked, seeds)
+        with unfinished.going_on(_io.parse(output), force, ngff, job) as image, _computing(resources, step.tick):
+            step("segmenting chunks")
+            aff = affinities.in_chunks((len(affinities), *chunk))
+            of_seeds = None if marked is None else marked.in_chunks(chunk)
+            seg, sizes = method.segment(malis_dask, aff, nhood, of_seeds, scratch=image.scratch)
+            step("writing")
+            dtype = _dtype_of_file(seg, sizes, seeds is not None)
+            scales = image.scales(shape, dtype, volume.grid, provenance)
+            _write_labels(image, seg.astype(dtype), scales[0][0], chunk)
+            for (finer, factor), (coarser, further) in itertools.pairwise(scales):
+                _write_scale(image, finer, coarser, tuple(f // g for f, g in zip(further, factor, strict=True)), chunk)
+            image.finish()
+    return int(np.count_nonzero(sizes[1:]))
+
+
+@contextlib.contextmanager
+def _opened_seeds(text: str | None, affinities: str, shape: tuple[int, ...]) -> Iterator[_io.Unread | None]:
+    """Open the labels of seeds, where there are any, and check that they have the shape of the affinities."""
+    if text is None:
+        yield None
+        return
+    with _io.open_labels(text) as volume:
+        _inputs.check_shapes(affinities, shape, text, volume.array.shape, "another file")
+        yield volume.array
+
+
+def _dtype_of_file(seg: Any, sizes: npt.NDArray[np.int64], seeded: bool) -> np.dtype[Any]:
+    """Return the dtype of the labels that are written: that of seeds, unsigned, or the narrowest for numbers 1..n."""
+    if seeded:
+        return np.dtype(f"u{seg.dtype.itemsize}")
+    return np.dtype(np.uint32 if len(sizes) <= 2**32 else np.uint64)
+
+
+def _voxel_bytes(method: Method, seeds: _io.Unread | None) -> int:
+    """Return how many bytes a worker holds for each voxel of its chunk, beside the affinities."""
+    if method.basins:
+        return _BASINS_BYTES
+    if seeds is not None:
+        return _WATERSHED_BYTES + seeds.dtype.itemsize
+    return _COMPONENTS_BYTES if method.grow is None else _WATERSHED_BYTES
 
 
 def _fingerprint(affinities: _io.Unread, text: str) -> Any:

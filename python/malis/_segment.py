@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 import malis
 from malis import _checks, _console, _inputs, _io, _large
+from malis._method import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +73,16 @@ class Options:
         """Name the options that cannot be had chunk by chunk."""
         whole = {
             "--gt": self.gt is not None,
-            "--seeds": self.seeds is not None,
+            "--seeds that are no Zarr store or HDF5 file": self.seeds is not None
+            and _io.parse(self.seeds).suffix not in _io.IN_PARTS,
             "--small merge": self.small == "merge",
             "an output that is no Zarr store": _io.parse(self.output).suffix != "zarr",
         }
         return [name for name, given in whole.items() if given]
+
+    def method(self, threshold: float | None) -> Method:
+        """Return how affinities become labels; `threshold` is the one that was given or chosen."""
+        return Method(threshold, self.grow, self.by == "watershed", self.min_size)
 
     def provenance(self, threshold: float | None, offsets: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Return what is written beside the labels: how they came about."""
@@ -128,7 +133,8 @@ def _in_chunks(options: Options, volume: _io.Volume, resources: _large.Resources
             options.aff,
             options.output,
             resources,
-            method=_large.Method(threshold, options.grow, options.by == "watershed", options.min_size),
+            method=options.method(threshold),
+            seeds=options.seeds,
             provenance=options.provenance(threshold, offsets),
             force=options.force,
             ngff=options.ngff,
@@ -169,7 +175,7 @@ def _in_memory(options: Options, inputs: int) -> Result:
                 progress=step.tick,
             ).threshold
         step("segmenting")
-        seg = _labels(options, values, offsets, threshold, seeds)
+        seg, _ = options.method(threshold).segment(malis, values, offsets, seeds, small=options.small)
         del values
         objects = int(np.count_nonzero(np.bincount(seg.ravel())[1:]))
         step("writing")
@@ -183,23 +189,3 @@ def _in_memory(options: Options, inputs: int) -> Result:
             tick=step.tick,
         )
     return Result(objects, threshold, None if truth is None else (seg, truth))
-
-
-def _labels(
-    options: Options,
-    affinities: npt.NDArray[Any],
-    offsets: npt.NDArray[np.int64],
-    threshold: float | None,
-    seeds: npt.NDArray[Any] | None,
-) -> npt.NDArray[Any]:
-    """Segment as the options say."""
-    min_size = options.min_size
-    every = -math.inf if threshold is None else threshold
-    if seeds is not None:
-        return malis.watershed_from_affgraph(affinities, seeds, offsets, min_size=min_size, threshold=every)[0]
-    if options.by == "watershed":
-        return malis.watershed_basins(affinities, offsets, min_size=min_size, threshold=every)[0]
-    seg, _ = malis.affgraph_to_seg(affinities, offsets, min_size=min_size, threshold=threshold, small=options.small)
-    if options.grow is None:
-        return seg
-    return malis.watershed_from_affgraph(affinities, seg, offsets, min_size=0, threshold=options.grow)[0]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from malis import _checks, _core
+from malis.nhood import ends
 
 
 def seg_to_affgraph(
@@ -49,17 +50,6 @@ def seg_to_affgraph(
     if labels.ndim != offsets.shape[1]:
         raise ValueError(f"seg must have {offsets.shape[1]} axes as nhood has columns, got {_checks.describe(labels)}")
     return _core.seg_to_affgraph(labels, offsets, num_threads=_checks.as_threads(num_threads))
-
-
-def _ends(
-    shape: tuple[int, ...], offsets: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-    """For every offset that can stay in the volume: its number and the slices of the voxels at both ends."""
-    for k, offset in enumerate(offsets.tolist()):
-        if all(abs(o) < n for o, n in zip(offset, shape, strict=True)):
-            at = tuple(slice(max(0, -o), min(n, n - o)) for o, n in zip(offset, shape, strict=True))
-            to = tuple(slice(max(0, o), min(n, n + o)) for o, n in zip(offset, shape, strict=True))
-            yield k, at, to
 
 
 def bmap_to_affgraph(bmap: npt.ArrayLike, nhood: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -105,8 +95,11 @@ def bmap_to_affgraph(bmap: npt.ArrayLike, nhood: npt.ArrayLike) -> npt.NDArray[A
     if boundary.dtype.kind != "f":
         boundary = boundary.astype(np.int32)
     aff = np.zeros((len(offsets), *boundary.shape), boundary.dtype)
-    for k, at, to in _ends(boundary.shape, offsets):
-        aff[k][at] = 1 - np.maximum(boundary[at], boundary[to])
+    for channel, offset in zip(aff, offsets.tolist(), strict=True):
+        both = ends(boundary.shape, offset)
+        if both is not None:
+            at, to = both
+            channel[at] = 1 - np.maximum(boundary[at], boundary[to])
     return aff
 
 
@@ -147,8 +140,11 @@ def nodelist_from_shape(shape: Sequence[int], nhood: npt.ArrayLike) -> tuple[npt
     nodes = np.arange(voxels, dtype=np.int32 if voxels < 2**31 else np.int64).reshape(size)
     node1 = np.tile(nodes, (len(offsets),) + (1,) * len(size))
     node2 = np.full(node1.shape, -1, nodes.dtype)
-    for k, at, to in _ends(size, offsets):
-        node2[k][at] = nodes[to]
+    for channel, offset in zip(node2, offsets.tolist(), strict=True):
+        both = ends(size, offset)
+        if both is not None:
+            at, to = both
+            channel[at] = nodes[to]
     return node1, node2
 
 

@@ -200,7 +200,7 @@ def segment(
     gets the seed that the strongest edges lead to; --by watershed needs no seeds.
 
     A Zarr or HDF5 volume that exceeds --memory is segmented and written chunk by chunk, into a Zarr
-    store. Such a run goes on where it was stopped when it is started again.
+    store; SEEDS are read from such files, too. A run goes on where it was stopped when it is started again.
     """
     _set_up(quiet, verbose, as_json, threads)
     options = _segment.Options(

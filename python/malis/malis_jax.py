@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks
+from malis._adapters.affinity import DEFAULTS_OF_MALIS, HoldsRecipe, describes_recipe
 from malis._adapters.affinity import NAMES as AFFINITY_NAMES
-from malis._adapters.affinity import HoldsRecipe, describes_recipe
 from malis._adapters.jax_affinity import losses as affinity_losses
 from malis._adapters.jax_op import as_array, losses_of_samples
 from malis._adapters.names import CORE_NAMES, Names
@@ -276,7 +276,7 @@ def malis_loss3d(
 
 
 @describes_recipe
-@takes(LossOptions, from_logits=True)
+@takes(LossOptions, **DEFAULTS_OF_MALIS)
 class AffinityLoss(HoldsRecipe):
     r"""Cross entropy of affinities first, MALIS on top of it later: one loss to train with.
 
@@ -300,7 +300,8 @@ class AffinityLoss(HoldsRecipe):
     data_format : {"channels_first", "channels_last"}, optional
         With "channels_last" the shapes are (B, *spatial, K) and (B, *spatial, 1) or (B, *spatial).
     **options
-        The options of MALIS, which `malis.malis_loss` explains; here `from_logits` is True by default.
+        The options of MALIS, which `malis.malis_loss` explains; here `margin` is 0.1 and `from_logits` True by
+        default.
 
     Raises
     ------
@@ -336,7 +337,7 @@ class AffinityLoss(HoldsRecipe):
         nhood: npt.ArrayLike,
         *,
         malis: float = 1.0,
-        cross_entropy: float = 0.2,
+        cross_entropy: float = 1.0,
         warmup: int = 900,
         ramp: int = 0,
         malis_offsets: npt.ArrayLike | None = None,

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 import numpy.typing as npt
 
 from malis import _checks
-from malis._adapters.affinity import HoldsRecipe, describes_recipe
+from malis._adapters.affinity import DEFAULTS_OF_MALIS, HoldsRecipe, describes_recipe
 from malis._adapters.keras_steps import Steps
 from malis._adapters.names import Names
 from malis._adapters.settings import DATA_FORMATS, Settings
@@ -299,7 +299,7 @@ class MalisLoss(HoldsOptions, keras.losses.Loss):  # type: ignore[misc,unused-ig
 
 @keras.saving.register_keras_serializable(package="malis")
 @describes_recipe
-@takes(LossOptions, from_logits=True)
+@takes(LossOptions, **DEFAULTS_OF_MALIS)
 class AffinityLoss(HoldsRecipe, keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     r"""Cross entropy of affinities first, MALIS on top of it later: ``model.compile(loss=AffinityLoss(nhood))``.
 
@@ -330,7 +330,8 @@ class AffinityLoss(HoldsRecipe, keras.losses.Loss):  # type: ignore[misc,unused-
     dtype : optional
         As of `MalisLoss`.
     **options
-        The options of MALIS, which `malis.malis_loss` explains; here `from_logits` is True by default.
+        The options of MALIS, which `malis.malis_loss` explains; here `margin` is 0.1 and `from_logits` True by
+        default.
 
     Raises
     ------
@@ -364,7 +365,7 @@ class AffinityLoss(HoldsRecipe, keras.losses.Loss):  # type: ignore[misc,unused-
         nhood: npt.ArrayLike,
         *,
         malis: float = 1.0,
-        cross_entropy: float = 0.2,
+        cross_entropy: float = 1.0,
         warmup: int = 900,
         ramp: int = 0,
         malis_offsets: npt.ArrayLike | None = None,

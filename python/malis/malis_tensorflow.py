@@ -18,8 +18,8 @@ except ModuleNotFoundError as error:
 import numpy.typing as npt
 
 from malis import _checks
+from malis._adapters.affinity import DEFAULTS_OF_MALIS, HoldsRecipe, describes_recipe
 from malis._adapters.affinity import NAMES as AFFINITY_NAMES
-from malis._adapters.affinity import HoldsRecipe, describes_recipe
 from malis._adapters.names import Names
 from malis._adapters.settings import DATA_FORMATS, REDUCTIONS, Settings
 from malis._adapters.tensorflow_affinity import losses as affinity_losses
@@ -179,7 +179,7 @@ def malis_loss3d(
 
 
 @describes_recipe
-@takes(LossOptions, from_logits=True)
+@takes(LossOptions, **DEFAULTS_OF_MALIS)
 class AffinityLoss(HoldsRecipe, tf.Module):  # type: ignore[misc,unused-ignore]
     r"""Cross entropy of affinities first, MALIS on top of it later: one loss to train with.
 
@@ -203,7 +203,8 @@ class AffinityLoss(HoldsRecipe, tf.Module):  # type: ignore[misc,unused-ignore]
     data_format : {"channels_last", "channels_first"}, optional
         With "channels_first" the shapes are (B, K, *spatial) and (B, 1, *spatial) or (B, *spatial).
     **options
-        The options of MALIS, which `malis.malis_loss` explains; here `from_logits` is True by default.
+        The options of MALIS, which `malis.malis_loss` explains; here `margin` is 0.1 and `from_logits` True by
+        default.
 
     Attributes
     ----------
@@ -238,7 +239,7 @@ class AffinityLoss(HoldsRecipe, tf.Module):  # type: ignore[misc,unused-ignore]
         nhood: npt.ArrayLike,
         *,
         malis: float = 1.0,
-        cross_entropy: float = 0.2,
+        cross_entropy: float = 1.0,
         warmup: int = 900,
         ramp: int = 0,
         malis_offsets: npt.ArrayLike | None = None,

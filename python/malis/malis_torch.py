@@ -19,8 +19,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from malis import _checks
+from malis._adapters.affinity import DEFAULTS_OF_MALIS, HoldsRecipe, describes_recipe
 from malis._adapters.affinity import NAMES as AFFINITY_NAMES
-from malis._adapters.affinity import HoldsRecipe, describes_recipe
 from malis._adapters.names import Names
 from malis._adapters.settings import REDUCTIONS, Nhood, Settings, as_tuples
 from malis._adapters.torch_affinity import losses as affinity_losses
@@ -285,7 +285,7 @@ class MalisLoss(HoldsOptions, torch.nn.Module):
 
 
 @describes_recipe
-@takes(LossOptions, from_logits=True)
+@takes(LossOptions, **DEFAULTS_OF_MALIS)
 class AffinityLoss(HoldsRecipe, torch.nn.Module):
     r"""Cross entropy of affinities first, MALIS on top of it later: one loss to train with.
 
@@ -307,7 +307,8 @@ class AffinityLoss(HoldsRecipe, torch.nn.Module):
     reduction : {"mean", "sum", "none"}, optional
         What to do with the losses of the samples; "none" returns them in shape (B,).
     **options
-        The options of MALIS, which `malis.malis_loss` explains; here `from_logits` is True by default.
+        The options of MALIS, which `malis.malis_loss` explains; here `margin` is 0.1 and `from_logits` True by
+        default.
 
     Attributes
     ----------
@@ -366,7 +367,7 @@ class AffinityLoss(HoldsRecipe, torch.nn.Module):
         nhood: npt.ArrayLike,
         *,
         malis: float = 1.0,
-        cross_entropy: float = 0.2,
+        cross_entropy: float = 1.0,
         warmup: int = 900,
         ramp: int = 0,
         malis_offsets: npt.ArrayLike | None = None,

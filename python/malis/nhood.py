@@ -6,6 +6,8 @@ half a ball, and never the zero offset.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,6 +112,15 @@ def mknhood3d_aniso(radiusxy: float = 1, radiusxy_zminus1: float = 1.8) -> NDArr
     sideways = np.concatenate([half_disc, -half_disc])
     previous_section = np.insert(sideways, 0, -1, axis=1)
     return np.concatenate([ball, previous_section])
+
+
+def ends(shape: Sequence[int], offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+    """Return where the edges of an offset begin and where they end in a volume; None if all of them leave it."""
+    if any(abs(step) >= n for n, step in zip(shape, offset, strict=True)):
+        return None
+    begin = tuple(slice(max(0, -step), n - max(0, step)) for n, step in zip(shape, offset, strict=True))
+    end = tuple(slice(max(0, step), n - max(0, -step)) for n, step in zip(shape, offset, strict=True))
+    return begin, end
 
 
 def _half_ball(ndim: int, radius: float, name: str) -> NDArray[np.int32]:

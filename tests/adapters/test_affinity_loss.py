@@ -50,7 +50,7 @@ def cross_entropy(logits, truth, weights, balance=False):
 
 
 def by_formula(ndim, logits, seg, *, edges=None, voxels=None, chosen=None, balance=False, truth=None, **options):
-    """0.2 * BCE + MALIS of the direct neighbours."""
+    """BCE + MALIS of the direct neighbours with a margin of 0.1."""
     nhood = NHOOD[ndim]
     chosen = [k for k, o in enumerate(nhood) if np.abs(o).sum() == 1] if chosen is None else chosen
     known = known_edges(np.ones_like(seg) if voxels is None else voxels, nhood)
@@ -62,9 +62,9 @@ def by_formula(ndim, logits, seg, *, edges=None, voxels=None, chosen=None, balan
         np.array(nhood)[chosen],
         edge_mask=None if voxels is None and edges is None else np.ascontiguousarray(known[:, chosen]),
         from_logits=True,
-        **options,
+        **{"margin": 0.1, **options},
     )
-    return 0.2 * entropy + loss
+    return entropy + loss
 
 
 def masks(ndim: int) -> dict[str, np.ndarray]:
@@ -140,12 +140,12 @@ def test_options(adapter: Adapter):
 
     check(by_formula(2, logits, seg, balance=True, edges=edges), edges, balance=True)
     check(by_formula(2, logits, seg, chosen=[2, 0]), malis_offsets=[[-3, 0], [-1, 0]])
-    check(by_formula(2, logits, seg, margin=0.1, pos_loss_weight=0.8), margin=0.1, pos_loss_weight=0.8)
+    check(by_formula(2, logits, seg, margin=0.2, pos_loss_weight=0.8), margin=0.2, pos_loss_weight=0.8)
     both = by_formula(2, logits, seg)
     entropy = cross_entropy(logits, graphs(seg, NHOOD[2]), known_edges(np.ones_like(seg), NHOOD[2]))
     check(entropy, malis=0, cross_entropy=1)
-    check(both - 0.2 * entropy, cross_entropy=0)
-    check(3 * (both - 0.2 * entropy) + entropy, malis=3, cross_entropy=1)
+    check(both - entropy, cross_entropy=0)
+    check(3 * (both - entropy) + 0.2 * entropy, malis=3, cross_entropy=0.2)
     affinities = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
     losses, _ = adapter.evaluate_affinity_loss(NHOOD[2], affinities, seg, warmup=0, from_logits=False)
     np.testing.assert_allclose(losses, both, rtol=1e-5)
@@ -175,11 +175,11 @@ def test_steps(adapter: Adapter):
     logits, seg = problem(2)
     both = by_formula(2, logits, seg)
     entropy = cross_entropy(logits, graphs(seg, NHOOD[2]), known_edges(np.ones_like(seg), NHOOD[2]))
-    of_malis = both - 0.2 * entropy
+    of_malis = both - entropy
     for step, weight in {0: 0, 1: 0, 2: 0.25, 4: 0.75, 5: 1, 1000: 1}.items():
         losses, _ = adapter.evaluate_affinity_loss(NHOOD[2], logits, seg, warmup=2, ramp=3, step=step)
-        np.testing.assert_allclose(losses, 0.2 * entropy + weight * of_malis, rtol=2e-6)
-    for step, expected in {899: 0.2 * entropy, 900: both}.items():
+        np.testing.assert_allclose(losses, entropy + weight * of_malis, rtol=2e-6)
+    for step, expected in {899: entropy, 900: both}.items():
         losses, _ = adapter.evaluate_affinity_loss(NHOOD[2], logits, seg, step=step)
         np.testing.assert_allclose(losses, expected, rtol=1e-6)
 

@@ -195,9 +195,10 @@ def test_options_and_their_defaults_are_those_of_the_core(adapter: Adapter):
 def test_options_of_the_recipe_are_those_of_the_core(adapter: Adapter):
     module = importlib.import_module(f"malis.{adapter.module}")
     parameters = inspect.signature(module.AffinityLoss).parameters
+    others = {"from_logits": True, "margin": 0.1}
     for name, option in inspect.signature(malis.malis_loss).parameters.items():
         if option.kind is inspect.Parameter.KEYWORD_ONLY and not name.endswith("_mask"):
-            assert parameters[name].default == (True if name == "from_logits" else option.default)
+            assert parameters[name].default == others.get(name, option.default)
     assert "{recipe}" not in module.AffinityLoss.__doc__
     for name in ("warmup", "malis_offsets", "margin"):
         assert f"\n    {name} : " in module.AffinityLoss.__doc__

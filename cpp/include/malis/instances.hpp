@@ -13,6 +13,7 @@
 #include "malis/graph/grid.hpp"
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/pairs.hpp"
+#include "malis/segmentation/chunk_components.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
@@ -22,11 +23,9 @@
 
 #define MALIS_COUNT_INSTANCES(prefix, T, Index)                                                                      \
     prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,            \
-                                         CountSink<T, Index>&, bool, bool);                                          \
-    prefix template double count_on_grid(const Grid<Index>&, const T*, Labels<Index>, const PairOptions&,            \
-                                         LossSink<T, Index>&, bool, bool);                                           \
+                                         Sink<T, Index>&, bool, bool);                                               \
     prefix template double count_on_graph(const EdgeList<Index>&, const T*, Labels<Index>, const PairOptions&, bool, \
-                                          bool, CountSink<T, Index>&);
+                                          bool, Sink<T, Index>&);
 
 #define MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)                                                              \
     prefix template Buffer<Index> detail::join_components(const Grid<Index>&, const T*, AtLeast<T>, int);           \
@@ -52,7 +51,12 @@
                                                           AtLeast<std::uint8_t>, int);                            \
     prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int32_t*, \
                                                                 int);                                             \
-    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, int);
+    prefix template std::vector<std::int64_t> number_components(Index*, std::size_t, std::int64_t, std::int64_t*, \
+                                                                int);                                             \
+    prefix template ChunkComponents<Index> chunk_components(Buffer<Index>, const std::int64_t*, std::size_t,      \
+                                                            std::int64_t);                                        \
+    prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint16_t*);         \
+    prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint32_t*);
 
 // For labels of one type.
 #define MALIS_LABEL_INSTANCES(prefix, Label) \
@@ -68,11 +72,6 @@
     MALIS_LABEL_INSTANCES(prefix, std::uint64_t) \
     MALIS_LABEL_INSTANCES(prefix, std::int64_t)
 
-// For nodes and labels that a tree and its segmentations are made of.
-#define MALIS_TREE_INSTANCES(prefix, T, Index, Node, Label)                                     \
-    prefix template std::vector<std::vector<std::int64_t>> segment_tree<Index, T, Node, Label>( \
-        const TreeView<T, Node>&, const std::vector<T>&, std::int64_t, const std::vector<Label*>&, int);
-
 // What malis.hpp offers for affinities that are stored as T, bytes among them, and labels or nodes of one type.
 #define MALIS_STORED_INSTANCES_OF(prefix, T, Label)                                                                    \
     prefix template std::vector<std::int64_t> components(const Volume&, const T*, std::optional<double>, std::int64_t, \
@@ -86,18 +85,20 @@
     MALIS_STORED_INSTANCES_OF(prefix, T, std::int64_t) \
     prefix template RandCurve<AffinityValue<T>> rand_curve(const Volume&, const T*, LabelArray, int);
 
-// What malis.hpp offers for labels or nodes of one type.
-#define MALIS_PUBLIC_INSTANCES_OF(prefix, T, Label)                                                    \
-    prefix template void linkage<std::uint32_t, T, Label>(const TreeView<T, Label>&, double, double*); \
-    prefix template void linkage<std::uint64_t, T, Label>(const TreeView<T, Label>&, double, double*); \
-    MALIS_TREE_INSTANCES(prefix, T, std::uint32_t, Label, std::int32_t)                                \
-    MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int32_t)                                \
-    MALIS_TREE_INSTANCES(prefix, T, std::uint64_t, Label, std::int64_t)
+// What reads a tree, with labels of one type.
+#define MALIS_TREE_INSTANCES(prefix, Index, Label)                                     \
+    prefix template std::vector<std::vector<std::int64_t>> segment_tree<Index, Label>( \
+        const TreeView&, const std::vector<double>&, std::int64_t, const std::vector<Label*>&, int);
+
+#define MALIS_ALL_TREE_INSTANCES(prefix)                                           \
+    prefix template void linkage<std::uint32_t>(const TreeView&, double, double*); \
+    prefix template void linkage<std::uint64_t>(const TreeView&, double, double*); \
+    MALIS_TREE_INSTANCES(prefix, std::uint32_t, std::int32_t)                      \
+    MALIS_TREE_INSTANCES(prefix, std::uint64_t, std::int32_t)                      \
+    MALIS_TREE_INSTANCES(prefix, std::uint64_t, std::int64_t)
 
 // What malis.hpp offers, which chooses the type of indices.
 #define MALIS_PUBLIC_INSTANCES(prefix, T)                                                                              \
-    MALIS_PUBLIC_INSTANCES_OF(prefix, T, std::int32_t)                                                                 \
-    MALIS_PUBLIC_INSTANCES_OF(prefix, T, std::int64_t)                                                                 \
     MALIS_STORED_INSTANCES(prefix, T)                                                                                  \
     prefix template Integers to_integers(const T*, std::size_t, std::int32_t*, int);                                   \
     prefix template void count_pairs(const Volume&, const T*, LabelArray, const PairOptions&, std::int64_t*,           \

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -30,6 +31,7 @@
 #include "malis/pairs/loss.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/pairs.hpp"
+#include "malis/segmentation/chunk_components.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/connect_labels.hpp"
 #include "malis/segmentation/rand_curve.hpp"
@@ -128,6 +130,26 @@ Labels<Index> labels_of_volume(const Volume& volume, LabelArray seg, const PairO
     return labels;
 }
 
+// Numbers the parts of unsigned labels, of which there must be at most `most`. Calls check() where the highest bit of a label
+// is set.
+template <class Label>
+void number_parts(const Volume& volume, const Label* seg, Label* connected, std::uint64_t most, int threads,
+                  const std::function<void()>& check) {
+    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
+        using Index = decltype(index);
+        const Grid<Index> grid = make_grid<Index>(volume);
+        LabelRuns<Index> runs(grid, threads);
+        if (runs.join(seg)) check();
+        const Index parts = runs.number();
+        if (static_cast<std::uint64_t>(parts) > most) {
+            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " + std::to_string(parts) +
+                                        " connected parts");
+        }
+        runs.write(connected);
+        return 0;
+    });
+}
+
 }  // namespace detail
 
 // connected[v]: the number, from 1 in the order of their first voxels, of the part of its label that v belongs to; parts
@@ -135,19 +157,10 @@ Labels<Index> labels_of_volume(const Volume& volume, LabelArray seg, const PairO
 // where Label cannot hold the number of parts.
 template <class Label>
 void connect_labels(const Volume& volume, const Label* seg, Label* connected, int threads) {
-    with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
-        using Index = decltype(index);
-        const Grid<Index> grid = make_grid<Index>(volume);
-        detail::LabelRuns<Index> runs(grid, threads);
-        if (runs.join(seg)) check_labels(seg, volume.voxels(), "seg", threads);
-        const Index parts = runs.number();
-        if (static_cast<std::uint64_t>(parts) > static_cast<std::uint64_t>(std::numeric_limits<Label>::max())) {
-            throw std::invalid_argument("seg must have a dtype that holds the numbers of its " + std::to_string(parts) +
-                                        " connected parts");
-        }
-        runs.write(connected);
-        return 0;
-    });
+    using Bits = std::make_unsigned_t<Label>;
+    const std::function<void()> check = [&] { check_labels(seg, volume.voxels(), "seg", threads); };
+    detail::number_parts(volume, reinterpret_cast<const Bits*>(seg), reinterpret_cast<Bits*>(connected),
+                         static_cast<std::uint64_t>(std::numeric_limits<Label>::max()), threads, check);
 }
 
 // pos[e], neg[e]: the positive and negative pairs that edge e decides.
@@ -278,6 +291,22 @@ SpanningTree<AffinityValue<T>, Node> maximum_spanning_tree(const Volume& volume,
     });
 }
 
+namespace detail {
+
+// Calls f with what says which edges connect: those of at least `threshold`, or without one those whose affinity is not
+// about 0.
+template <class T, class F>
+auto with_connecting(std::optional<double> threshold, F&& f) {
+    // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
+    if constexpr (std::is_same_v<T, std::uint8_t>) {
+        return f(AtLeast<T>::value(threshold ? static_cast<float>(*threshold) : NotZero<float>::about_zero));
+    } else {
+        return threshold ? f(AtLeast<T>{static_cast<T>(*threshold)}) : f(NotZero<T>{});
+    }
+}
+
+}  // namespace detail
+
 // Connected components of the edges of at least `threshold`, or without one of those whose affinity is not about 0. seg
 // holds 1.. by decreasing size afterwards; returns the number of voxels of every label, 0 included.
 template <class T, class Label>
@@ -286,15 +315,22 @@ std::vector<std::int64_t> components(const Volume& volume, const T* aff, std::op
     check_nan(aff, volume.edges(), "aff", threads);
     return with_index(volume.voxels(), volume.nhood.size(), [&](auto index) {
         const auto grid = make_grid<decltype(index)>(volume);
-        const auto connect = [&](auto connects) {
+        return detail::with_connecting<T>(threshold, [&](auto connects) {
             return components(grid, aff, connects, size_thresh, seg, threads, small);
-        };
-        // In the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
-        if constexpr (std::is_same_v<T, std::uint8_t>) {
-            return connect(AtLeast<T>::value(threshold ? static_cast<float>(*threshold) : NotZero<float>::about_zero));
-        } else {
-            return threshold ? connect(AtLeast<T>{static_cast<T>(*threshold)}) : connect(NotZero<T>{});
-        }
+        });
+    });
+}
+
+// The same of a chunk of a larger volume, of which edges lead out from the voxels `open`, whose components stay in any
+// case. Index is the type that with_index() chooses.
+template <class Index, class T>
+ChunkComponents<Index> chunk_components(const Volume& volume, const T* aff, std::optional<double> threshold,
+                                        const std::int64_t* open, std::size_t opens, std::int64_t size_thresh,
+                                        int threads) {
+    check_nan(aff, volume.edges(), "aff", threads);
+    const auto grid = make_grid<Index>(volume);
+    return detail::with_connecting<T>(threshold, [&](auto connects) {
+        return chunk_components(detail::join_components(grid, aff, connects, threads), open, opens, size_thresh);
     });
 }
 
@@ -344,6 +380,7 @@ MALIS_PUBLIC_INSTANCES(extern, float)
 MALIS_PUBLIC_INSTANCES(extern, double)
 MALIS_STORED_INSTANCES(extern, std::uint8_t)
 MALIS_ALL_LABEL_INSTANCES(extern)
+MALIS_ALL_TREE_INSTANCES(extern)
 #endif
 
 }  // namespace malis

@@ -7,7 +7,6 @@ what works on its tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -57,6 +56,11 @@ class Recipe(NamedTuple):
             self.malis if step - self.warmup >= self.ramp else self.malis * (step - self.warmup + 1) / (self.ramp + 1)
         )
 
+
+# Options of MALIS that have another default here than in `malis.malis_loss`. With a margin of 0.3 nothing lifts the
+# affinities within objects above 0.7, so that objects fall apart at higher thresholds. Over five seeds of seven tasks a
+# margin of 0.1 and a cross entropy of weight 1 score highest in validation: docs/experiment.md, "One recipe".
+DEFAULTS_OF_MALIS: dict[str, Any] = {"from_logits": True, "margin": 0.1}
 
 _DESCRIPTIONS = """\
     malis : float, optional
@@ -116,7 +120,7 @@ class HoldsRecipe(HoldsOptions):
         options: Any,
     ) -> None:
         """Check what the constructor was given, and set the attributes."""
-        self._hold(as_tuples(nhood), Options.of({"from_logits": True, **options}))
+        self._hold(as_tuples(nhood), Options.of({**DEFAULTS_OF_MALIS, **options}))
         self.malis, self.cross_entropy = _weight(malis, "malis"), _weight(cross_entropy, "cross_entropy")
         self.warmup = _checks.as_integer(warmup, "warmup", 0)
         self.ramp = _checks.as_integer(ramp, "ramp", 0)
@@ -261,15 +265,6 @@ def unknown_label(options: Options) -> int:
             "known can be given"
         )
     return options.ignore_label
-
-
-def ends(shape: Sequence[int], offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
-    """Return where the edges of an offset begin and where they end; None if all leave the volume, or lead nowhere."""
-    if not any(offset) or any(abs(step) >= n for n, step in zip(shape, offset, strict=True)):
-        return None
-    begin = tuple(slice(max(0, -step), n - max(0, step)) for n, step in zip(shape, offset, strict=True))
-    end = tuple(slice(max(0, step), n - max(0, -step)) for n, step in zip(shape, offset, strict=True))
-    return begin, end
 
 
 def check_values(values: npt.NDArray[Any], name: str, binary: bool) -> None:

@@ -16,6 +16,7 @@ from malis._adapters import affinity
 from malis._adapters.affinity import SMALLEST_PROBABILITY, WEIGHTS_ARE_NOT_FOR_MALIS, Recipe
 from malis._adapters.settings import Nhood, Settings
 from malis._adapters.torch_op import as_seen, losses_of_samples
+from malis.nhood import ends
 
 
 class Losses(NamedTuple):
@@ -132,8 +133,8 @@ def _of_voxels(
     weights = torch.zeros(output.shape, dtype=dtype, device=output.device)
     same = torch.zeros(output.shape if labels is not None else (0,), dtype=torch.bool, device=output.device)
     for k, offset in enumerate(nhood):
-        both = affinity.ends(output.shape[2:], offset)
-        if both is None:
+        both = ends(output.shape[2:], offset)
+        if both is None or not any(offset):
             continue
         begin, end = ((slice(None), *slices) for slices in both)
         weights[:, k][begin] = True if known is None else known[begin] * known[end]

@@ -46,6 +46,7 @@ __all__ = [
     "check_output",
     "no_tick",
     "open_affinities",
+    "open_labels",
     "parse",
     "read_affinities",
     "read_image",
@@ -83,12 +84,15 @@ def read_affinities(
 @contextlib.contextmanager
 def open_affinities(text: str, channel_axis: int | None = None, axes: str | None = None) -> Iterator[Volume]:
     """Open affinities of a Zarr store or an HDF5 file without reading them; the array is `Unread`."""
-    place = parse(text)
-    if place.suffix not in IN_PARTS:
-        raise Unsuitable(f"{text} is read as a whole: Zarr stores and HDF5 files can be read in parts")
     with contextlib.ExitStack() as stack:
-        stored = _load(place, Unread, stack)
-        yield volume.affinities(stored, text, channel_axis, axes)
+        yield volume.affinities(_open(text, stack), text, channel_axis, axes)
+
+
+@contextlib.contextmanager
+def open_labels(text: str) -> Iterator[Volume]:
+    """Open labels of a Zarr store or an HDF5 file without reading them; the array is `Unread`."""
+    with contextlib.ExitStack() as stack:
+        yield volume.labels(_open(text, stack), text, None)
 
 
 def read_labels(text: str, axes: str | None = None, tick: Tick = no_tick) -> Volume:
@@ -99,6 +103,14 @@ def read_labels(text: str, axes: str | None = None, tick: Tick = no_tick) -> Vol
 def read_image(text: str, axes: str | None = None, tick: Tick = no_tick) -> Volume:
     """Read an image of one channel."""
     return volume.labels(_read(parse(text), tick), text, axes, "an image")
+
+
+def _open(text: str, stack: contextlib.ExitStack) -> Stored:
+    """Open a file without reading it."""
+    place = parse(text)
+    if place.suffix not in IN_PARTS:
+        raise Unsuitable(f"{text} is read as a whole: Zarr stores and HDF5 files can be read in parts")
+    return _load(place, Unread, stack)
 
 
 def _read(place: Place, tick: Tick) -> Stored:

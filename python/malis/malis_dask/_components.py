@@ -1,7 +1,8 @@
 """Components of a chunked volume: those of every chunk, and what joins them.
 
-A chunk is segmented on its own. What it hands on is small: the labels along its faces, for the edges that lead to other
-chunks, and the size and first voxel of every component that may go on there or is large enough to stay. Pairs of
+A chunk is segmented on its own. A component that reaches a face of the chunk is *open*: it may go on in another chunk.
+What is neither open nor large enough is background from then on. What a chunk hands on is small: the labels along its
+faces, for the edges that lead to other chunks, and the size and first voxel of every component that is left. Pairs of
 labels that such an edge joins are the edges of the *face graph*, whose nodes are components of chunks; its connected
 components are those of the volume. Labels of chunks are needed once more to be replaced by the final ones; they are
 computed a second time, or kept in a folder.
@@ -42,8 +43,8 @@ class Labeller(Protocol):
     def faces(self, grid: ChunkGrid) -> dict[Index, Faces]:
         """Return which edges lead from every chunk to others, and from others to it."""
 
-    def label(self, block: Array) -> tuple[Array, Integers]:
-        """Return the labels of the voxels, 0 or 1..n, and how many voxels carry each label, 0 included."""
+    def label(self, block: Array, faces: Faces, size_thresh: int) -> Labelled:
+        """Find the components that are open or have more than so many voxels."""
 
     def leaving(self, block: Array, labels: Array, crossing: Any) -> Face:
         """Return the face of a chunk that edges whose affinities it holds leave through."""
@@ -59,18 +60,25 @@ class Faces(NamedTuple):
     entered: dict[Index, Sequence[Any]]
 
 
+class Labelled(NamedTuple):
+    """The components of a chunk that are open or large enough."""
+
+    labels: Array
+    """1..n in the order of their first voxels, 0 for all other voxels."""
+    sizes: Integers
+    """How many voxels every label has, 0 included."""
+    first: Integers
+    """The flat index in the chunk of the first voxel of every label from 1 on."""
+
+
 class Part(NamedTuple):
     """What is known of the components of a chunk."""
 
-    labels: Integers
-    """Those that reach a face or are large, increasing."""
     sizes: Integers
-    """How many voxels of the chunk they have."""
+    """How many voxels every label of the chunk has, from 1 on."""
     first: Integers
-    """The flat index in the volume of their first voxel."""
-    small: int
-    """How many voxels of the chunk are in none of them and are not background of the chunk."""
-    background: int
+    """The flat index in the volume of the first of these."""
+    dropped: int
     """How many voxels of the chunk carry label 0."""
     leaving: dict[Index, Face]
     entered: dict[Index, Face]
@@ -153,7 +161,8 @@ def label_volume(
         if scratch is not None:
             keys.append(second_pass.call(partial(relabel_kept, index, scratch, labels, final), name="relabel"))
         else:
-            keys.append(second_pass.call(partial(relabel, labeller, labels, final), blocks[index], name="relabel"))
+            again = partial(relabel, labeller, faces[index], numbering.size_thresh, labels, final)
+            keys.append(second_pass.call(again, blocks[index], name="relabel"))
     return second_pass.array(keys, grid.chunks, np.uint64, "malis-labels"), solved.sizes
 
 
@@ -177,23 +186,10 @@ def label_chunk(
     block: Array,
 ) -> Part:
     """Segment a chunk, and collect what is known of its components."""
-    labels, sizes = labeller.label(block)
+    labels, sizes, first = labeller.label(block, faces, size_thresh)
     leaving = {other: _joined(labeller.leaving, block, labels, through) for other, through in faces.leaving.items()}
     entered = {other: _joined(labeller.entered, block, labels, through) for other, through in faces.entered.items()}
-    wanted = sizes > size_thresh
-    for face in (*leaving.values(), *entered.values()):
-        wanted[face[0]] = True
-    wanted[0] = False
-    kept = np.flatnonzero(wanted)
-    part = Part(
-        kept,
-        sizes[kept],
-        grid.flat(index, first_voxels(labels, len(sizes))[kept]),
-        int(sizes[1:].sum() - sizes[kept].sum()),
-        int(sizes[0]),
-        leaving,
-        entered,
-    )
+    part = Part(sizes[1:], grid.flat(index, first), int(sizes[0]), leaving, entered)
     if scratch is not None:
         scratch.write(index, part, labels)
     return part
@@ -202,6 +198,27 @@ def label_chunk(
 def _joined(face_of: Any, block: Array, labels: Array, through: Sequence[Any]) -> Face:
     faces = [face_of(block, labels, crossing) for crossing in through]
     return tuple(np.concatenate([part.ravel() for part in parts]) for parts in zip(*faces, strict=True))
+
+
+def voxels_of_faces(shape: tuple[int, ...], faces: Faces) -> Integers:
+    """Return the flat indices in a chunk of the voxels on its faces, which are given as `Crossing`."""
+    boxes = [crossing.at for through in faces.leaving.values() for crossing in through]
+    boxes += [crossing.to for through in faces.entered.values() for crossing in through]
+    at = [np.ix_(*(np.arange(part.start, part.stop) for part in box)) for box in boxes]
+    return np.concatenate([np.zeros(0, np.int64), *(np.ravel_multi_index(i, shape).ravel() for i in at)])
+
+
+def keep_components(labels: Array, open_voxels: Integers, size_thresh: int) -> Labelled:
+    """Keep the components that are open or large; `labels` has all, 1..n in the order of their first voxels, and 0."""
+    sizes = np.bincount(labels.ravel(), minlength=1)
+    wanted = sizes > size_thresh
+    wanted[labels.ravel()[open_voxels]] = True
+    wanted[0] = False
+    number = np.zeros(len(sizes), np.uint32)
+    kept = np.flatnonzero(wanted)
+    number[kept] = np.arange(1, len(kept) + 1)
+    first = first_voxels(labels, len(sizes))[kept]
+    return Labelled(number[labels], np.concatenate([[labels.size - sizes[kept].sum()], sizes[kept]]), first)
 
 
 def first_voxels(labels: Array, count: int) -> Integers:
@@ -235,13 +252,14 @@ def link(leaving: Face, entered: Face) -> Integers:
 
 def close(size_thresh: int, others: list[Index], part: Part, out: list[Integers], into: list[Integers]) -> Closed:
     """Drop the components that turn out to go on nowhere and are too small."""
-    linked = np.concatenate([*(pairs[0] for pairs in out), *(pairs[1] for pairs in into), np.zeros(0, np.int64)])
-    keep = (part.sizes > size_thresh) | np.isin(part.labels, linked)
+    keep = part.sizes > size_thresh
+    for linked in (*(pairs[0] for pairs in out), *(pairs[1] for pairs in into)):
+        keep[linked - 1] = True
     return Closed(
-        part.labels[keep],
+        np.flatnonzero(keep) + 1,
         part.sizes[keep],
         part.first[keep],
-        int(part.background + part.small + part.sizes[~keep].sum()),
+        int(part.dropped + part.sizes[~keep].sum()),
         dict(zip(others, out, strict=True)),
     )
 
@@ -278,20 +296,29 @@ def solve(indices: list[Index], numbering: Numbering, closed: list[Closed]) -> S
     )
 
 
-def relabel(labeller: Labeller, labels: Integers, final: Integers, block: Array) -> npt.NDArray[np.uint64]:
+def relabel(
+    labeller: Labeller, faces: Faces, size_thresh: int, labels: Integers, final: Integers, block: Array
+) -> npt.NDArray[np.uint64]:
     """Segment a chunk again, and give its components their final labels."""
-    found, sizes = labeller.label(block)
-    return _replaced(found, len(sizes), labels, final)
+    return _replaced(labeller.label(block, faces, size_thresh).labels, labels, final)
 
 
 def relabel_kept(index: Index, scratch: Scratch, labels: Integers, final: Integers) -> npt.NDArray[np.uint64]:
     """Give the components of a chunk that was kept their final labels."""
-    kept = scratch.read_labels(index)
-    return _replaced(kept, int(kept.max()) + 1, labels, final)
+    return _replaced(scratch.read_labels(index), labels, final)
 
 
-def _replaced(found: Array, count: int, labels: Integers, final: Integers) -> npt.NDArray[np.uint64]:
-    table = np.zeros(count, np.uint64)
+# NumPy converts indices to 64 bits: so many at a time stay in the cache of a core.
+_BLOCK = 2**15
+
+
+def _replaced(found: Array, labels: Integers, final: Integers) -> npt.NDArray[np.uint64]:
+    table = np.zeros(int(found.max()) + 1, np.uint64)
     table[labels] = final
-    replaced: npt.NDArray[np.uint64] = table[found]
+    replaced = np.empty(found.shape, np.uint64)
+    flat, out = found.ravel(), replaced.ravel()
+    for begin in range(0, found.size, _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        # All labels are in the table; by default `take` would check that, and copy the block for it.
+        np.take(table, flat[block], out=out[block], mode="clip")
     return replaced

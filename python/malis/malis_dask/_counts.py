@@ -203,7 +203,7 @@ class Counting:
         outer = _forests.leads_out(box, self.grid.shape, self.nhood, np.unravel_index(voxels, self.grid.shape))
         voxels, objects = voxels[outer], objects[outer]
         entries: Entries = _joined([first.entries, second.entries])
-        nodes = np.unique(np.concatenate([voxels, edges.node1, edges.node2]))
+        nodes = _forests.distinct(voxels, edges.node1, edges.node2)
         at = np.searchsorted(nodes, entries.node)
         takes_part = nodes[np.minimum(at, max(0, len(nodes) - 1))] == entries.node if len(nodes) else at < 0
         entries = entries._replace(node=at).take(takes_part)

@@ -1,7 +1,7 @@
 """Voxels of a chunked volume flow to seeds: the maximin watershed, from the forests of chunks.
 
 Forests of chunks are joined as for the spanning tree (_forests.py), with seeds as terminals. Then it is known which
-seed every terminal of a chunk flows to, and the chunk, solved once more, gives its voxels the labels of these.
+seed every terminal of a chunk flows to, and a watershed of the chunk gives its voxels the labels of these.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ class ChunkFloods:
 
     def solve(self, index: Index, block: npt.NDArray[Any], seeds: npt.NDArray[Any]) -> Reduced:
         """Join voxels as far as that does not hang on what is outside of the chunk."""
-        aff, solved = self._forest(index, block, seeds)
+        aff = _checks.as_affinities(block, "aff", integers=True)
+        solved = _forests.forest_of_chunk(
+            self.grid, index, self.nhood, aff, self.as_seeds(seeds), self.num_threads, self.threshold
+        )
         component, count = solved.component[solved.at], len(solved.names)
         counts = np.bincount(component, minlength=count)
         first = self.grid.flat(index, first_voxels(component, count))
@@ -122,22 +125,34 @@ class ChunkFloods:
         block: npt.NDArray[Any],
         seeds: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
-        """Give every voxel the label of the terminal that it is joined to."""
-        _, solved = self._forest(index, block, seeds)
-        reached = solved.names >= 0
-        of_component = np.zeros(len(solved.names), labels.dtype)
-        of_component[reached] = labels[np.searchsorted(terminals, solved.names[reached])]
-        seg: npt.NDArray[Any] = of_component[solved.component[solved.at]]
-        return seg.reshape(seeds.shape)
+        """Give every voxel the label of the terminal that it is joined to.
 
-    def _forest(
-        self, index: Index, block: npt.NDArray[Any], seeds: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[Any], Solved]:
-        aff = _checks.as_affinities(block, "aff", integers=True)
-        marked = self.as_seeds(seeds)
-        return aff, _forests.forest_of_chunk(
-            self.grid, index, self.nhood, aff, marked, self.num_threads, self.threshold
+        Settled edges are those of the seeded watershed of the chunk alone with terminals as seeds: neither joins two of
+        them. So there is no need for the forest.
+        """
+        flooded = _core.watershed(
+            _checks.as_stored_affinities(block, "aff"),
+            self._numbers(index, terminals, self.as_seeds(seeds)),
+            self.nhood,
+            threshold=self.threshold,
+            num_threads=self.num_threads,
         )
+        table = np.zeros(len(labels) + 1, labels.dtype)
+        table[1:] = labels
+        seg: npt.NDArray[Any] = table[flooded]
+        return seg
+
+    def _numbers(self, index: Index, terminals: Integers, seeds: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Return the position, from 1, of the voxels of a chunk among its terminals; 0 where one is none."""
+        whole = tuple(slice(0, n) for n in seeds.shape)
+        at = _forests.positions_of(self.grid, index, whole)
+        outer = _forests.leads_out(_forests.box_of_chunk(self.grid, index), self.grid.shape, self.nhood, at)
+        voxels = _forests.voxels_of(self.grid, index, whole).reshape(seeds.shape)
+        seeded = seeds != 0
+        numbers = np.zeros(seeds.shape, np.int32)
+        numbers[outer] = np.searchsorted(terminals, voxels[outer]) + 1
+        numbers[seeded] = np.searchsorted(terminals, self.grid.voxels + seeds[seeded].astype(np.int64)) + 1
+        return numbers
 
 
 def _joined(name: str, solved: Solved) -> _Joined:
@@ -148,7 +163,7 @@ def _joined(name: str, solved: Solved) -> _Joined:
 
 def _resolve(voxels: int, chunks: list[_JoinedVoxels], boxes: list[_Joined]) -> Flow:
     of_chunks = [chunk.terminals for chunk in chunks]
-    nodes = np.unique(np.concatenate([*of_chunks, *(box.nodes for box in boxes)]))
+    nodes = _forests.distinct(*of_chunks, *(box.nodes for box in boxes))
     first_node = np.concatenate([nodes[:0], *(box.nodes[box.terminals >= 0] for box in boxes)])
     second_node = np.concatenate([nodes[:0], *(box.terminals[box.terminals >= 0] for box in boxes)])
     ends = np.searchsorted(nodes, first_node), np.searchsorted(nodes, second_node)

@@ -50,10 +50,9 @@ class Scratch:
     def write(self, index: Index, part: Part, labels: npt.NDArray[Any]) -> None:
         """Keep the labels of a chunk and what is known of its components."""
         arrays: dict[str, Any] = {
-            "labels": part.labels,
             "sizes": part.sizes,
             "first": part.first,
-            "voxels": np.array([part.small, part.background]),
+            "dropped": np.array(part.dropped),
         }
         for side in ("leaving", "entered"):
             for other, face in getattr(part, side).items():
@@ -72,13 +71,10 @@ class Scratch:
                 side, *numbers = name.split("_")
                 if side in faces:
                     faces[side].setdefault(tuple(map(int, numbers[:-1])), []).append(arrays[name])
-            small, background = arrays["voxels"].tolist()
             return Part(
-                arrays["labels"],
                 arrays["sizes"],
                 arrays["first"],
-                small,
-                background,
+                int(arrays["dropped"]),
                 {other: tuple(face) for other, face in faces["leaving"].items()},
                 {other: tuple(face) for other, face in faces["entered"].items()},
             )
@@ -109,6 +105,12 @@ class Scratch:
         """Return a large array as it lies in its file; what is used of it is read."""
         array: npt.NDArray[Any] = np.load(self._file(name, (), ".npy"), mmap_mode="r")
         return array
+
+    def read_columns(self, owner: int, table: str, *beside: str) -> list[npt.NDArray[Any]]:
+        """Read the columns of a table whose first row, which increases, is `owner`; and the same part of others."""
+        rows = self.open_array(table)
+        begin, end = np.searchsorted(rows[0], [owner, owner + 1])
+        return [np.array(rows[:, begin:end]), *(np.array(self.open_array(name)[begin:end]) for name in beside)]
 
     def _file(self, kind: str, index: Index, suffix: str) -> Path:
         return self.folder / f"{'-'.join([kind, *map(str, index)])}{suffix}"

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from malis import _checks
-from malis._adapters.affinity import ends
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid
 from malis.malis_dask._connects import connects
 from malis.malis_dask._flooding import ChunkFloods, flow_to_seeds, label_voxels
+from malis.malis_dask._forests import distinct
 from malis.malis_dask._graph import Tasks
 from malis.malis_dask.segmentation import affgraph_to_seg
+from malis.nhood import ends
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
@@ -43,7 +44,7 @@ def watershed_basins(
     The labels are those of `malis.watershed_basins`, whatever the chunks are. Plateaus of equal affinities are
     segmented as in `affgraph_to_seg`, and those from which no edge leads uphill are the seeds of
     `watershed_from_affgraph`; that happens in this call. The labels are computed chunk by chunk when they are asked
-    for, for which plateaus and forests are computed once more.
+    for, for which chunks are read, plateaus found and chunks flooded once more.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def _ends(shape: tuple[int, ...], nhood: Integers) -> Iterator[tuple[int, tuple[
     """Yield the channel, the voxels and the neighbours of the edges of every offset that lie within an array."""
     for channel, offset in enumerate(nhood.tolist()):
         both = ends(shape, offset)
-        if both is not None:
+        if both is not None and any(offset):
             yield channel, *both
 
 
@@ -166,14 +167,14 @@ def _maxima(plateaus: Any, leaves: Any, grid: ChunkGrid) -> Any:
     """Return the labels of plateaus that no edge leads uphill from, as a dask array; 0 for the others."""
     tasks = Tasks(plateaus, leaves)
     found = [tasks.call(_left, (plateaus.name, *index), (leaves.name, *index), name="left") for index in grid]
-    left = tasks.compute(tasks.reduce(np.union1d, found, name="join"))
+    left = tasks.compute(tasks.reduce(distinct, found, name="join"))
     second_pass = Tasks(plateaus)
     keys = [second_pass.call(partial(_without, left), (plateaus.name, *index), name="maxima") for index in grid]
     return second_pass.array(keys, grid.chunks, np.uint64, "malis-maxima")
 
 
 def _left(plateaus: Array, leaves: npt.NDArray[np.bool_]) -> Array:
-    return np.unique(plateaus[leaves])
+    return distinct(plateaus[leaves])
 
 
 def _without(left: Array, plateaus: Array) -> Array:

@@ -12,7 +12,16 @@ import numpy.typing as npt
 from malis import _checks, _core
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
-from malis.malis_dask._components import Face, Faces, Numbering, faces_of_offsets, label_volume
+from malis.malis_dask._components import (
+    Face,
+    Faces,
+    Labelled,
+    Numbering,
+    faces_of_offsets,
+    keep_components,
+    label_volume,
+    voxels_of_faces,
+)
 from malis.malis_dask._scratch import Scratch
 
 
@@ -26,12 +35,12 @@ class PartLabeller:
     def faces(self, grid: ChunkGrid) -> dict[Index, Faces]:  # noqa: D102
         return faces_of_offsets(grid, self.nhood)
 
-    def label(self, block: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:  # noqa: D102
+    def label(self, block: npt.NDArray[Any], faces: Faces, size_thresh: int) -> Labelled:  # noqa: D102
         seg = _checks.as_labels(block, "seg")
         if seg.dtype.itemsize < 4:  # there may be more parts than a small dtype has numbers for
             seg = seg.astype(np.int32)
         parts = _core.connect_labels(seg, self.nhood, num_threads=self.num_threads).astype(np.int64, copy=False)
-        return parts, np.bincount(parts.ravel(), minlength=1)
+        return keep_components(parts, voxels_of_faces(block.shape, faces), size_thresh)
 
     def leaving(self, block: npt.NDArray[Any], labels: npt.NDArray[Any], crossing: Crossing) -> Face:  # noqa: D102
         return labels[crossing.at], block[crossing.at]
@@ -58,7 +67,7 @@ def connect_labels(
     num_threads : int, optional
         Threads for one chunk, see `affgraph_to_seg`.
     scratch : path, optional
-        A folder for the labels of chunks, 8 bytes a voxel, see `affgraph_to_seg`.
+        A folder for the labels of chunks, 4 bytes a voxel, see `affgraph_to_seg`.
 
     Returns
     -------

@@ -289,8 +289,8 @@ class _Totals:
         return _Totals(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
-_CHUNK, _EDGE, _POSITIVE, _NEGATIVE = range(4)
-"""The rows of an array of counts, which is sorted by the first and then by the second."""
+_EDGE, _POSITIVE, _NEGATIVE = range(1, 4)
+"""The rows of an array of counts below the first, which is the chunk of an edge; it is sorted by chunk and edge."""
 
 
 def _count(volume: Volume, kept: Scratch, terms: Terms | None) -> tuple[list[str], _Totals]:
@@ -383,12 +383,8 @@ def _put_aside(
 def _rows_of_chunk(kept: Scratch, names: list[str], grid: ChunkGrid, index: Index) -> Integers:
     """Return the counts of the edges of a chunk, wherever they were settled, by their indices in the chunk."""
     number = int(np.ravel_multi_index(index, grid.counts))
-    parts = [np.zeros((4, 0), np.int64)]
-    for name in names:
-        rows = kept.open_array(name)
-        begin, end = np.searchsorted(rows[_CHUNK], [number, number + 1])
-        parts.append(np.array(rows[:, begin:end]))
-    found = np.concatenate(parts, axis=1)
+    parts = (kept.read_columns(number, name)[0] for name in names)
+    found = np.concatenate([np.zeros((4, 0), np.int64), *parts], axis=1)
     channel, voxel = np.divmod(found[_EDGE], grid.voxels)
     found[_EDGE] = channel * math.prod(grid.size(index)) + grid.within(index, voxel)
     return found

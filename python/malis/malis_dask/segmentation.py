@@ -12,7 +12,15 @@ import numpy.typing as npt
 from malis import _checks, _core
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid, Crossing, Index
-from malis.malis_dask._components import Face, Faces, Numbering, faces_of_offsets, label_volume
+from malis.malis_dask._components import (
+    Face,
+    Faces,
+    Labelled,
+    Numbering,
+    faces_of_offsets,
+    label_volume,
+    voxels_of_faces,
+)
 from malis.malis_dask._connects import connects
 from malis.malis_dask._scratch import Scratch
 
@@ -28,15 +36,16 @@ class AffinityLabeller:
     def faces(self, grid: ChunkGrid) -> dict[Index, Faces]:  # noqa: D102
         return faces_of_offsets(grid, self.nhood)
 
-    def label(self, block: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:  # noqa: D102
-        return _core.components(
+    def label(self, block: npt.NDArray[Any], faces: Faces, size_thresh: int) -> Labelled:  # noqa: D102
+        found = _core.chunk_components(
             _checks.as_stored_affinities(block, "aff"),
             self.nhood,
+            voxels_of_faces(block.shape[1:], faces),
             threshold=self.threshold,
-            size_thresh=0,
-            merge_small=False,
+            size_thresh=size_thresh,
             num_threads=self.num_threads,
         )
+        return Labelled(*found)
 
     def leaving(self, block: npt.NDArray[Any], labels: npt.NDArray[Any], crossing: Crossing) -> Face:  # noqa: D102
         aff = _checks.as_affinities(block[crossing.channel][crossing.at], "aff", integers=True)
@@ -81,8 +90,9 @@ def affgraph_to_seg(
         Threads for one chunk, 1 by default, as dask computes several chunks at a time; None: as set by
         `malis.set_num_threads`.
     scratch : path, optional
-        A folder for the labels of chunks between the two passes: 4 bytes a voxel, and what the faces need. Without it
-        every chunk is read and segmented once more when its labels are asked for. A call with the folder of one that
+        A folder for the labels of chunks between the two passes: 2 bytes a voxel (4 in chunks with 2**16 components or
+        more that are large enough or reach a face), and what the faces need. Without it every chunk is read and
+        segmented once more when its labels are asked for. A call with the folder of one that
         was stopped goes on where that one was, also after a kill; `aff` must hold the same. Workers of
         `dask.distributed` must all see the folder. Remove it after the labels are written.
 

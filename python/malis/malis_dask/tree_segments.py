@@ -16,7 +16,7 @@ import numpy.typing as npt
 from malis import _checks, _core
 from malis.malis_dask import _arguments
 from malis.malis_dask._chunks import ChunkGrid, Index
-from malis.malis_dask._components import Face, Faces, Numbering, label_volume
+from malis.malis_dask._components import Face, Faces, Labelled, Numbering, keep_components, label_volume
 from malis.malis_dask._connects import connects
 from malis.malis_dask._graph import Tasks
 from malis.malis_dask._scratch import Scratch
@@ -170,10 +170,9 @@ def _read_part(kept: Scratch, grid: ChunkGrid, names: list[str], index: Index) -
     number = int(np.ravel_multi_index(index, grid.counts))
     pieces, affinities = [np.zeros((5, 0), np.int64)], []
     for name in names:
-        rows = kept.open_array(f"{name}-edges")
-        begin, end = np.searchsorted(rows[_OWNER], [number, number + 1])
-        pieces.append(np.array(rows[:, begin:end]))
-        affinities.append(np.array(kept.open_array(f"{name}-affinities")[begin:end]))
+        rows, values = kept.read_columns(number, f"{name}-edges", f"{name}-affinities")
+        pieces.append(rows)
+        affinities.append(values)
     rows = np.concatenate(pieces, axis=1)
     values = np.concatenate(affinities) if affinities else np.zeros(0)
     own = grid.within(index, rows[_OWN_NODE])
@@ -207,11 +206,12 @@ class _TreeLabeller:
             found[there].entered[here] = [here]
         return found
 
-    def label(self, block: Any) -> tuple[Array, Integers]:
+    def label(self, block: Any, faces: Faces, size_thresh: int) -> Labelled:
         voxels = math.prod(block.shape)
         connected = connects(block.affinities, self.threshold)
         labels = _core.edge_components(voxels, block.node1, block.node2, connected)
-        return labels.reshape(block.shape), np.bincount(labels, minlength=1)
+        on_faces = [labels[:0], *(voxels for _, voxels in block.leaving.values()), *block.entered.values()]
+        return keep_components(labels.reshape(block.shape), np.concatenate(on_faces), size_thresh)
 
     def leaving(self, block: Any, labels: Array, crossing: Index) -> Face:
         affinities, voxels = block.leaving[crossing]

@@ -29,7 +29,7 @@ def watershed_from_affgraph(
 
     Every voxel gets the seed that `malis.watershed_from_affgraph` gives it, whatever the chunks are. The forests of
     chunks are joined as in `maximum_spanning_tree`; that happens in this call. The labels are computed chunk by chunk
-    when they are asked for, for which the forest of a chunk is computed once more.
+    when they are asked for, for which every chunk is read and flooded once more.
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ def watershed_from_affgraph(
 
 def _dtype_of(seeds: Any) -> np.dtype[Any]:
     """Return the dtype of the labels: that of the seeds, as `malis.watershed_from_affgraph` reads them."""
-    dtype: np.dtype[Any] = np.dtype({"b": np.uint8, "f": np.int32}.get(seeds.dtype.kind, seeds.dtype))
+    of_floats = np.int64 if seeds.dtype.itemsize == 2 else np.int32
+    dtype: np.dtype[Any] = np.dtype({"b": np.uint8, "f": of_floats}.get(seeds.dtype.kind, seeds.dtype))
     return dtype
 
 

@@ -269,15 +269,19 @@ Labels<Index> compact_labels(LabelArray seg, std::size_t n, const LabelOptions& 
     // Tables over all labels stay about as small as the volume, though not every number need occur.
     constexpr std::uint64_t spare_numbers = 256;
     seg.visit([&](const auto* of) {
+        // As bits without a sign, so that this is compiled once for both: by now a negative label is the ignored one.
         using Label = std::remove_const_t<std::remove_pointer_t<decltype(of)>>;
-        const std::optional<Label> ignored = detail::as_label<Label>(ignore_label);
+        using Bits = std::make_unsigned_t<Label>;
+        const auto* const bits = reinterpret_cast<const Bits*>(of);
+        std::optional<Bits> ignored;
+        if (const auto label = detail::as_label<Label>(ignore_label)) ignored = static_cast<Bits>(*label);
         if (range.largest < n + spare_numbers) {
             const Index largest = static_cast<Index>(range.largest);
-            detail::number_directly(of, n, largest, shift, ignored, number, threads);
+            detail::number_directly(bits, n, largest, shift, ignored, number, threads);
             labels.count = largest + shift;
             if (ignored) labels.ignored = ++labels.count;
         } else {
-            labels.count = detail::number_by_table(of, n, shift, ignored, number, labels.ignored) + shift;
+            labels.count = detail::number_by_table(bits, n, shift, ignored, number, labels.ignored) + shift;
         }
     });
     if (options.unlabelled_mask != nullptr) detail::mark_unlabelled(options.unlabelled_mask, labels, threads);

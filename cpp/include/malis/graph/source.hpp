@@ -39,4 +39,7 @@
 //     void prefetch_root(Index root) const;  void prefetch_beyond(Index root) const
 //         Optional, both or neither. Called some records ahead of a merge, in this order, so that memory which is kept for
 //         a root, and memory that it leads to, is in cache by then.
+//     void prefetch_edge(Index edge) const
+//         Optional. Called some records ahead of one that may become a merge, where that writes to memory by the index of
+//         its edge.
 #pragma once

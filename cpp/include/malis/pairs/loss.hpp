@@ -28,9 +28,9 @@
 
 namespace malis {
 
-// A Sink (sink.hpp). Call finish() in the end.
+// Call clear() before everything else, and finish() in the end: only then is the gradient complete.
 template <class T, class Index>
-class LossSink {
+class LossSink final : public Sink<T, Index> {
   public:
     // With the channels last the slopes are listed until finish() is called: they take less memory than an array in the
     // order of edges would, and the memory of the gradient may hold the affinities for as long.
@@ -43,17 +43,17 @@ class LossSink {
           positive_slopes_(layout == Layout::channels_last ? static_cast<std::size_t>(std::max(1, threads)) : 0),
           negative_slopes_(positive_slopes_.size()) {}
 
-    CountArrays arrays() const { return {}; }
+    CountArrays arrays() const override { return {}; }
 
     // Where the hinge of the positive pairs ends.
-    T positive_cutoff() const {
+    T positive_cutoff() const override {
         constexpr T none = std::numeric_limits<T>::infinity();
         if (options_.pos_loss_weight == 0) return -none;
         if (options_.pointwise != Pointwise::squared_hinge) return none;
         return bound(1 - options_.margin, none, [](double x, double hinge_end) { return x >= hinge_end; });
     }
     // Where the hinge of the negative pairs begins.
-    T negative_cutoff() const {
+    T negative_cutoff() const override {
         constexpr T none = -std::numeric_limits<T>::infinity();
         if (options_.pos_loss_weight == 1) return -none;
         if (options_.pointwise != Pointwise::squared_hinge) return none;
@@ -75,25 +75,28 @@ class LossSink {
         for_each(negative_slopes_, threads, write);
     }
 
-    void expect_positive(double pairs) { positive_ = weight(options_.pos_loss_weight, pairs); }
-    void expect_negative(double pairs) { negative_ = weight(1 - options_.pos_loss_weight, pairs); }
+    void expect_positive(double pairs) override { positive_ = weight(options_.pos_loss_weight, pairs); }
+    void expect_negative(double pairs) override { negative_ = weight(1 - options_.pos_loss_weight, pairs); }
 
-    double positive(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
+    double positive(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread) override {
         Slopes* const list = listed() ? &positive_slopes_[thread] : nullptr;
         const T affinity = from_rank<T>(rank);
         return add(affinity, edge, positive_ * static_cast<double>(pairs),
                    terms_.positive(static_cast<double>(affinity)), list);
     }
 
-    double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread = 0) {
+    double negative(Rank<T> rank, Index edge, std::uint64_t pairs, std::size_t thread) override {
         Slopes* const list = listed() ? &negative_slopes_[thread] : nullptr;
         const T affinity = from_rank<T>(rank);
         return add(affinity, edge, negative_ * static_cast<double>(pairs),
                    terms_.negative(static_cast<double>(affinity)), list);
     }
 
+    WrittenByEdge written_by_positive() const override { return written(); }
+    WrittenByEdge written_by_negative() const override { return written(); }
+
     // Objects that are not connected have fewer positive pairs than expected, and only when all are done is it known.
-    double correct_positive(double expected, double found, int threads) {
+    double correct_positive(double expected, double found, int threads) override {
         if (!options_.normalize || found == 0) return 1;
         const double factor = expected / found;
         if (listed()) {
@@ -117,6 +120,10 @@ class LossSink {
     };
 
     bool listed() const { return !positive_slopes_.empty(); }
+    WrittenByEdge written() const {
+        if (listed()) return {reinterpret_cast<const char*>(this), 0};
+        return {reinterpret_cast<const char*>(grad_), sizeof *grad_};
+    }
 
     void fill_with_zeros(int threads) {
         parallel_ranges(voxels_ * channels_, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {

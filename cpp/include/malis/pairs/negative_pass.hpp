@@ -90,11 +90,11 @@ struct Foreground {
 };
 
 // The pass itself, from regions to counts.
-template <class T, class Index, class Sink>
+template <class T, class Index>
 class NegativePass {
   public:
     NegativePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                 const UnknownEdges<Index>& unknown, int threads, Sink& sink)
+                 const UnknownEdges<Index>& unknown, int threads, Sink<T, Index>& sink)
         : grid_(grid),
           aff_(aff),
           labels_(labels),
@@ -174,7 +174,7 @@ class NegativePass {
     const Objects<Index>& objects_;
     const UnknownEdges<Index>& unknown_;
     const int threads_;
-    Sink& sink_;
+    Sink<T, Index>& sink_;
     const Foreground<Index> foreground_;
 };
 

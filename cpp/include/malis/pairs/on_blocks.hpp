@@ -199,9 +199,9 @@ void decide_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>
 }
 
 // Hands decisions over to a sink; returns their loss.
-template <class T, class Index, class Sink>
+template <class T, class Index>
 double report(const Buffer<Decision<T, Index>>& decisions, std::size_t begin, std::size_t end, std::size_t thread,
-              Sink& sink) {
+              Sink<T, Index>& sink) {
     double loss = 0;
     for (std::size_t i = begin; i < end; ++i) {
         const auto& d = decisions[i];
@@ -212,8 +212,8 @@ double report(const Buffer<Decision<T, Index>>& decisions, std::size_t begin, st
 }
 
 // The same on several threads.
-template <class T, class Index, class Sink>
-double report_in_pieces(const Buffer<Decision<T, Index>>& decisions, int threads, Sink& sink) {
+template <class T, class Index>
+double report_in_pieces(const Buffer<Decision<T, Index>>& decisions, int threads, Sink<T, Index>& sink) {
     constexpr std::size_t piece = std::size_t{1} << 15;  // the same for any number of threads, as the sum is then
     std::vector<double> losses(decisions.size() / piece + 1);
     parallel_for(losses.size(), threads, [&](std::size_t p, std::size_t thread) {
@@ -237,10 +237,10 @@ PairCount decided_pairs(const std::vector<Buffer<Decision<T, Index>>>& lists) {
 }  // namespace detail
 
 // Unconstrained counts on a volume; returns the loss of the sink.
-template <class T, class Index, class Sink>
+template <class T, class Index>
 double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels,
                        const UnknownEdges<Index>& unknown, BlockShape shape, int threads, bool want_positive,
-                       bool want_negative, Sink& sink) {
+                       bool want_negative, Sink<T, Index>& sink) {
     using List = Buffer<detail::Decision<T, Index>>;
     const auto expect = [&](PairCount pairs) {
         if (want_positive) sink.expect_positive(static_cast<double>(pairs.pos));
@@ -261,7 +261,7 @@ double count_on_blocks(const Grid<Index>& grid, const T* aff, const Labels<Index
             losses[part] = detail::report_in_pieces(waiting[part], threads, sink);
         return std::accumulate(losses.begin(), losses.end(), 0.0);
     }
-    expect(detail::all_pairs(detail::label_sizes(labels, threads)));
+    expect(detail::all_pairs(detail::label_sizes(labels, threads), labels.unlabelled));
     // Negative pairs that add nothing to a loss need not be met.
     constexpr T infinity = std::numeric_limits<T>::infinity();
     const T cutoff = want_positive ? -infinity : sink.negative_cutoff();

@@ -4,11 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <vector>
 
 #include "malis/graph/edge_list.hpp"
-#include "malis/graph/grid.hpp"
+#include "malis/graph/every_edge.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/graph/unknown_edges.hpp"
@@ -28,82 +26,52 @@ namespace malis {
 
 namespace detail {
 
-enum class Pass { positive, negative, unconstrained, contraction };
+template <class Index>
+bool is_intra(const Index* label, Index a, Index b) {
+    return (label[a] == label[b]) & (label[a] != 0);
+}
 
-// The Visit (source.hpp) of a pass over the nodes themselves.
-template <class T, class Index, Pass pass>
+// The Visit (source.hpp) of a constrained pass over the nodes themselves: edges of unknown truth and, in the positive pass,
+// those within a label, in the negative one those that are not.
+template <class T, class Index>
 struct PassVisit {
     const T* aff;
     const Index* label;
     const UnknownEdges<Index>& unknown;
-
-    bool takes_part(Index edge, Index a, Index b) const {
-        if constexpr (pass == Pass::unconstrained) return true;
-        const bool intra = (label[a] == label[b]) & (label[a] != 0);
-        const bool known = !unknown(edge);
-        return pass == Pass::positive ? !known | intra : pass == Pass::negative ? !known | !intra : known & intra;
-    }
+    bool positive;
 
     template <class Collect>
     void edge(Index edge, Index a, Index b, Collect& collect) const {
         const T affinity = aff[edge];
-        if (passes<Collect::strength>(affinity, collect.threshold) && takes_part(edge, a, b))
-            collect(affinity, edge, a, b);
+        if (!passes<Collect::strength>(affinity, collect.threshold)) return;
+        if (is_intra(label, a, b) == positive || unknown(edge)) collect(affinity, edge, a, b);
     }
-
-    template <class Collect>
-    void row(Index first, Index v, Index u, Index count, Collect& collect) const {
-        for (Index i = 0; i < count; ++i) edge(first + i, v + i, u + i, collect);
-    }
-};
-
-template <Pass pass, class T, class Index>
-GridScan<T, Index, PassVisit<T, Index, pass>> scan_of(const Grid<Index>& grid, const PassVisit<T, Index, pass>& visit,
-                                                      int threads) {
-    return {grid, visit, threads};
-}
-template <Pass pass, class T, class Index>
-EdgeListScan<T, Index, PassVisit<T, Index, pass>> scan_of(const EdgeList<Index>& list,
-                                                          const PassVisit<T, Index, pass>& visit, int threads) {
-    return {list, visit, threads};
-}
-
-// Joins the ends of all edges it is given, in any order.
-template <class T, class Index>
-struct Contraction {
-    static constexpr Strength strength = Strength::strong;
-    static constexpr T threshold = -std::numeric_limits<T>::infinity();
-    UnionFind<Index>& sets;
-    void reserve(std::size_t) {}
-    void operator()(T, Index, Index a, Index b) { sets.unite(a, b); }
 };
 
 // Joins all known intra edges, with which the negative pass begins.
-template <class T, class Index, class Graph>
-void contract_objects(const Graph& graph, const T* aff, const Labels<Index>& labels, const UnknownEdges<Index>& unknown,
+template <class Index>
+void contract_objects(const EdgeList<Index>& list, const Labels<Index>& labels, const UnknownEdges<Index>& unknown,
                       UnionFind<Index>& sets) {
-    Contraction<T, Index> unite{sets};
-    const PassVisit<T, Index, Pass::contraction> visit{aff, labels.of.data(), unknown};
-    const auto source = scan_of<Pass::contraction, T>(graph, visit, 1);
-    for (std::size_t chunk = 0; chunk < source.chunks(); ++chunk) source.scan(chunk, unite);
+    const Index* const label = labels.of.data();
+    in_steps(list.edges, [&](std::size_t begin, std::size_t end) {
+        list.each(begin, end, [&](Index edge, Index a, Index b) {
+            if (is_intra(label, a, b) && !unknown(edge)) sets.unite(a, b);
+        });
+    });
 }
 
-// One pass over the nodes of any graph, with label histograms. Returns what was not written to arrays.
-template <Pass pass, class T, class Index, class Graph>
-Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels<Index>& labels,
-                                  const UnknownEdges<Index>& unknown, int threads, bool want_positive,
-                                  bool want_negative, CountArrays arrays) {
+// One pass over the nodes of any graph, with label histograms, from `sets` of nodes that carry one label each. Returns what
+// was not written to arrays.
+template <class T, class Index, class Source>
+Buffer<Decision<T, Index>> decide(const Source& source, const Labels<Index>& labels, const UnknownEdges<Index>& unknown,
+                                  UnionFind<Index>& sets, int threads, bool want_positive, bool want_negative,
+                                  CountArrays arrays) {
     const std::size_t nodes = labels.of.size();
-    threads = threads_for(nodes, threads);
-    UnionFind<Index> sets;
-    sets.reset(nodes, threads);
-    if constexpr (pass == Pass::negative) contract_objects(graph, aff, labels, unknown, sets);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
     in_steps(nodes, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
-            // What is contracted carries one label, so its root stands for all of it.
-            const bool root = pass != Pass::negative || sets.find(static_cast<Index>(i)) == static_cast<Index>(i);
-            if (root) histograms.set(static_cast<Index>(i), labels.of[i], sets.size(static_cast<Index>(i)));
+            const Index node = static_cast<Index>(i);
+            if (sets.find(node) == node) histograms.set(node, labels.of[i], sets.size(node));
         }
     });
     PairCount left = all_pairs(label_sizes(labels, threads), labels.unlabelled);
@@ -119,51 +87,63 @@ Buffer<Decision<T, Index>> decide(const Graph& graph, const T* aff, const Labels
     Buffer<Decision<T, Index>> decisions;
     if (listed) decisions.reserve(nodes);  // only what is written takes memory
     KruskalScratch<T, Index> scratch;
-    const PassVisit<T, Index, pass> visit{aff, labels.of.data(), unknown};
-    kruskal<T, Index>(scan_of<pass, T>(graph, visit, threads), sets, scratch, threads,
+    kruskal<T, Index>(source, sets, scratch, threads,
                       count_merge(sets, histograms, decisions, arrays, left,
                                   [&](const Record<T, Index>& r) { return !unknown(r.edge); }));
     return decisions;
 }
 
+// A constrained pass over a list of edges; returns the loss of the sink.
+template <class T, class Index>
+double count_constrained(const EdgeList<Index>& list, const T* aff, const Labels<Index>& labels,
+                         const UnknownEdges<Index>& unknown, int threads, bool positive, Sink<T, Index>& sink) {
+    threads = threads_for(labels.of.size(), threads);
+    UnionFind<Index> sets;
+    sets.reset(labels.of.size(), threads);
+    if (!positive) contract_objects(list, labels, unknown, sets);
+    const PassVisit<T, Index> visit{aff, labels.of.data(), unknown, positive};
+    const EdgeListScan<T, Index, PassVisit<T, Index>> source(list, visit, threads);
+    const auto decisions = decide<T, Index>(source, labels, unknown, sets, threads, positive, !positive, sink.arrays());
+    return positive ? emit_positive<T, Index>(decisions, sink) : emit_negative<T, Index>(decisions, sink);
+}
+
 }  // namespace detail
 
-// Counts without constraints; returns the loss of the sink.
-template <class T, class Index, class Graph, class Sink>
+// Counts without constraints, on any graph; returns the loss of the sink.
+template <class T, class Index, class Graph>
 double count_unconstrained(const Graph& graph, const T* aff, const Labels<Index>& labels,
                            const UnknownEdges<Index>& unknown, int threads, bool want_positive, bool want_negative,
-                           Sink& sink) {
-    const auto decisions = detail::decide<detail::Pass::unconstrained, T, Index>(
-        graph, aff, labels, unknown, threads, want_positive, want_negative, sink.arrays());
+                           Sink<T, Index>& sink) {
+    threads = threads_for(labels.of.size(), threads);
+    UnionFind<Index> sets;
+    sets.reset(labels.of.size(), threads);
+    const detail::EveryEdge<T> visit{aff};
+    const auto decisions = detail::decide<T, Index>(detail::every_edge(graph, visit, threads), labels, unknown, sets,
+                                                    threads, want_positive, want_negative, sink.arrays());
     double loss = 0;
     if (want_positive) loss += detail::emit_positive<T, Index>(decisions, sink);
     if (want_negative) loss += detail::emit_negative<T, Index>(decisions, sink);
     return loss;
 }
 
-// Counts on any graph; returns the loss of the sink. Takes the labels apart.
-template <class T, class Index, class Graph, class Sink>
-double count_on_graph(const Graph& graph, const T* aff, Labels<Index> labels, const PairOptions& options,
-                      bool want_positive, bool want_negative, Sink& sink) {
-    using detail::Pass;
+// Counts on a list of edges; returns the loss of the sink. Takes the labels apart.
+template <class T, class Index>
+double count_on_graph(const EdgeList<Index>& list, const T* aff, Labels<Index> labels, const PairOptions& options,
+                      bool want_positive, bool want_negative, Sink<T, Index>& sink) {
     const int threads = options.threads;
-    const UnknownEdges<Index> unknown = unknown_edges(graph, labels, options.edge_mask, threads);
+    const UnknownEdges<Index> unknown = unknown_edges(list, labels, options.edge_mask, threads);
     labels.forget_ignored(threads);
     double loss = 0;
     if (want_positive && options.constrain_positive) {
-        loss += detail::emit_positive<T, Index>(
-            detail::decide<Pass::positive, T, Index>(graph, aff, labels, unknown, threads, true, false, sink.arrays()),
-            sink);
+        loss += detail::count_constrained<T, Index>(list, aff, labels, unknown, threads, true, sink);
         want_positive = false;
     }
     if (want_negative && options.constrain_negative) {
-        loss += detail::emit_negative<T, Index>(
-            detail::decide<Pass::negative, T, Index>(graph, aff, labels, unknown, threads, false, true, sink.arrays()),
-            sink);
+        loss += detail::count_constrained<T, Index>(list, aff, labels, unknown, threads, false, sink);
         want_negative = false;
     }
     if (want_positive || want_negative)
-        loss += count_unconstrained<T, Index>(graph, aff, labels, unknown, threads, want_positive, want_negative, sink);
+        loss += count_unconstrained<T, Index>(list, aff, labels, unknown, threads, want_positive, want_negative, sink);
     return loss;
 }
 

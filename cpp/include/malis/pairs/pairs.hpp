@@ -47,9 +47,9 @@
 namespace malis {
 
 // Counts on a volume, of the kinds that are wanted; returns the loss of the sink. Takes the labels apart.
-template <class T, class Index, class Sink>
+template <class T, class Index>
 double count_on_grid(const Grid<Index>& grid, const T* aff, Labels<Index> labels, const PairOptions& options,
-                     Sink& sink, bool want_positive = true, bool want_negative = true) {
+                     Sink<T, Index>& sink, bool want_positive = true, bool want_negative = true) {
     const bool constrained_positive = want_positive && options.constrain_positive;
     const bool constrained_negative = want_negative && options.constrain_negative;
     const UnknownEdges<Index> unknown = unknown_edges(grid, labels, options.edge_mask, options.threads);
@@ -60,11 +60,11 @@ double count_on_grid(const Grid<Index>& grid, const T* aff, Labels<Index> labels
         Objects<Index> objects = find_objects(grid, labels, threads);
         divide_unlabelled(grid, labels, objects);
         detail::ObjectRegions<T, Index> regions;
-        loss += detail::PositivePass<T, Index, Sink>(grid, aff, labels, objects, unknown, threads, sink,
-                                                     constrained_positive, constrained_negative)
+        loss += detail::PositivePass<T, Index>(grid, aff, labels, objects, unknown, threads, sink, constrained_positive,
+                                               constrained_negative)
                     .run(regions);
         if (constrained_negative) {
-            loss += detail::NegativePass<T, Index, Sink>(grid, aff, labels, objects, unknown, threads, sink)
+            loss += detail::NegativePass<T, Index>(grid, aff, labels, objects, unknown, threads, sink)
                         .run(std::move(regions));
         }
     }

@@ -26,6 +26,7 @@
 #include "malis/pairs/objects.hpp"
 #include "malis/pairs/outside.hpp"
 #include "malis/pairs/regions.hpp"
+#include "malis/pairs/sink.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
@@ -64,13 +65,13 @@ constexpr std::size_t voxels_of_task = std::size_t{1} << 14;
 constexpr std::size_t voxels_per_joined_set = 4;
 constexpr int skipped_after_failure = 7;
 
-template <class T, class Index, class Sink>
+template <class T, class Index>
 class PositivePass {
   public:
     // Without `report` the pass only finds the regions, and calls nothing of the sink. Without `want_regions` those of
     // objects that edges of unknown truth touch are left out.
     PositivePass(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                 const UnknownEdges<Index>& unknown, int threads, Sink& sink, bool report, bool want_regions)
+                 const UnknownEdges<Index>& unknown, int threads, Sink<T, Index>& sink, bool report, bool want_regions)
         : grid_(grid),
           aff_(aff),
           labels_(labels),
@@ -80,6 +81,7 @@ class PositivePass {
           sink_(sink),
           report_(report),
           want_regions_(want_regions),
+          written_(sink.written_by_positive()),
           cutoff_(report ? sink.positive_cutoff() : -infinity),
           ways_(grid),
           work_(static_cast<std::size_t>(std::max(1, threads))) {
@@ -215,13 +217,7 @@ class PositivePass {
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
         const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
-        const auto merge = [&](const Record<T, Index>& r, Index a, Index b) {
-            const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
-            sets.link(a, b);
-            result.loss += sink_.positive(r.rank, r.edge, pairs, thread);
-            result.pairs += pairs;
-            return sets.sets() > 1;
-        };
+        MergeAndReport merge{sink_, written_, sets, thread, result};
         if (join_strong_edges(source, n, threads, work)) {
             in_steps(n, [&](Index begin, Index end) {
                 for (Index i = begin; i < end; ++i)
@@ -237,6 +233,24 @@ class PositivePass {
         regions_.count[l] = static_cast<Index>(sets.sets());
         keep_regions(l, work, threads, regions_.split[thread]);
     }
+
+    // Joins components of an object that edges of unknown truth do not touch.
+    struct MergeAndReport {
+        Sink<T, Index>& sink;
+        const WrittenByEdge written;
+        UnionFind<Index>& sets;
+        const std::size_t thread;
+        Result& result;
+
+        bool operator()(const Record<T, Index>& r, Index a, Index b) {
+            const std::uint64_t pairs = static_cast<std::uint64_t>(sets.size(a)) * sets.size(b);
+            sets.link(a, b);
+            result.loss += sink.positive(r.rank, r.edge, pairs, thread);
+            result.pairs += pairs;
+            return sets.sets() > 1;
+        }
+        MALIS_INLINE void prefetch_edge(Index edge) const { written.prefetch(edge); }
+    };
 
     // Whether an edge of unknown truth touches an object; lists those that lead out of it.
     bool find_exits(Index l, Buffer<Exit<T, Index>>& exits) const {
@@ -382,9 +396,10 @@ class PositivePass {
     const Objects<Index>& objects_;
     const UnknownEdges<Index>& unknown_;
     const int threads_;
-    Sink& sink_;
+    Sink<T, Index>& sink_;
     const bool report_;
     const bool want_regions_;
+    const WrittenByEdge written_;
     const T cutoff_;  // edges from here on are not reported; minus infinity: none are
     const WaysOut<Index> ways_;
     std::vector<char> touched_rows_;  // by edges of unknown truth

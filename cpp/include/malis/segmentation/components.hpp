@@ -9,10 +9,11 @@
 
 #include "malis/graph/affinities.hpp"
 #include "malis/graph/edge_list.hpp"
+#include "malis/graph/every_edge.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
-#include "malis/segmentation/every_edge.hpp"
 #include "malis/segmentation/join.hpp"
+#include "malis/segmentation/parents.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"

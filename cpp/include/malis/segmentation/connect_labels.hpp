@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -44,10 +45,12 @@ class LabelRuns {
         }
     }
 
-    // Finds the runs and joins them. Returns whether a label is negative.
+    // Finds the runs and joins them. Labels are unsigned; returns whether the highest bit of one is set, the sign of one
+    // that is not.
     template <class Label>
     bool join(const Label* labels) {
-        const bool negative = count(labels);
+        static_assert(std::is_unsigned_v<Label>);
+        const bool highest = count(labels);
         const std::size_t slabs = std::min<std::size_t>(grid_.rows, slabs_for(grid_.voxels, threads_));
         const auto slab_row = [&](std::size_t slab) { return part_begin(grid_.rows, slabs, slab); };
         parallel_for(slabs, threads_, [&](std::size_t slab, std::size_t) {
@@ -69,7 +72,7 @@ class LabelRuns {
                 });
             }
         }
-        return negative;
+        return highest;
     }
 
     // Numbers the parts from 1 on, in the order of their first voxels, and returns how many there are. Runs of label 0,
@@ -127,7 +130,7 @@ class LabelRuns {
     template <class Label>
     bool count(const Label* labels) {
         first_.reset(static_cast<std::size_t>(grid_.rows) + 1);
-        std::atomic<bool> negative{false};
+        std::atomic<bool> highest{false};
         parallel_ranges(grid_.rows, rows_per_poll_, threads_, [&](std::size_t begin, std::size_t end) {
             Label bits = 0;  // of all labels
             for (std::size_t row = begin; row < end; ++row) {
@@ -140,7 +143,7 @@ class LabelRuns {
                 }
                 first_[row + 1] = along_rows_ ? runs : grid_.width;
             }
-            if (bits < Label(0)) negative = true;
+            if ((bits >> (std::numeric_limits<Label>::digits - 1)) != 0) highest = true;
         });
         first_[0] = 0;
         in_steps(grid_.rows, [&](Index begin, Index end) {
@@ -150,7 +153,7 @@ class LabelRuns {
         end_.reset(runs);
         label_.reset(runs);
         number_.reset(runs);
-        return negative;
+        return highest;
     }
 
     // Lists the runs of a row, each its own parent. Where the row has changed since they were counted, the last one
@@ -165,7 +168,7 @@ class LabelRuns {
         // would be mispredicted at the end of each.
         for (Index v = begin; v < end; ++v) {
             end_[run] = v + 1;
-            label_[run] = static_cast<std::make_unsigned_t<Label>>(label);
+            label_[run] = label;
             const Label next = labels[std::min<Index>(v + 1, end - 1)];
             run += static_cast<Index>(((next != label) | !along_rows_) & (run < last));
             label = next;

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "malis/graph/affinities.hpp"
+#include "malis/graph/every_edge.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/labels.hpp"
 #include "malis/pairs/on_blocks.hpp"
-#include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/parallel.hpp"
 #include "malis/tree/block_forest.hpp"

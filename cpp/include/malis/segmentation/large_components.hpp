@@ -125,15 +125,16 @@ class GrowingComponents {
 }  // namespace detail
 
 // The components of at least `min_size` nodes at every one of `thresholds`, which decrease.
-template <class Index, class T, class Node>
-LargeComponents<Node> large_components(const TreeView<T, Node>& tree, const std::vector<T>& thresholds,
+template <class Index, class Node>
+LargeComponents<Node> large_components(const TreeView& tree, const std::vector<double>& thresholds,
                                        std::int64_t min_size) {
     tree.check();
     detail::GrowingComponents<Index, Node> components(tree.nodes, thresholds.size(), min_size);
     std::size_t edge = 0;
-    for (const T threshold : thresholds) {
+    for (const double wanted : thresholds) {
         components.begin_threshold();
-        for (; edge < tree.size && tree.affinities[edge] >= threshold; ++edge) {
+        const double threshold = tree.in_precision(wanted);
+        for (; edge < tree.size && tree.affinity(edge) >= threshold; ++edge) {
             if (edge % steps_per_poll == 0) poll();
             const auto [x, y] = tree.ends(edge);
             components.join(static_cast<Index>(x), static_cast<Index>(y));

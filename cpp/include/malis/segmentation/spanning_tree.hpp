@@ -9,12 +9,13 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "malis/graph/affinities.hpp"
+#include "malis/graph/every_edge.hpp"
 #include "malis/segmentation/components.hpp"
-#include "malis/segmentation/every_edge.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/read_once.hpp"
@@ -85,13 +86,27 @@ SpanningTree<T, Node> spanning_tree(const Grid<Index>& grid, Affinities<T> aff, 
 
 }  // namespace detail
 
-// A tree that somebody else keeps.
-template <class T, class Node>
-struct TreeView {
-    const T* affinities;
-    const Node* node1;
-    const Node* node2;
-    std::size_t size, nodes;
+// A tree that somebody else keeps: affinities of float or double, nodes of 32 or 64 bits. What reads it is compiled once for
+// all of them, as it waits for what it looks up by node, not for these arrays.
+class TreeView {
+  public:
+    template <class T, class Node>
+    TreeView(const T* affinities, const Node* node1, const Node* node2, std::size_t size, std::size_t nodes)
+        : size(size), nodes(nodes), affinities_(affinities), node1_(node1), node2_(node2) {
+        static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
+        static_assert(std::is_same_v<Node, std::int32_t> || std::is_same_v<Node, std::int64_t>);
+        single_ = std::is_same_v<T, float>;
+        narrow_ = std::is_same_v<Node, std::int32_t>;
+    }
+
+    double affinity(std::size_t e) const {
+        return single_ ? static_cast<double>(static_cast<const float*>(affinities_)[e])
+                       : static_cast<const double*>(affinities_)[e];
+    }
+    // A threshold in the precision of the affinities, as NumPy compares them: 0.7f reaches 0.7.
+    double in_precision(double threshold) const {
+        return single_ ? static_cast<double>(static_cast<float>(threshold)) : threshold;
+    }
 
     // Throws std::invalid_argument for what is no tree in merge order.
     void check() const {
@@ -99,51 +114,73 @@ struct TreeView {
             throw std::invalid_argument("tree must have fewer edges than voxels, got " + std::to_string(size) +
                                         " edges between " + std::to_string(nodes) + " voxels");
         }
-        T previous = std::numeric_limits<T>::infinity();
+        double previous = std::numeric_limits<double>::infinity();
         in_steps(size, [&](std::size_t begin, std::size_t end) {
             for (std::size_t e = begin; e < end; ++e) {
                 ends(e);
-                const T affinity = affinities[e];
-                if (!(affinity <= previous)) {
+                const double here = affinity(e);
+                if (!(here <= previous)) {
                     throw std::invalid_argument("tree must hold affinities that never increase, got " +
-                                                std::to_string(affinity) + " at edge " + std::to_string(e));
+                                                std::to_string(here) + " at edge " + std::to_string(e));
                 }
-                previous = affinity;
+                previous = here;
             }
         });
     }
 
     // The nodes of an edge, checked, also where check() was before: the arrays may have changed since.
-    std::pair<Node, Node> ends(std::size_t e) const {
-        const Node a = read_once(node1 + e), b = read_once(node2 + e);
+    std::pair<std::size_t, std::size_t> ends(std::size_t e) const {
+        const std::int64_t a = node(node1_, e), b = node(node2_, e);
         if (!inside(a) || !inside(b)) {
             throw std::invalid_argument("tree must join voxels 0 to " + std::to_string(nodes - 1) + ", got " +
                                         std::to_string(a) + " and " + std::to_string(b) + " at edge " +
                                         std::to_string(e));
         }
-        return {a, b};
+        return {static_cast<std::size_t>(a), static_cast<std::size_t>(b)};
     }
 
-    bool inside(Node node) const { return node >= 0 && static_cast<std::uint64_t>(node) < nodes; }
+    std::size_t size, nodes;
+
+  private:
+    std::int64_t node(const void* of, std::size_t e) const {
+        return narrow_ ? read_once(static_cast<const std::int32_t*>(of) + e)
+                       : read_once(static_cast<const std::int64_t*>(of) + e);
+    }
+    bool inside(std::int64_t node) const { return node >= 0 && static_cast<std::uint64_t>(node) < nodes; }
+
+    const void* affinities_;
+    const void* node1_;
+    const void* node2_;
+    bool single_, narrow_;
 };
 
-// The components at every threshold: segs[i] and the sizes returned are what components() makes of the whole graph and
-// `aff >= thresholds[i]`.
-template <class Index, class T, class Node, class Label>
-std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tree, const std::vector<T>& thresholds,
-                                                    std::int64_t size_thresh, const std::vector<Label*>& segs,
-                                                    int threads) {
-    tree.check();
+namespace detail {
+
+// The places of thresholds, the highest first.
+inline std::vector<std::size_t> from_highest(const std::vector<double>& thresholds) {
     std::vector<std::size_t> order(thresholds.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t i, std::size_t j) { return thresholds[i] > thresholds[j]; });
+    return order;
+}
+
+}  // namespace detail
+
+// The components at every threshold: segs[i] and the sizes returned are what components() makes of the whole graph and
+// `aff >= thresholds[i]`.
+template <class Index, class Label>
+std::vector<std::vector<std::int64_t>> segment_tree(const TreeView& tree, const std::vector<double>& thresholds,
+                                                    std::int64_t size_thresh, const std::vector<Label*>& segs,
+                                                    int threads) {
+    tree.check();
     Buffer<Index> parents(tree.nodes), swept(tree.nodes);
     std::iota(parents.begin(), parents.end(), Index{0});
     std::vector<std::vector<std::int64_t>> sizes(thresholds.size());
     std::size_t edge = 0;
-    for (const std::size_t i : order) {
-        for (; edge < tree.size && tree.affinities[edge] >= thresholds[i]; ++edge) {
+    for (const std::size_t i : detail::from_highest(thresholds)) {
+        const double threshold = tree.in_precision(thresholds[i]);
+        for (; edge < tree.size && tree.affinity(edge) >= threshold; ++edge) {
             if (edge % steps_per_poll == 0) poll();
             const auto [a, b] = tree.ends(edge);
             detail::join_lowest(parents.data(), static_cast<Index>(a), static_cast<Index>(b));
@@ -155,8 +192,8 @@ std::vector<std::vector<std::int64_t>> segment_tree(const TreeView<T, Node>& tre
 }
 
 // Of every edge, the nodes of the smaller one of the two components that it joins; `sizes` has room for tree.size.
-template <class Index, class T, class Node>
-void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
+template <class Index, class Node>
+void smaller_sizes(const TreeView& tree, Node* sizes) {
     tree.check();
     UnionFind<Index> sets;
     sets.reset(tree.nodes);
@@ -174,8 +211,8 @@ void smaller_sizes(const TreeView<T, Node>& tree, Node* sizes) {
 // The dendrogram in the format of scipy.cluster.hierarchy: row i joins clusters rows[4 i] < rows[4 i + 1] into cluster
 // nodes + i, which has rows[4 i + 3] nodes, at distance rows[4 i + 2] = highest - affinity. Trees of a forest are joined
 // at infinity in the order of their first nodes. `rows` has room for nodes - 1 of them.
-template <class Index, class T, class Node>
-void linkage(const TreeView<T, Node>& tree, double highest, double* rows) {
+template <class Index>
+void linkage(const TreeView& tree, double highest, double* rows) {
     tree.check();
     UnionFind<Index> sets;
     sets.reset(tree.nodes);
@@ -197,7 +234,7 @@ void linkage(const TreeView<T, Node>& tree, double highest, double* rows) {
     in_steps(tree.size, [&](std::size_t begin, std::size_t end) {
         for (std::size_t e = begin; e < end; ++e) {
             const auto [a, b] = tree.ends(e);
-            join(static_cast<Index>(a), static_cast<Index>(b), highest - static_cast<double>(tree.affinities[e]));
+            join(static_cast<Index>(a), static_cast<Index>(b), highest - tree.affinity(e));
         }
     });
     for (std::size_t v = 1; sets.sets() > 1; ++v) {

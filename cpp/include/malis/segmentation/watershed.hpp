@@ -6,14 +6,16 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "malis/graph/affinities.hpp"
+#include "malis/graph/every_edge.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/segmentation/block_watershed.hpp"
 #include "malis/segmentation/components.hpp"
-#include "malis/segmentation/every_edge.hpp"
+#include "malis/segmentation/parents.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
@@ -77,24 +79,37 @@ void flood_from_seeds(const Grid<Index>& grid, Affinities<T> aff, Rank<T> last, 
     else flood_in_one_go<T, Index>(grid, aff, last, seed, threads);
 }
 
+constexpr std::size_t nodes_of_seed_range = std::size_t{1} << 16;
+
+template <class Index, class Label>
+Buffer<Index> find_seeds(const Label* seg, std::size_t nodes, int threads) {
+    Buffer<Index> seed(nodes);
+    parallel_ranges(nodes, nodes_of_seed_range, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v) seed[v] = seg[v] != 0 ? static_cast<Index>(v) : no_seed<Index>;
+    });
+    return seed;
+}
+
+// In place: a seed keeps its label, and is not written while others read it.
+template <class Index, class Label>
+void label_from_seeds(const Buffer<Index>& seed, Label* seg, int threads) {
+    parallel_ranges(seed.size(), nodes_of_seed_range, threads, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t v = begin; v < end; ++v)
+            if (seed[v] != static_cast<Index>(v)) seg[v] = seed[v] != no_seed<Index> ? seg[seed[v]] : Label(0);
+    });
+}
+
 }  // namespace detail
 
 // The seeded maximin watershed along edges of at least `threshold`. seg enters with the seeds (0: none), and leaves with the
 // label of the seed that each node is joined to first in the order of edges, or 0 where none is.
 template <class T, class Index, class Graph, class Label>
 void watershed(const Graph& graph, Affinities<T> aff, T threshold, std::size_t nodes, Label* seg, int threads) {
-    constexpr std::size_t grain = std::size_t{1} << 16;
-    Buffer<Index> seed(nodes);
-    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t v = begin; v < end; ++v)
-            seed[v] = seg[v] != Label(0) ? static_cast<Index>(v) : detail::no_seed<Index>;
-    });
+    // Whether a label is 0, and copies of labels, do not depend on the sign: this is compiled once for both.
+    auto* const bits = reinterpret_cast<std::make_unsigned_t<Label>*>(seg);
+    Buffer<Index> seed = detail::find_seeds<Index>(bits, nodes, threads);
     detail::flood_from_seeds(graph, aff, to_rank(threshold), seed, threads);
-    // In place: a seed keeps its label, and is not written while others read it.
-    parallel_ranges(nodes, grain, threads, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t v = begin; v < end; ++v)
-            if (seed[v] != static_cast<Index>(v)) seg[v] = seed[v] != detail::no_seed<Index> ? seg[seed[v]] : Label(0);
-    });
+    detail::label_from_seeds(seed, bits, threads);
 }
 
 namespace detail {

@@ -93,6 +93,12 @@ struct LooksAhead : std::false_type {};
 template <class OnMerge>
 struct LooksAhead<OnMerge, std::void_t<decltype(&OnMerge::prefetch_root)>> : std::true_type {};
 
+// Whether on_merge writes to memory by the index of an edge, which can be asked for ahead of a merge, too.
+template <class OnMerge, class = void>
+struct WritesByEdge : std::false_type {};
+template <class OnMerge>
+struct WritesByEdge<OnMerge, std::void_t<decltype(&OnMerge::prefetch_edge)>> : std::true_type {};
+
 // Takes records in the order they are in; false when on_merge asked to stop.
 template <class T, class Index, class OnMerge>
 bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& sets, OnMerge& on_merge) {
@@ -118,6 +124,7 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
                 at_middle[0] = sets.find(r[middle].a);
                 at_middle[1] = sets.find(r[middle].b);
                 if (at_middle[0] != at_middle[1]) {
+                    if constexpr (WritesByEdge<OnMerge>::value) on_merge.prefetch_edge(r[middle].edge);
                     for (const Index root : {at_middle[0], at_middle[1]}) {
                         sets.prefetch(root);
                         if constexpr (LooksAhead<OnMerge>::value) on_merge.prefetch_root(root);
@@ -136,11 +143,19 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
             }
         }
     }
-    for (; r != end; ++r) {
-        const Index a = sets.find(r->a);
-        const Index b = sets.find(r->b);
-        if (a != b && !on_merge(*r, a, b)) return false;
+    const auto merge = [&](const Record<T, Index>& record) {
+        const Index a = sets.find(record.a), b = sets.find(record.b);
+        return a == b || on_merge(record, a, b);
+    };
+    if constexpr (WritesByEdge<OnMerge>::value) {
+        constexpr std::ptrdiff_t ahead = 16;  // longer than memory takes, and few enough lines to stay in cache
+        for (; end - r > ahead; ++r) {
+            on_merge.prefetch_edge(r[ahead].edge);
+            if (!merge(*r)) return false;
+        }
     }
+    for (; r != end; ++r)
+        if (!merge(*r)) return false;
     return true;
 }
 

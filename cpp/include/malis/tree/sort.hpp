@@ -184,13 +184,19 @@ void sort_keys(Items items, std::size_t n, Key<T>* to, Buffer<std::uint32_t>& co
     insertion_sort(to, to + n);  // every key is within its bucket: a short way to go
 }
 
+// Where neither buckets nor keys will do.
+template <class T, class Index>
+void stable_sort_by_rank(Record<T, Index>* begin, Record<T, Index>* end) {
+    std::stable_sort(begin, end, polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
+}
+
 // Sorts n records stably from one place to another, or where they are.
 template <class T, class Index>
 void sort_small(const Record<T, Index>* from, std::size_t n, Record<T, Index>* to, SortScratch<T, Index>& scratch) {
     if (n == 0) return;
     if (n > std::numeric_limits<std::uint32_t>::max()) {
         if (from != to) std::memcpy(static_cast<void*>(to), from, n * sizeof *to);
-        std::stable_sort(to, to + n, polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
+        stable_sort_by_rank(to, to + n);
         return;
     }
     scratch.keys.reset(6 * n);
@@ -347,8 +353,7 @@ bool sort_large(Parts<T, Index>& parts, Buffer<Record<T, Index>>& sorted, int th
     const Buckets<T> bucket_of(lowest, highest, buckets);
     if (!bucket_of.usable()) {
         join_parts<T, Index>(parts, sorted);
-        std::stable_sort(sorted.begin(), sorted.end(),
-                         polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
+        stable_sort_by_rank(sorted.begin(), sorted.end());
         return true;
     }
     sorted.reset(n);

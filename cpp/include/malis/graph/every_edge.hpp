@@ -1,16 +1,10 @@
-// The Visit (source.hpp) that lets all edges of a graph take part, and what passes over all edges share.
+// The Visit (source.hpp) that lets all edges of a graph take part.
 #pragma once
-
-#include <algorithm>
-#include <cstddef>
 
 #include "malis/graph/affinities.hpp"
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
-#include "malis/support/buffer.hpp"
-#include "malis/support/interrupt.hpp"
-#include "malis/tree/union_find.hpp"
 
 namespace malis::detail {
 
@@ -46,24 +40,6 @@ GridScan<T, Index, EveryEdge<T>> every_edge(const Grid<Index>& grid, const Every
 template <class T, class Index>
 EdgeListScan<T, Index, EveryEdge<T>> every_edge(const EdgeList<Index>& list, const EveryEdge<T>& visit, int threads) {
     return {list, visit, threads};
-}
-
-// The parents of all nodes from their sets, whose roots are any of their nodes.
-template <class Index>
-Buffer<Index> parents_of(UnionFind<Index>& sets, int threads) {
-    const std::size_t n = sets.nodes();
-    const Index* root = sets.roots(threads);
-    constexpr Index none = static_cast<Index>(-1);
-    Buffer<Index> parents(n), first(n);
-    std::fill(first.begin(), first.end(), none);
-    in_steps(n, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t v = begin; v < end; ++v) {
-            Index& lowest = first[root[v]];
-            if (lowest == none) lowest = static_cast<Index>(v);
-            parents[v] = lowest;
-        }
-    });
-    return parents;
 }
 
 }  // namespace malis::detail
