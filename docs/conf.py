@@ -184,9 +184,11 @@ def _describe_shared_link(app: Any, page: str, template: str, context: dict[str,
         return
     fields = context["meta"] = dict(context["meta"] or {})
     for node in doctree.findall(lambda node: isinstance(node, nodes.image | imgsgnode)):
-        # The page has been written, and its pictures have been copied.
-        picture = f"{app.builder.imagedir}/{posixpath.basename(node['uri'])}"
-        if picture.endswith((".png", ".jpg")) and Path(app.outdir, picture).exists():
+        name = posixpath.basename(node["uri"])
+        picture = f"{app.builder.imagedir}/{name}"
+        # Sphinx copies pictures when all pages have been written, the gallery with each page.
+        known = name in app.builder.images.values() or Path(app.outdir, picture).exists()
+        if known and name.endswith((".png", ".jpg")):
             fields["og:image"] = picture
             fields["og:image:alt"] = node.get("alt") or re.sub("<.*?>", "", context["title"])
             break
