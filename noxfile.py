@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "core"]
@@ -15,6 +16,24 @@ nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 CONSTRAINTS = ("-c", ".ci/constraints.txt")
+
+
+# What is tested together in its oldest versions, and by which tests; NumPy is as old as the others allow. The oldest
+# Matplotlib warns with a newer pyparsing, and a newer numcodecs where crc32c is installed.
+OLDEST = {
+    "alone": (
+        "numpy scipy matplotlib scikit-image pyparsing==3.0.9",
+        "reference bad_input affgraph pairs loss metrics metrics_table plot synthetic",
+    ),
+    "command": (
+        "numpy scipy matplotlib scikit-image pyparsing==3.0.9 typer rich h5py tifffile zarr numcodecs==0.16.1 dask "
+        "distributed tqdm connected-components-3d",
+        "io cli dask outputs plot predictions",
+    ),
+    "torch": ("numpy torch keras monai", "adapters"),
+    "tensorflow": ("numpy tensorflow-cpu keras", "adapters"),
+    "jax": ("numpy jax keras", "adapters"),
+}
 
 
 def tools(*names: str) -> list[str]:
@@ -35,6 +54,23 @@ def numpy_alone(session: nox.Session) -> None:
     wheel = PYPROJECT["tool"]["cibuildwheel"]
     session.install(".", *wheel["test-requires"])
     session.run(*wheel["test-command"].split(), *session.posargs, env=wheel["test-environment"])
+
+
+@nox.session(python="3.11", venv_backend="uv")
+@nox.parametrize("together", list(OLDEST), ids=list(OLDEST))
+def oldest(session: nox.Session, together: str) -> None:
+    """Run tests with the oldest versions that pyproject.toml admits and that have a wheel; PyTorch's takes 5 GB."""
+    packages, topics = OLDEST[together]
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    bounds = {Requirement(line).name: line for lines in [project["dependencies"], *extras] for line in lines}
+    wanted = [bounds.get(name, name) for name in [*packages.split(), "pytest", "hypothesis"]]
+    session.install("--resolution=lowest-direct", "--only-binary=:all:", *wanted)
+    session.install("--no-deps", ".")
+    session.run("uv", "pip", "list", external=True)
+    tests = ["tests/adapters" if topic == "adapters" else f"tests/test_{topic}.py" for topic in topics.split()]
+    # Where CI is set, a test fails without its framework instead of being skipped.
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={"CI": ""})
 
 
 @nox.session

@@ -6,16 +6,18 @@ run by the build, as are the scripts of the gallery; an error in one of them fai
 
 from __future__ import annotations
 
+import html
 import os
+import posixpath
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+import tomllib
+from docutils import nodes
+from sphinx_gallery.directives import imgsgnode
 
 # Keras asks for its backend when it is imported; the reference documents it on this one.
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -170,7 +172,33 @@ copybutton_prompt_is_regexp = True
 ogp_site_url = html_baseurl
 ogp_site_name = "malis"
 ogp_description_length = 200
-ogp_social_cards = {"line_color": "#d55e00"}
+# What stands beside a shared link: the first picture of a page, and this one for a page without any.
+ogp_image = "_images/comparison.jpg"
+ogp_image_alt = "An image of cells, and what networks trained with a per-pixel loss and with MALIS make of it"
+ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image">']
+
+
+def _describe_shared_link(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Choose the first picture and the first paragraph of a page, also of its docstring, for links to it."""
+    if doctree is None:  # the index and the search
+        return
+    fields = context["meta"] = dict(context["meta"] or {})
+    for node in doctree.findall(lambda node: isinstance(node, nodes.image | imgsgnode)):
+        name = posixpath.basename(node["uri"])
+        picture = f"{app.builder.imagedir}/{name}"
+        # Sphinx copies pictures when all pages have been written, the gallery with each page.
+        known = name in app.builder.images.values() or Path(app.outdir, picture).exists()
+        if known and name.endswith((".png", ".jpg")):
+            fields["og:image"] = picture
+            fields["og:image:alt"] = node.get("alt") or re.sub("<.*?>", "", context["title"])
+            break
+    for paragraph in doctree.findall(nodes.paragraph):
+        if not isinstance(paragraph.parent, nodes.Admonition):
+            text = html.escape(textwrap.shorten(paragraph.astext(), ogp_description_length, placeholder=" ..."))
+            fields["og:description"] = text
+            context["metatags"] += f'<meta name="description" content="{text}" />\n'
+            break
+
 
 # ------------------------------------------------------------------------------------------------------------- Links
 
@@ -183,4 +211,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("source-read", _links_out_of_docs)
     app.connect("autodoc-process-docstring", _escape_stars, priority=100)  # before numpydoc
     app.connect("autodoc-skip-member", _skip)
+    app.connect("html-page-context", _describe_shared_link, priority=400)  # before sphinxext.opengraph
     return {"parallel_read_safe": True}

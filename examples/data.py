@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, generate_binary_structure, map_coordinates, maximum_filter, minimum_filter
-from skimage.io import imread
 from skimage.measure import label
 
 from malis.synthetic import synthetic_image
 from public_data import IMAGES, VOLUMES, named
-from tissue_data import TISSUES, load_tissue
+from tissue_data import TISSUES, evenly, load_tissue, read_folder
 
 Image = npt.NDArray[np.float32]  # (channels, H, W), about zero mean and unit variance
 Labels = npt.NDArray[np.int32]  # (H, W), 0 is background
@@ -66,22 +65,15 @@ def connected(labels: npt.ArrayLike) -> Labels:
     return label(array, background=0, connectivity=1).astype(np.int32)
 
 
+def prepared(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], groups: Sequence[int] = ()) -> Split:
+    """Return images and labels as networks take them."""
+    images, labels = zip(*pairs, strict=True)
+    return Split([normalized(image) for image in images], [connected(seg) for seg in labels], list(groups))
+
+
 def load_folder(folder: Path) -> Split:
     """Load `folder`/image/* and the files of the same names in `folder`/label; label 0 is background."""
-    files = sorted(p for p in (folder / "image").glob("*") if p.suffix.lower() in {".png", ".tif", ".tiff", ".jpg"})
-    if not files:
-        raise FileNotFoundError(f"{folder} must hold images in image/ and label/, found none in {folder / 'image'}")
-    split = Split([], [])
-    for file in files:
-        truth = folder / "label" / file.name
-        if not truth.exists():
-            raise FileNotFoundError(f"there is no label {truth} for the image {file}")
-        image, labels = normalized(imread(file)), connected(imread(truth))
-        if image.shape[1:] != labels.shape:
-            raise ValueError(f"{truth} must have the shape of {file}, {image.shape[1:]}, got {labels.shape}")
-        split.images.append(image)
-        split.labels.append(labels)
-    return split
+    return prepared(read_folder(folder))
 
 
 def load_hdf5(file: Path) -> Split:
@@ -113,10 +105,9 @@ def load_all(source: str, images: int = 24) -> tuple[str, Split]:
         raise ValueError(f"{name} is a set of volumes, which volume_example.py takes, got {source!r}")
     elif name in TISSUES:
         loaded, groups = load_tissue(name, path, images)
-        split = Split([normalized(i) for i, _ in loaded], [connected(s) for _, s in loaded], groups)
+        split = prepared(loaded, groups)
     elif name:
-        loaded = IMAGES[name](path)
-        split = Split([normalized(i) for i, _ in loaded], [connected(s) for _, s in loaded])
+        split = prepared(IMAGES[name](path))
     elif path.is_dir():
         split = load_folder(path)
     elif path.is_file():
@@ -165,12 +156,6 @@ def fold_of(
     train = [i for number, block in enumerate(blocks) if number not in (tested, validated) for i in block]
     at_test, at_validation = evenly(blocks[tested], test), evenly(blocks[validated], validation)
     return Data(name, split.chosen(train), split.chosen(at_validation), split.chosen(at_test), at_test)
-
-
-def evenly(indices: list[int], at_most: int | None) -> list[int]:
-    """Return at most so many of the indices, evenly spread."""
-    n = len(indices)
-    return indices if at_most is None or n <= at_most else [indices[i * n // at_most] for i in range(at_most)]
 
 
 def separated(labels: npt.ArrayLike) -> Labels:

@@ -34,16 +34,36 @@ _AXON_SCALE = 0.18  # all images are brought to the pixel size of the coarsest o
 def load_tissue(name: str, path: Path, at_most: int) -> tuple[Pairs, list[int]]:
     """Return at most so many images, evenly spread, with their labels, and the group of each."""
     pairs, groups = TISSUES[name](path)
-    n = len(pairs)
-    chosen = range(n) if n <= at_most else [i * n // at_most for i in range(at_most)]
+    chosen = evenly(list(range(len(pairs))), at_most)
     return [pairs[i] for i in chosen], [groups[i] for i in chosen]
 
 
-def _slices(folder: Path) -> tuple[Pairs, list[int]]:
-    files = sorted((folder / "image").glob("*.png"))
+def evenly(indices: list[int], at_most: int | None) -> list[int]:
+    """Return at most so many of the indices, evenly spread."""
+    n = len(indices)
+    return indices if at_most is None or n <= at_most else [indices[i * n // at_most] for i in range(at_most)]
+
+
+def read_folder(folder: Path) -> Pairs:
+    """Read `folder`/image/* and the files of the same names in `folder`/label."""
+    files = sorted(p for p in (folder / "image").glob("*") if p.suffix.lower() in {".png", ".tif", ".tiff", ".jpg"})
     if not files:
-        raise FileNotFoundError(f"{folder} must hold image/*.png and label/*.png, found none in {folder / 'image'}")
-    return [(imread(file), imread(folder / "label" / file.name)) for file in files], list(range(len(files)))
+        raise FileNotFoundError(f"{folder} must hold images in image/ and label/, found none in {folder / 'image'}")
+    pairs = []
+    for file in files:
+        truth = folder / "label" / file.name
+        if not truth.exists():
+            raise FileNotFoundError(f"there is no label {truth} for the image {file}")
+        image, labels = imread(file), imread(truth)
+        if image.shape[:2] != labels.shape:
+            raise ValueError(f"{truth} must have the shape of {file}, {image.shape[:2]}, got {labels.shape}")
+        pairs.append((image, labels))
+    return pairs
+
+
+def _slices(folder: Path) -> tuple[Pairs, list[int]]:
+    pairs = read_folder(folder)
+    return pairs, list(range(len(pairs)))
 
 
 def _vnc(kind: str) -> Callable[[Path], tuple[Pairs, list[int]]]:

@@ -231,7 +231,7 @@ def test_an_input_is_no_output(tmp_path):
 
 STOPPED = {
     "seg.npy": "numpy.save",
-    "seg.npz": "numpy.savez_compressed",
+    "seg.npz": "numpy.lib.format.write_array",
     "seg.tif": "tifffile.imwrite",
     "seg.h5:/labels": "h5py.Group.create_dataset",
     "seg.zarr": "zarr.create_array",

@@ -41,15 +41,6 @@ def test_against_oracle(problem, options, data):
     assert grad.dtype == problem.aff.dtype
 
 
-def test_unlabelled_voxels_make_no_positive_pair_without_constraints():
-    aff, seg, nhood = np.zeros((1, 4)), np.zeros(4, int), np.array([[-1]])
-    unlabelled = np.array([True, False, True, False])
-    options = {"constrain_positive": False, "constrain_negative": False, "ignore_background": False}
-    loss, grad = malis.malis_loss(aff, seg, nhood, margin=0, pos_loss_weight=0.2, unlabelled_mask=unlabelled, **options)
-    assert loss == pytest.approx(0.4)
-    np.testing.assert_allclose(grad, [[0, 0, 0, -0.8]])
-
-
 @given(problem=problems(), options=loss_options(), data=st.data())
 @settings(max_examples=200)
 def test_logits_against_oracle(problem, options, data):
@@ -112,6 +103,24 @@ def test_by_hand():
     loss, grad = malis.malis_loss(aff, seg, nhood, pointwise="cross_entropy")
     assert loss == pytest.approx(-np.log(0.5) - np.log(0.6))
     np.testing.assert_allclose(grad, [[0, -1 / 0.5, 1 / 0.6]])
+
+
+@pytest.mark.parametrize("constrain_positive", [True, False])
+@pytest.mark.parametrize("constrain_negative", [True, False])
+@pytest.mark.parametrize("ignore_background", [True, False])
+def test_unlabelled_voxels_that_no_edge_joins(constrain_positive, constrain_negative, ignore_background, rng):
+    """No edge is unknown there, and yet these voxels take no part in positive pairs."""
+    problem = rng.random((2, 5, 6)), rng.integers(0, 3, (5, 6)), malis.mknhood2d(1)
+    options = {
+        "constrain_positive": constrain_positive,
+        "constrain_negative": constrain_negative,
+        "ignore_background": ignore_background,
+        "unlabelled_mask": np.indices((5, 6)).sum(0) % 2 == 0,
+    }
+    loss, grad = malis.malis_loss(*problem, **options)
+    assert loss == pytest.approx(oracle.malis_loss(*problem, **options), rel=1e-12)
+    counts = malis.pairs(*problem, **options)
+    np.testing.assert_allclose(grad, oracle.gradient_from_counts(problem[0], *counts), rtol=1e-6, atol=1e-12)
 
 
 def test_margin_zero_is_the_loss_of_turagalab(rng):

@@ -69,11 +69,8 @@ class Steps:
 
 
 def _variable(value: int) -> Any:
-    options: dict[str, Any] = {"dtype": "int32", "trainable": False, "name": "step"}
-    try:  # all replicas of a distribution strategy count the same steps
-        return keras.Variable(value, aggregation="only_first_replica", **options)
-    except (TypeError, ValueError):  # older versions of Keras
-        return keras.Variable(value, **options)
+    # All replicas of a distribution strategy count the same steps.
+    return keras.Variable(value, dtype="int32", trainable=False, name="step", aggregation="only_first_replica")
 
 
 def _has_tape() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,16 @@ def write_npy(path: Path, seg: Array) -> None:
 
 
 def write_npz(path: Path, name: str, seg: Array, provenance: Mapping[str, Any]) -> None:
-    """Write an .npz file that holds labels and where they come from."""
-    arrays: dict[str, Any] = {name or "seg": seg, PROVENANCE: np.array(json.dumps(provenance))}
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    """Write an .npz file that holds labels and where they come from.
+
+    The archive is closed here: before version 2, NumPy leaves it open where its own function cannot finish, and Python
+    then complains on standard error while it exits.
+    """
+    arrays = {name or "seg": np.asarray(seg), PROVENANCE: np.array(json.dumps(provenance))}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, array in arrays.items():
+            with archive.open(f"{member}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def choose(place: Place, names: list[str]) -> str:
