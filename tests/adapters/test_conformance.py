@@ -201,7 +201,7 @@ def test_options_of_the_recipe_are_those_of_the_core(adapter: Adapter):
             assert parameters[name].default == others.get(name, option.default)
     assert "{recipe}" not in module.AffinityLoss.__doc__
     for name in ("warmup", "malis_offsets", "margin"):
-        assert f"\n    {name} : " in module.AffinityLoss.__doc__
+        assert f"\n{name} : " in module.AffinityLoss.__doc__
 
 
 def test_no_other_adapter_is_imported(adapter: Adapter, framework):

@@ -7,6 +7,7 @@ what works on its tensors.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -63,25 +64,25 @@ class Recipe(NamedTuple):
 DEFAULTS_OF_MALIS: dict[str, Any] = {"from_logits": True, "margin": 0.1}
 
 _DESCRIPTIONS = """\
-    malis : float, optional
-        Weight of MALIS after the warm-up.
-    cross_entropy : float, optional
-        Weight of the cross entropy, at every step.
-    warmup : int, optional
-        Training calls before MALIS takes part. Until then it is not computed. A network that has learnt nothing yet
-        has no connectivity to correct, so give it most of its training: the default suits one of 1200 steps.
-    ramp : int, optional
-        Training calls after the warm-up in which the weight of MALIS grows linearly to `malis`; 0 is a step.
-    malis_offsets : array_like of int, shape (M, ndim), optional
-        The offsets among `nhood` that MALIS takes. By default those to direct neighbours, or all where these do not
-        lead along every axis. MALIS should see the edges that later make the segmentation.
-    balance : bool, optional
-        True: edges within and edges between objects count alike in the cross entropy, half and half in each sample.
-    target : {"auto", "labels", "affinities"}, optional
-        What the target is. "auto" tells it from the shape: one channel or none are labels, K channels are
-        affinities. For K = 1 the two cannot be told apart, and "auto" is an error.
-    warn : bool, optional
-        False: no warning for outputs that do not look like what `from_logits` says."""
+malis : float, optional
+    Weight of MALIS after the warm-up.
+cross_entropy : float, optional
+    Weight of the cross entropy, at every step.
+warmup : int, optional
+    Training calls before MALIS takes part. Until then it is not computed. A network that has learnt nothing yet
+    has no connectivity to correct, so give it most of its training: the default suits one of 1200 steps.
+ramp : int, optional
+    Training calls after the warm-up in which the weight of MALIS grows linearly to `malis`; 0 is a step.
+malis_offsets : array_like of int, shape (M, ndim), optional
+    The offsets among `nhood` that MALIS takes. By default those to direct neighbours, or all where these do not
+    lead along every axis. MALIS should see the edges that later make the segmentation.
+balance : bool, optional
+    True: edges within and edges between objects count alike in the cross entropy, half and half in each sample.
+target : {"auto", "labels", "affinities"}, optional
+    What the target is. "auto" tells it from the shape: one channel or none are labels, K channels are
+    affinities. For K = 1 the two cannot be told apart, and "auto" is an error.
+warn : bool, optional
+    False: no warning for outputs that do not look like what `from_logits` says."""
 
 _Loss = TypeVar("_Loss", bound=type)
 
@@ -89,7 +90,8 @@ _Loss = TypeVar("_Loss", bound=type)
 def describes_recipe(cls: _Loss) -> _Loss:
     """Put the descriptions of the recipe into the documentation of a class, at the line ``{recipe}``."""
     if cls.__doc__ is not None:  # python -OO
-        cls.__doc__ = cls.__doc__.replace("    {recipe}", _DESCRIPTIONS)
+        # From Python 3.13 on docstrings come without their indentation.
+        cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{recipe}", _DESCRIPTIONS)
     return cls
 
 
