@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,12 +242,6 @@ def known_runs(args: argparse.Namespace, methods: Sequence[Method]) -> dict[tupl
     }
 
 
-def with_labels(method: Method, data: Data) -> Method:
-    """Return the method, or the simpler one that is the same on these labels."""
-    touching = any(touch(labels) for labels in data.train.labels)
-    return method if touching else method.where_nothing_touches()
-
-
 def run_all(args: argparse.Namespace, sets: dict[str, list[Data]], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Return the runs of all seeds, data sets and methods; those that are missing are made."""
     args.output.mkdir(parents=True, exist_ok=True)
@@ -257,9 +252,11 @@ def run_all(args: argparse.Namespace, sets: dict[str, list[Data]], methods: Sequ
         if key not in known and args.make:
             data = sets[name][seed % args.folds]
             head = {"data": name, "method": method.name, "seed": seed, "settings": settings_of(args, method)}
-            same = with_labels(method, data)
-            others = [other for other in methods if (name, other.name, seed) in known]
-            twin = next((o.name for o in others if with_labels(o, data).settings() == same.settings()), None)
+            touching = any(touch(labels) for labels in data.train.labels)
+            simplest = {m.name: m if touching else m.where_nothing_touches() for m in methods}
+            same = simplest.pop(method.name)
+            twins = [other for other, its in simplest.items() if its.settings() == same.settings()]
+            twin = next((other for other in twins if (name, other, seed) in known), None)
             if twin is not None:
                 known[key] = {**known[name, twin, seed], **head}
             else:
@@ -345,11 +342,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         options.error(str(error))
     runs = run_all(args, sets, [method for method in METHODS if method.name in args.methods])
-    report(
-        *(args.output, sets, runs),
-        lambda data, method, seed: segmentations_of(args.output, data, method, seed),
-        args.baseline,
-    )
+    report(args.output, sets, runs, partial(segmentations_of, args.output), args.baseline)
     return runs
 
 

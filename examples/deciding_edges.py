@@ -34,6 +34,10 @@ SHARE = 0.9  # of the pairs that "most" are
 
 def predicted(file: Path, method: Method, split: Split, args: Any) -> list[Affinities]:
     """Return the affinities that a network predicts which benchmark_losses.py has kept."""
+    if not file.exists():
+        raise FileNotFoundError(
+            f"there is no network {file}: benchmark_losses.py has not trained {method.name} on this set"
+        )
     start = STARTS[method.start]
     model = UNet(split.images[0].shape[0], start.channels, args.channels, args.bfloat16)
     model.load_state_dict(torch.load(file, weights_only=True)["model"])

@@ -108,9 +108,6 @@ class CountSink final : public Sink<T, Index> {
 
 namespace detail {
 
-// Memory is asked for so many edges before it is written to: longer than it takes, and few enough lines to stay in cache.
-constexpr std::ptrdiff_t edges_ahead = 16;
-
 // An edge and the pairs it decides, kept until all are known.
 template <class T, class Index>
 struct Decision {

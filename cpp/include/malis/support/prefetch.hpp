@@ -3,6 +3,8 @@
 // Functions that do nothing else must be inlined: GCC takes them for pure ones and drops calls to them.
 #pragma once
 
+#include <cstddef>
+
 #if defined(__GNUC__)
 #define MALIS_INLINE inline __attribute__((always_inline))
 #else
@@ -18,5 +20,10 @@ MALIS_INLINE void prefetch(const void* address) {
     (void)address;
 #endif
 }
+
+// Memory that is written to by the index of an edge is asked for so many edges before: longer than it takes to come, and few
+// enough lines to stay in cache. With it the loss with margin=0 takes 0.85 times as long as without; other distances were
+// not compared.
+constexpr std::ptrdiff_t edges_ahead = 16;
 
 }  // namespace malis

@@ -148,9 +148,8 @@ bool merge_records(const Buffer<Record<T, Index>>& records, UnionFind<Index>& se
         return a == b || on_merge(record, a, b);
     };
     if constexpr (WritesByEdge<OnMerge>::value) {
-        constexpr std::ptrdiff_t ahead = 16;  // longer than memory takes, and few enough lines to stay in cache
-        for (; end - r > ahead; ++r) {
-            on_merge.prefetch_edge(r[ahead].edge);
+        for (; end - r > edges_ahead; ++r) {
+            on_merge.prefetch_edge(r[edges_ahead].edge);
             if (!merge(*r)) return false;
         }
     }
