@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,22 +20,26 @@ from timing import alternate, available_memory, installed, log, median
 TOO_SLOW_SECONDS = 90
 
 
-def candidates_for(edges: int) -> tuple[list[yardsticks.Candidate], dict[str, str]]:
-    """Choose the candidates that are installed and fit into memory; say why others are left out."""
-    chosen: list[yardsticks.Candidate] = []
+def batches_for(edges: int) -> tuple[list[list[yardsticks.Candidate]], dict[str, str]]:
+    """Divide the candidates that are installed into batches that fit into memory; say why others are left out."""
+    batches: list[list[yardsticks.Candidate]] = [[]]
     missing = {}
     free = available_memory()
+
+    def needed(batch: Sequence[yardsticks.Candidate]) -> float:
+        return edges * (sum(c.held for c in batch) + max(c.peak for c in batch))
+
     for candidate in yardsticks.CANDIDATES:
         if candidate.package is not None and not installed(candidate.package):
             missing[candidate.label] = f"{candidate.package} is not installed"
-            continue
-        group = [*chosen, candidate]
-        needed = edges * (sum(c.held for c in group) + max(c.peak for c in group))
-        if free is not None and needed > 0.95 * free:
-            missing[candidate.label] = f"{needed / 2**30:.0f} GiB may be needed, {free / 2**30:.0f} GiB are free"
-            continue
-        chosen = group
-    return chosen, missing
+        elif free is None or needed([*batches[-1], candidate]) <= 0.95 * free:
+            batches[-1].append(candidate)
+        elif needed([candidate]) <= 0.95 * free:
+            batches.append([candidate])
+        else:
+            needs = needed([candidate])
+            missing[candidate.label] = f"{needs / 2**30:.0f} GiB may be needed, {free / 2**30:.0f} GiB are free"
+    return batches, missing
 
 
 def check_candidates(seg: np.ndarray, aff: np.ndarray, nhood: np.ndarray) -> list[str]:
@@ -69,32 +74,34 @@ def check_candidates(seg: np.ndarray, aff: np.ndarray, nhood: np.ndarray) -> lis
 
 
 def compare(sizes: Sequence[int], repetitions: int) -> dict[str, Any]:
-    """Time all candidates on volumes of n^3 voxels; what is missing is said."""
+    """Time all candidates on volumes of n^3 voxels, those that fit into memory in turn; say what is missing."""
     series: dict[str, dict[int, float]] = {candidate.label: {} for candidate in yardsticks.CANDIDATES}
     missing: dict[str, str] = {}
     checked: list[str] = []
     slow: dict[str, int] = {}
     for n in sorted(sizes):
-        log(f"comparison, {n}^3")
         seg, aff, nhood = data.realistic((n, n, n))
         if not checked:
             checked = check_candidates(seg, aff, nhood)
-        chosen, left_out = candidates_for(aff.size)
+        batches, left_out = batches_for(aff.size)
         left_out |= {label: f"it takes more than {TOO_SLOW_SECONDS} s at {m}^3" for label, m in slow.items()}
         missing |= {f"{label}, {n}^3": why for label, why in left_out.items()}
-        calls = {c.label: c.make(aff, seg, nhood) for c in chosen if c.label not in slow}
-        times = alternate(calls, repetitions)
-        for label in calls:
-            series[label][n] = median(times, label)
-            if series[label][n] > TOO_SLOW_SECONDS:
-                slow[label] = n
+        for batch in batches:
+            chosen = [candidate for candidate in batch if candidate.label not in slow]
+            log(f"comparison, {n}^3: {', '.join(candidate.label for candidate in chosen)}")
+            times = alternate({c.label: c.make(aff, seg, nhood) for c in chosen}, repetitions)
+            for label in times:
+                series[label][n] = median(times, label)
+                if series[label][n] > TOO_SLOW_SECONDS:
+                    slow[label] = n
     return {"seconds": series, "missing": missing, "checked": checked}
 
 
 def compare_memory(n: int, threads: int, quick: bool) -> dict[str, Any]:
     """Peak memory of all candidates on a volume of n^3 voxels, in bytes per edge."""
     volume = data.realistic((n, n, n))
-    labels = [candidate.label for candidate in candidates_for(volume[1].size)[0] if candidate.group != "floor"]
+    candidates = itertools.chain.from_iterable(batches_for(volume[1].size)[0])
+    labels = [candidate.label for candidate in candidates if candidate.group != "floor"]
     if quick:  # a new process for each takes its time
         labels = [label for label in labels if label in ("malis.malis_loss", "higra.bpt_canonical")]
     log(f"memory of all, {n}^3")

@@ -11,7 +11,7 @@ import data
 import memory
 from calls import Call, Timed
 from targets import MemoryTarget, Sizes, Target
-from timing import Times, alternate, as_time, installed, log, median
+from timing import Times, alternate, as_time, installed, log, median, user_seconds_of
 
 MIB = 2**20
 
@@ -26,6 +26,7 @@ class Row:
     unit: str
     at_most: bool
     value: float | None = None
+    user: float | None = None  # the same of the processor time without that of the system, where it is asked for
     measured: str = ""
     yardstick: str = ""
     checked: bool = False
@@ -108,7 +109,11 @@ def _fill_group(
         measured.append(target)
     times = alternate(functions, repetitions)
     for target in measured:
-        _fill_row(rows[target.key], target, times, inputs)
+        row = rows[target.key]
+        _fill_row(row, target, times, inputs)
+        if target.user_time:
+            own, other = (user_seconds_of(functions[call.label]) for call in (target.call, target.yardstick))
+            row.user = own / other
     return [_sentence(target, times, texts) for target in measured if target.remark is not None]
 
 

@@ -35,7 +35,8 @@ def _cells(row: Row, quick: bool) -> list[str]:
     if row.value is None:
         return [row.what, target, "not measured", "", "", row.note]
     met = "-" if quick else "yes" if row.met else "**no**"
-    return [row.what, target, f"{row.value:.3g}", row.measured, row.yardstick, met]
+    user = "" if row.user is None else f" ({row.user:.3g} in user time)"
+    return [row.what, target, f"{row.value:.3g}{user}", row.measured, row.yardstick, met]
 
 
 def target_table(rows: Sequence[Row], quick: bool) -> str:

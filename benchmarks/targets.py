@@ -63,6 +63,7 @@ class Target:
     yardstick: Timed
     at_most: bool = True  # else `limit` is how many times as fast as the yardstick the call has to be
     per_edge: bool = False  # compare the times per edge
+    user_time: bool = False  # also compare the processor time without that of the system
     against: float | None = None  # with --against: at most so many times the time of the other build
     needs: str = ""  # import name of a package, and in brackets what it is called where it is installed from
     remark: Remark | None = None
@@ -309,6 +310,7 @@ def _growth(target: Target, group: str, key: str | None = None) -> Target:
         unit="x its own time at {small}",
         call=target.call.on(size="large"),
         yardstick=target.call,
+        user_time=True,
         needs=target.needs,
     )
 

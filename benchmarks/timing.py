@@ -21,6 +21,8 @@ SLOW_SECONDS = 10.0
 # Rounds that do not count: over the first calls of a process the C library learns which memory to keep, and the system
 # fills what it hands out anew with zeros. A training loop is past that.
 WARM_UP, QUICK_SECONDS = 4, 1.0
+# The system counts processor time in steps of 10 ms: two per cent of so many seconds.
+USER_SECONDS = 0.5
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
@@ -30,6 +32,18 @@ def seconds_of(function: Callable[[], Any]) -> float:
     seconds = time.perf_counter() - start
     del result  # releasing the result is not part of the call
     return seconds
+
+
+def user_seconds_of(function: Callable[[], Any]) -> float:
+    """Return the seconds that the processors spend on a call outside of the system, in the mean over some calls.
+
+    What the system does, mostly clearing the memory that it hands out, does not count.
+    """
+    calls, before = 0, os.times().user
+    while (spent := os.times().user - before) < USER_SECONDS:
+        function()
+        calls += 1
+    return spent / calls
 
 
 def alternate(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> Times:
