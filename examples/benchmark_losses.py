@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import malis
 from benchmark_report import report
@@ -30,7 +31,7 @@ from methods import BASELINE, METHODS, STARTS, Method, Start
 from pytorch_example import Step, UNet, network_of, train_phase
 from scores import THRESHOLDS, all_grown, choose_threshold, grown
 from tasks import MIN_SIZE, NHOOD, Network, components, probabilities
-from training import positive, training_parser
+from training import Phase, positive, training_parser
 
 SCORES = (
     *("object score", "object recall", "Rand F-score", "Rand split", "Rand merge", "VI split", "VI merge"),
@@ -162,17 +163,30 @@ class Training:
             self._train(warmup, [self.seed], prepare, first=1)
             save({"settings": settings, "model": self.model.state_dict(), "curve": self.curve}, file)
         self.steps = []
-        self._train(last, [self.seed, 1], self.method.prepare(), first=warmup.steps + 1)
+        self._train(last, [self.seed, 1], self.method.prepare(), first=warmup.steps + 1, average=self.method.average)
 
-    def _train(self, phase: Any, seed: list[int], prepare: Callable[[Labels], Labels], first: int) -> None:
+    def _train(
+        self,
+        phase: Phase,
+        seed: list[int],
+        prepare: Callable[[Labels], Labels],
+        first: int,
+        average: float | None = None,
+    ) -> None:
+        """Train for a phase; with `average` the network ends with a moving average of its weights of that decay."""
         args = self.args
+        averaged = None if average is None else AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(average))
         batches = Batches(self.data.train, args.batch, args.crop, seed, prepare)
         points = {max(1, round(args.steps * i / CURVE_POINTS)) for i in range(1, CURVE_POINTS + 1)}
         criterion = self.method.criterion(phase, args.margin)
         for step in train_phase(self.model, phase, criterion, batches, self.device, first):
             self.steps.append(step)
+            if averaged is not None:
+                averaged.update_parameters(self.model)
             if step.number in points and step.number < args.steps:
                 self.curve.append((step.number, self._validate()))
+        if averaged is not None:
+            self.model.load_state_dict(averaged.module.state_dict())
 
     def _validate(self) -> float:
         validation = self.data.validation

@@ -64,6 +64,7 @@ class Method:
     mix: float | None = None  # weight of the cross entropy beside MALIS; None: that of the option --mix
     margin: float | None = None  # None: that of the option --margin
     pointwise: str | None = None  # None: the default of AffinityLoss
+    average: float | None = None  # decay of a moving average of the weights of the second phase; None: the last weights
 
     def settings(self) -> dict[str, Any]:
         """Return what makes the method, for the log."""
@@ -123,10 +124,13 @@ METHODS = (
     Method("BCE, border", "border"),
     Method("MALIS, border", "border", malis=1),
     Method("MALIS, border, 0.2 BCE", "border", malis=1, mix=0.2),
+    Method("MALIS, border, margin 0.2", "border", malis=1, margin=0.2),
     Method("MALIS, border, margin 0.3", "border", malis=1, margin=0.3),
     Method("MALIS, border, 0.2 BCE, margin 0.3", "border", malis=1, mix=0.2, margin=0.3),
     Method("MALIS, border, objects alike", "border", malis=1, balance="objects"),
     Method("MALIS, border, cross entropy", "border", malis=1, pointwise="cross_entropy"),
+    Method("BCE, border, averaged", "border", average=0.98),
+    Method("MALIS, border, averaged", "border", malis=1, average=0.98),
     Method("BCE, long range", "long range"),
     Method("MALIS, long range", "long range", malis=1),
     Method("cross entropy on the mask", "mask"),

@@ -636,6 +636,21 @@ def test_methods_without_touching_labels_are_not_run_twice(comparison, folder, c
     assert one["scores"] == two["scores"] and one["settings"] != two["settings"]
 
 
+def test_average_of_weights_is_between_those_of_the_second_phase(comparison, touching, tmp_path):
+    run, module = comparison
+    # Eight steps, the last two of which are the second phase.
+    run("--data", str(touching), "--seeds", "1", "--methods", "BCE, border", "BCE, border, averaged", "--steps", "8")
+    data = "touching.h5"
+    start = module.torch.load(module.warmup_file(tmp_path / "out", data, "border", 0), weights_only=True)["model"]
+    last, averaged = (
+        module.torch.load(module.network_file(tmp_path / "out", data, name, 0), weights_only=True)["model"]
+        for name in ("BCE, border", "BCE, border, averaged")
+    )
+    whole = sum(float((last[key] - start[key]).norm()) for key in start)
+    assert 0 < sum(float((averaged[key] - start[key]).norm()) for key in start) < whole
+    assert 0 < sum(float((averaged[key] - last[key]).norm()) for key in start) < whole
+
+
 def test_training_on_labels_with_moved_borders(comparison, touching, tmp_path):
     run, module = comparison
     options = ["--data", str(touching), "--seeds", "1", "--methods", "BCE, border", "MALIS, border"]
