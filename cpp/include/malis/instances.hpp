@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "malis/graph/affinities.hpp"
+#include "malis/graph/affinity.hpp"
 #include "malis/graph/edge_list.hpp"
 #include "malis/graph/grid.hpp"
 #include "malis/pairs/loss.hpp"
@@ -16,7 +17,9 @@
 #include "malis/segmentation/chunk_components.hpp"
 #include "malis/segmentation/components.hpp"
 #include "malis/segmentation/connect_labels.hpp"
+#include "malis/segmentation/large_components.hpp"
 #include "malis/segmentation/rand_curve.hpp"
+#include "malis/segmentation/settle_counts.hpp"
 #include "malis/segmentation/spanning_tree.hpp"
 #include "malis/segmentation/watershed.hpp"
 #include "malis/support/integers.hpp"
@@ -44,6 +47,11 @@
     MALIS_COUNT_INSTANCES(prefix, T, Index) \
     MALIS_SEGMENTATION_INSTANCES(prefix, T, Index)
 
+// For one type of indices, and labels of one unsigned type.
+#define MALIS_SEED_INSTANCES(prefix, Index, Bits)                                           \
+    prefix template Buffer<Index> detail::find_seeds<Index>(const Bits*, std::size_t, int); \
+    prefix template void detail::label_from_seeds(const Buffer<Index>&, Bits*, int);
+
 // For one type of indices.
 #define MALIS_NUMBERING_INSTANCES(prefix, Index)                                                                  \
     prefix template void connect_labels(const Grid<Index>&, Labels<Index>&, int);                                 \
@@ -56,7 +64,19 @@
     prefix template ChunkComponents<Index> chunk_components(Buffer<Index>, const std::int64_t*, std::size_t,      \
                                                             std::int64_t);                                        \
     prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint16_t*);         \
-    prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint32_t*);
+    prefix template std::vector<std::int64_t> label_chunk(const ChunkComponents<Index>&, std::uint32_t*);         \
+    prefix template void list_components(const EdgeList<Index>&, const bool*, std::int64_t*);                     \
+    prefix template void settle_edges(const EdgeList<Index>&, const bool*, Settled*);                             \
+    MALIS_SEED_INSTANCES(prefix, Index, std::uint8_t)                                                             \
+    MALIS_SEED_INSTANCES(prefix, Index, std::uint16_t)                                                            \
+    MALIS_SEED_INSTANCES(prefix, Index, std::uint32_t)                                                            \
+    MALIS_SEED_INSTANCES(prefix, Index, std::uint64_t)
+
+// What is called with indices of 64 bits alone.
+#define MALIS_WIDE_INSTANCES(prefix)                                                                                   \
+    prefix template void seg_to_affgraph(const Grid<std::uint64_t>&, LabelArray, std::int32_t*, int);                  \
+    prefix template void settle_counts(const EdgeList<std::uint64_t>&, const bool*, const NodeEntries&, std::uint64_t, \
+                                       std::uint64_t, std::uint64_t, const SettledCounts&);
 
 // For labels of one type.
 #define MALIS_LABEL_INSTANCES(prefix, Label) \
@@ -90,16 +110,28 @@
     prefix template std::vector<std::vector<std::int64_t>> segment_tree<Index, Label>( \
         const TreeView&, const std::vector<double>&, std::int64_t, const std::vector<Label*>&, int);
 
+// What reads a tree, for nodes of one type.
+#define MALIS_NODE_INSTANCES(prefix, Index, Node)                                                                    \
+    prefix template LargeComponents<Node> large_components<Index, Node>(const TreeView&, const std::vector<double>&, \
+                                                                        std::int64_t);                               \
+    prefix template void smaller_sizes<Index, Node>(const TreeView&, Node*);
+
 #define MALIS_ALL_TREE_INSTANCES(prefix)                                           \
     prefix template void linkage<std::uint32_t>(const TreeView&, double, double*); \
     prefix template void linkage<std::uint64_t>(const TreeView&, double, double*); \
     MALIS_TREE_INSTANCES(prefix, std::uint32_t, std::int32_t)                      \
     MALIS_TREE_INSTANCES(prefix, std::uint64_t, std::int32_t)                      \
-    MALIS_TREE_INSTANCES(prefix, std::uint64_t, std::int64_t)
+    MALIS_TREE_INSTANCES(prefix, std::uint64_t, std::int64_t)                      \
+    MALIS_NODE_INSTANCES(prefix, std::uint32_t, std::int32_t)                      \
+    MALIS_NODE_INSTANCES(prefix, std::uint32_t, std::int64_t)                      \
+    MALIS_NODE_INSTANCES(prefix, std::uint64_t, std::int32_t)                      \
+    MALIS_NODE_INSTANCES(prefix, std::uint64_t, std::int64_t)
 
 // What malis.hpp offers, which chooses the type of indices.
 #define MALIS_PUBLIC_INSTANCES(prefix, T)                                                                              \
     MALIS_STORED_INSTANCES(prefix, T)                                                                                  \
+    prefix template void check_values<T, false>(const T*, std::size_t, const char*, int, T, T);                        \
+    prefix template void check_values<T, true>(const T*, std::size_t, const char*, int, T, T);                         \
     prefix template Integers to_integers(const T*, std::size_t, std::int32_t*, int);                                   \
     prefix template void count_pairs(const Volume&, const T*, LabelArray, const PairOptions&, std::int64_t*,           \
                                      std::int64_t*);                                                                   \
@@ -121,6 +153,7 @@ MALIS_INSTANCES(extern, double, std::uint32_t)
 MALIS_INSTANCES(extern, double, std::uint64_t)
 MALIS_NUMBERING_INSTANCES(extern, std::uint32_t)
 MALIS_NUMBERING_INSTANCES(extern, std::uint64_t)
+MALIS_WIDE_INSTANCES(extern)
 #endif
 
 }  // namespace malis

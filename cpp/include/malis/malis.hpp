@@ -72,15 +72,17 @@ void check_values(const T* values, std::size_t n, const char* name, int threads,
         // One comparison of two is enough for the other purpose: comparisons with NaN are false.
         return bounded ? !(value >= low) | !(value <= high) : value != value;
     };
+    // As wide as a value, so that compilers look at several at once.
+    using Flag = std::conditional_t<sizeof(T) == sizeof(std::uint32_t), std::uint32_t, std::uint64_t>;
     std::mutex mutex;
     std::size_t first = n;
     T worst = 0;
     parallel_ranges(n, std::size_t{1} << 17, threads, [&](std::size_t begin, std::size_t end) {
         for (std::size_t block = begin; block < end;) {
             const std::size_t stop = std::min(end, block + 4096);
-            bool any = false;
-            for (std::size_t i = block; i < stop; ++i) any |= wrong(values[i]);
-            for (std::size_t i = block; any && i < stop; ++i) {
+            Flag any = 0;
+            for (std::size_t i = block; i < stop; ++i) any |= wrong(values[i]) ? Flag{1} : Flag{0};
+            for (std::size_t i = block; any != 0 && i < stop; ++i) {
                 const T value = values[i];
                 if (!wrong(value)) continue;
                 const std::lock_guard<std::mutex> lock(mutex);
