@@ -61,7 +61,9 @@ constexpr std::size_t voxels_of_task = std::size_t{1} << 14;
 
 // Joining without an order pays where it leaves at most one set for every four voxels. Were it one for every sixteen, the
 // loss would take 145 instructions per edge in place of 119 (benchmarks/instructions.py). Where it left more sets than this,
-// the next objects are sorted at once: those beside each other are usually predicted equally well or badly.
+// the next objects are sorted at once: those beside each other are usually predicted equally well or badly. Objects of
+// the size of a task are always tried, as their small neighbours say little about them: crops of neurons of 48^3 took 1.4
+// times as long while they were skipped as well.
 constexpr std::size_t voxels_per_joined_set = 4;
 constexpr int skipped_after_failure = 7;
 
@@ -356,7 +358,7 @@ class PositivePass {
     bool join_strong_edges(const ObjectScan<T, Index>& source, Index n, int threads, ObjectWork<T, Index>& work) const {
         if (cutoff_ == infinity) return false;
         const bool joins_all = cutoff_ == -infinity;
-        if (!joins_all && work.skip_joining-- > 0) return false;
+        if (!joins_all && n < voxels_of_task && work.skip_joining-- > 0) return false;
         UnionFind<Index>& sets = work.sets;
         sets.contract(n, threads, [&](Index* parent) { source.join(cutoff_, parent, n, threads); });
         const bool joined = joins_all || sets.sets() <= n / voxels_per_joined_set + 1;
