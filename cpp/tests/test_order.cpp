@@ -45,6 +45,13 @@ void ranks_reverse_the_order() {
             CHECK_EQUAL(to_rank(values[i]) < to_rank(values[j]), values[i] > values[j]);
         CHECK_EQUAL(from_rank<T>(to_rank(values[i])), values[i]);
     }
+    for (const T value : values) {
+        const T before = affinity_before<T>(to_rank(value));
+        CHECK_EQUAL(std::isnan(before), value == limits::infinity());
+        CHECK(std::isnan(before) || (before > value && (std::abs(before) >= limits::min())));
+        for (const T other : values) CHECK(!(other >= before) || to_rank(other) < to_rank(value));
+    }
+    CHECK_EQUAL(affinity_before<T>(to_rank(T(0.1))), std::nextafter(T(0.1), T(1)));
     CHECK_EQUAL(to_rank(-T(0)), to_rank(T(0)));
     CHECK_EQUAL(from_rank<T>(to_rank(-T(0))), T(0));
     Random random(3);

@@ -265,15 +265,18 @@ MALIS_TEST(masks_of_large_objects) {
         voxels[v] = z > 20;
     }
     const auto aff = make_aff<float>(volume, seg, Aff::noisy, random);
-    const Mask edges = make_mask(volume.edges(), 0.9, random);
-    for (const int masks : {1, 2}) {
+    const Mask edges = make_mask(volume.edges(), 0.9, random), first_planes(new bool[volume.edges()]);
+    for (std::size_t e = 0; e < volume.edges(); ++e) first_planes[e] = e % n < 3 * 90 * 92;
+    enum Where { scattered, unlabelled, but_for_first_planes };
+    for (const Where masks : {scattered, unlabelled, but_for_first_planes}) {
         PairOptions options;
-        if (masks & 1) options.edge_mask = edges.get();
-        if (masks & 2) options.unlabelled_mask = voxels.get();
+        if (masks == scattered) options.edge_mask = edges.get();
+        if (masks == unlabelled) options.unlabelled_mask = voxels.get();
+        if (masks == but_for_first_planes) options.edge_mask = first_planes.get();
         const Counts expected = reference_counts(graph, aff, seg, options);
         for (const int threads : {1, 3}) {
             options.threads = threads;
-            context = "masks " + std::to_string(masks) + ", " + describe(options);
+            context = "masks " + std::to_string(static_cast<int>(masks)) + ", " + describe(options);
             check_counts(counts_of(volume, aff, seg, options), expected);
         }
     }

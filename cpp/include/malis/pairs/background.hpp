@@ -3,6 +3,9 @@
 // A background voxel brings no pairs, so it may join that neighbour at once, whatever the order of all edges: no other edge
 // of it comes earlier. What follows from that are basins, a region with the background that leads to it, and patches
 // of background that lead to no region yet.
+//
+// This serves both passes: the negative one, where all edges lead on, and the part of the positive one that is outside
+// of objects (outside.hpp), where only edges of unknown truth do, to parts of objects in place of regions.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +18,8 @@
 
 #include "malis/graph/grid.hpp"
 #include "malis/graph/select.hpp"
+#include "malis/graph/unknown_edges.hpp"
 #include "malis/pairs/objects.hpp"
-#include "malis/pairs/regions.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
 #include "malis/support/parallel.hpp"
@@ -79,31 +82,80 @@ inline void strongest_way(const float* aff, const Ways<std::uint32_t>& ways, std
 }
 #endif
 
+// All edges lead on.
 template <class T, class Index>
+struct EveryWay {
+    const T* aff;
+
+    bool leads_from(Index) const { return true; }
+    void operator()(const Ways<Index>& ways, Index v, Index x, Index count, Index* distance) const {
+        strongest_way(aff, ways, v, x, count, distance);
+    }
+};
+
+// Edges of unknown truth lead on.
+template <class T, class Index>
+struct UnknownWay {
+    const T* aff;
+    const UnknownEdges<Index>& unknown;
+    const std::vector<char>& touched_rows;  // rows_of_unknown_edges()
+
+    bool leads_from(Index row) const { return touched_rows[row] != 0; }
+    void operator()(const Ways<Index>& ways, Index v, Index x, Index count, Index* distance) const {
+        constexpr Index most = 64;
+        for (Index block = 0; block < count; block += most) {
+            const Index n = std::min<Index>(most, count - block);
+            T best[most];
+            std::fill_n(best, n, -std::numeric_limits<T>::infinity());
+            std::fill_n(distance + block, n, Index{0});
+            for (const Way<Index>& way : ways.all) {
+                const Index skipped = way.x_begin > x + block ? way.x_begin - (x + block) : 0;
+                const Index end = std::min<Index>(n, way.x_end > x + block ? way.x_end - (x + block) : 0);
+                if (skipped >= end) continue;
+                const Index edge = static_cast<Index>(way.edge + v + block);
+                std::uint64_t selected = unknown.select(static_cast<Index>(edge + skipped), end - skipped);
+                for (; selected != 0; selected &= selected - 1) {
+                    const Index i = skipped + static_cast<Index>(lowest_bit(selected));
+                    const T a = aff[static_cast<Index>(edge + i)];
+                    if (!(a > best[i])) continue;
+                    best[i] = a;
+                    distance[block + i] = way.distance;
+                }
+            }
+        }
+    }
+};
+
+template <class T, class Index, class Strongest>
 class BackgroundFlow {
   public:
-    BackgroundFlow(const Grid<Index>& grid, const T* aff, const Objects<Index>& objects, Regions<Index>& regions,
-                   int threads)
-        : grid_(grid), aff_(aff), objects_(objects), regions_(regions), threads_(threads) {}
+    // `node` holds, per voxel that is no background, one of the first `labelled` nodes.
+    BackgroundFlow(const Grid<Index>& grid, const Objects<Index>& objects, Strongest strongest, Buffer<Index>& node,
+                   Index labelled, int threads)
+        : grid_(grid),
+          objects_(objects),
+          strongest_(strongest),
+          node_(node.data()),
+          labelled_(labelled),
+          threads_(threads) {}
 
-    // Joins every background voxel to the neighbour across its strongest edge, and follows these to a region or, where
-    // two voxels have each other for that neighbour, to a patch of background, numbered behind the regions. Afterwards
-    // regions.of holds a basin for every voxel; returns a bound for the numbers of basins.
+    // Joins every background voxel to the neighbour across its strongest edge, and follows these to a labelled node or,
+    // where two voxels have each other for that neighbour, to a patch of background, numbered behind these. Afterwards
+    // every background voxel from which edges lead has a node; returns a bound for their numbers.
     Index run() {
-        const Index regions = static_cast<Index>(regions_.label.size());
         const Index first = objects_.first_run[0], last = objects_.first_run[1];
-        if (first == last) return regions;
+        if (first == last) return labelled_;
         const std::size_t slabs =
             std::min<std::size_t>(last - first, threads_ > 1 ? 2 * static_cast<std::size_t>(threads_) : 1);
         // Slabs take numbers of patches in blocks; some at the end of a block stay unused.
         constexpr Index block = 64;
-        // node < lead: a region or patch; else it leads on to voxel node - lead.
-        const Index lead = regions + grid_.voxels + block * static_cast<Index>(slabs);
+        // node < lead: a labelled node or patch; else it leads on to voxel node - lead.
+        const Index lead = labelled_ + grid_.voxels + block * static_cast<Index>(slabs);
         const auto slab_run = [&](std::size_t s) { return first + part_begin(last - first, slabs, s); };
         const auto slab_voxel = [&](std::size_t s) {
             return s == 0 ? Index{0} : s == slabs ? grid_.voxels : objects_.runs[slab_run(s)].v;
         };
-        std::atomic<Index> next{regions};
+        std::atomic<Index> next{labelled_};
         std::vector<Buffer<Index>> voxels(slabs);
         parallel_for(slabs, threads_, [&](std::size_t s, std::size_t) {
             Index number = 0, left = 0;
@@ -166,12 +218,16 @@ class BackgroundFlow {
         for (Index r = first; r < last;) {
             const Index row = objects_.runs[r].v - objects_.runs[r].x;
             if (row / grid_.width % rows_per_poll == 0) poll();
+            if (!strongest_.leads_from(row / grid_.width)) {
+                while (r < last && objects_.runs[r].v - row < grid_.width) ++r;
+                continue;
+            }
             ways_of_row(row / grid_.width / grid_.height, objects_.runs[r].y, ways);
             for (; r < last && objects_.runs[r].v - row < grid_.width; ++r) {
                 const Run<Index>& run = objects_.runs[r];
-                strongest_way(aff_, ways, run.v, run.x, run.length, distance.data());
+                strongest_(ways, run.v, run.x, run.length, distance.data());
                 for (Index i = 0; i < run.length; ++i) {
-                    regions_.of[run.v + i] = lead + run.v + i + distance[i];
+                    node_[run.v + i] = lead + run.v + i + distance[i];
                     voxels[count++] = run.v + i;
                 }
             }
@@ -179,7 +235,7 @@ class BackgroundFlow {
         voxels.resize(count);
     }
 
-    // Lets voxels lead where their target leads, again and again, until all lead to a region or patch or out of the
+    // Lets voxels lead where their target leads, again and again, until all lead to a node or out of the
     // voxels [from, to); the latter stay listed. All voxels of [from, to) that lead on must be listed. Jumps double in
     // length: a few rounds do, and every round takes the voxels in the order of memory.
     template <class NewPatch>
@@ -187,7 +243,7 @@ class BackgroundFlow {
         // Enough for any path, as jumps double in length. What still leads on then goes round in a circle, which a strict
         // order does not have: affinities have changed since some of them were read.
         constexpr int enough_rounds = 64;
-        Index* node = regions_.of.data();
+        Index* const node = node_;
         Buffer<Index> leaving;
         for (int round = 0; !voxels.empty(); ++round) {
             std::size_t left = 0;
@@ -217,9 +273,10 @@ class BackgroundFlow {
     }
 
     const Grid<Index>& grid_;
-    const T* aff_;
     const Objects<Index>& objects_;
-    Regions<Index>& regions_;
+    const Strongest strongest_;
+    Index* const node_;  // per voxel
+    const Index labelled_;
     const int threads_;
 };
 

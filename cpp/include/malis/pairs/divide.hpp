@@ -9,6 +9,8 @@
 //     one of them open   the open one, a region, *grows* by so many voxels, at this place of the order
 //     both open          two regions; the negative pass meets the edge between them
 //
+// Edges that come before all that lead out join closed components alone, so they are joined without an order.
+//
 // Without this every voxel of a masked part, or every unlabelled one, would be a region.
 #pragma once
 
@@ -28,6 +30,7 @@
 #include "malis/tree/block_forest.hpp"
 #include "malis/tree/kruskal.hpp"
 #include "malis/tree/link_forest.hpp"
+#include "malis/tree/open_parts.hpp"
 #include "malis/tree/order.hpp"
 #include "malis/tree/union_find.hpp"
 
@@ -84,37 +87,88 @@ class UnknownScan {
     const Index* set_;  // per node
 };
 
-// Divides one object after the other.
+// Divides one object after the other: find_ways_out(), begin(), merge() for every edge that joins two sets, finish().
+// Or run() in place of the last three, where nobody else wants to see these edges.
 template <class T, class Index>
 class Division {
   public:
-    // `sets` are what known edges have joined. Lists in `growths` how regions grow, from the number of a region in the
-    // object and with its label; returns how many regions there are.
-    Index run(const Grid<Index>& grid, const T* aff, const Buffer<Index>& labels, const Objects<Index>& objects,
-              const UnknownEdges<Index>& unknown, const WaysOut<Index>& ways, Index l,
-              const Buffer<Stretch<Index>>& stretches, UnionFind<Index>& sets, int threads,
-              Buffer<ForestLink<T, Index>>& growths) {
-        begin(sets, threads);
+    // Finds the edges that lead out of an object of n voxels, and adds those that are unknown to `exits`. Returns the
+    // affinity from which on edges within it come before all of these, so that what they join is closed; NaN: none does.
+    T find_ways_out(const Grid<Index>& grid, const T* aff, const Buffer<Index>& labels, const Objects<Index>& objects,
+                    const UnknownEdges<Index>& unknown, const WaysOut<Index>& ways, Index l, Index n,
+                    Buffer<Exit<T, Index>>& exits) {
+        opens_.reset(n);
+        in_steps(n, [&](Index from, Index to) { std::fill(opens_.begin() + from, opens_.begin() + to, never); });
+        Rank<T> first = never;
         ways.each_edge_of(
             grid, objects, l, [](Index) { return true; },
             [&](Index edge, Index v, Index u, Index local, Index count) {
                 std::uint64_t out = ~select_same(labels.data() + v, labels.data() + u, count) & lowest_bits(count);
+                if (out == 0) return;
+                const std::uint64_t unknown_out = unknown.select(edge, count);
                 for (; out != 0; out &= out - 1) {
                     const Index i = static_cast<Index>(lowest_bit(out));
-                    Rank<T>& opens = opens_[sets.find(local + i)];
-                    opens = std::min({opens, to_rank(aff[edge + i]), never - 1});
+                    const Rank<T> rank = std::min(to_rank(aff[edge + i]), never - 1);
+                    opens_[local + i] = std::min(opens_[local + i], rank);
+                    first = std::min(first, rank);
+                    if (unknown_out >> i & 1) exits.push_back({rank, local + i});
                 }
             });
-        kruskal<T, Index>(
-            UnknownScan<T, Index>(aff, aff + grid.edges(), unknown, stretches, joined_.parents(), threads), sets,
-            scratch_, threads, [&](const Record<T, Index>& r, Index a, Index b) {
-                merge(sets, r, a, b, l, growths);
-                return sets.sets() > 1;
-            });
+        return first == never ? -std::numeric_limits<T>::infinity() : affinity_before<T>(first);
+    }
+
+    // `sets` are what known edges have joined, and all edges of the affinity that find_ways_out() has returned.
+    void begin(UnionFind<Index>& sets, int threads) {
+        const std::size_t n = sets.nodes();
+        const Index* const root = sets.roots(threads);
+        joined_.assign(root, n);
+        region_.reset(n);
+        regions_ = 0;
+        in_steps(n, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                region_[i] = none;
+                opens_[root[i]] = std::min(opens_[root[i]], opens_[i]);
+            }
+        });
+    }
+
+    // Joins the sets of two roots, which an unknown edge does; returns the root that remains. Lists in `growths` how
+    // regions grow, from the number of a region in the object and with its label l.
+    Index merge(UnionFind<Index>& sets, const Record<T, Index>& r, Index a, Index b, Index l,
+                Buffer<ForestLink<T, Index>>& growths) {
+        if (opens_[a] > r.rank) std::swap(a, b);  // so that a is open if one of them is
+        const bool open_a = opens_[a] <= r.rank, open_b = opens_[b] <= r.rank;
+        const Rank<T> opens = std::min(opens_[a], opens_[b]);
+        const Index region = open_a ? region_at(a) : none;
+        if (open_b) region_at(b);
+        else if (open_a) growths.push_back({r.rank, r.edge, region, l, sets.size(b)});
+        const Index into = sets.link(a, b);
+        opens_[into] = opens;
+        if (open_b) return into;
+        joined_.link(into, into == a ? b : a);
+        region_[into] = region;
+        return into;
+    }
+
+    // Returns how many regions there are.
+    Index finish() {
         in_steps(region_.size(), [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) region_at(joined_.root(static_cast<Index>(i)));
         });
         return regions_;
+    }
+
+    Index run(const Grid<Index>& grid, const T* aff, const UnknownEdges<Index>& unknown, Index l,
+              const Buffer<Stretch<Index>>& stretches, T joined_from, UnionFind<Index>& sets, int threads,
+              Buffer<ForestLink<T, Index>>& growths) {
+        begin(sets, threads);
+        kruskal_from<T, Index>(
+            joined_from, UnknownScan<T, Index>(aff, aff + grid.edges(), unknown, stretches, joined_.parents(), threads),
+            sets, scratch_, threads, [&](const Record<T, Index>& r, Index a, Index b) {
+                merge(sets, r, a, b, l, growths);
+                return sets.sets() > 1;
+            });
+        return finish();
     }
 
     // Calls f(node, region) for every node of the object.
@@ -130,35 +184,6 @@ class Division {
     static constexpr Index none = static_cast<Index>(-1);
     static constexpr Rank<T> never = std::numeric_limits<Rank<T>>::max();
 
-    void begin(UnionFind<Index>& sets, int threads) {
-        const std::size_t n = sets.nodes();
-        joined_.assign(sets.roots(threads), n);
-        region_.reset(n);
-        opens_.reset(n);
-        regions_ = 0;
-        in_steps(n, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                region_[i] = none;
-                opens_[i] = never;
-            }
-        });
-    }
-
-    void merge(UnionFind<Index>& sets, const Record<T, Index>& r, Index a, Index b, Index l,
-               Buffer<ForestLink<T, Index>>& growths) {
-        if (opens_[a] > r.rank) std::swap(a, b);  // so that a is open if one of them is
-        const bool open_a = opens_[a] <= r.rank, open_b = opens_[b] <= r.rank;
-        const Rank<T> opens = std::min(opens_[a], opens_[b]);
-        const Index region = open_a ? region_at(a) : none;
-        if (open_b) region_at(b);
-        else if (open_a) growths.push_back({r.rank, r.edge, region, l, sets.size(b)});
-        const Index into = sets.link(a, b);
-        opens_[into] = opens;
-        if (open_b) return;
-        joined_.link(into, into == a ? b : a);
-        region_[into] = region;
-    }
-
     // The region of an open component, of which this is the root.
     Index region_at(Index root) {
         if (region_[root] == none) region_[root] = regions_++;
@@ -166,7 +191,7 @@ class Division {
     }
 
     KruskalScratch<T, Index> scratch_;  // a hint on unknown edges says nothing about known ones
-    Buffer<Rank<T>> opens_;             // per root: the rank of the first edge that leads out
+    Buffer<Rank<T>> opens_;             // per voxel, then per root: the rank of the first edge that leads out
     LinkForest<Index> joined_;          // what links have joined, but for those between two open components
     Buffer<Index> region_;              // per root: its region, or none
     Index regions_ = 0;

@@ -117,7 +117,10 @@ class NegativePass {
             for (const auto* growth = begin; growth != end; ++growth)
                 regions.voxels[regions.first[growth->b] + growth->a] -= growth->voxels;
         });
-        const Index basins = BackgroundFlow<T, Index>(grid_, aff_, objects_, regions, threads_).run();
+        const Index basins =
+            BackgroundFlow<T, Index, EveryWay<T, Index>>(grid_, objects_, EveryWay<T, Index>{aff_}, regions.of,
+                                                         static_cast<Index>(regions.label.size()), threads_)
+                .run();
         return merge_basins(regions, growths, basins);
     }
 

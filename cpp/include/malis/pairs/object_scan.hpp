@@ -64,12 +64,13 @@ class ObjectScan {
         });
     }
 
-    // Joins the ends of all edges of at least `threshold` for UnionFind::contract; of those that are known alone, where a
-    // set of others is given.
-    void join(T threshold, Index* parent, Index nodes, int threads,
-              const UnknownEdges<Index>* unknown = nullptr) const {
-        if (unknown == nullptr) join_selected(threshold, parent, nodes, threads, Every{});
-        else join_selected(threshold, parent, nodes, threads, Known{*unknown});
+    // Joins the ends of all edges of at least `threshold` for UnionFind::contract.
+    void join(T threshold, Index* parent, Index nodes, int threads) const {
+        join_selected(parent, nodes, threads, Strong{threshold, aff_, aff_end_});
+    }
+    // Those of all known edges as well.
+    void join(T threshold, const UnknownEdges<Index>& unknown, Index* parent, Index nodes, int threads) const {
+        join_selected(parent, nodes, threads, KnownOrStrong{{threshold, aff_, aff_end_}, unknown});
     }
 
     template <class Collect>
@@ -87,21 +88,27 @@ class ObjectScan {
     }
 
   private:
-    // Which of up to 64 edges are joined at all, as bits.
-    struct Every {
-        static constexpr bool all = true;
-        std::uint64_t operator()(Index, std::size_t) const { return ~std::uint64_t{0}; }
+    // Which of up to 64 edges are joined, as bits.
+    struct Strong {
+        static constexpr bool by_affinity = true;
+        const T threshold;
+        const T *const aff, *const aff_end;
+        std::uint64_t operator()(Index edge, std::size_t count) const {
+            return select_passing<Strength::strong>(aff + edge, aff_end, threshold, count);
+        }
     };
-    struct Known {
-        static constexpr bool all = false;
+    struct KnownOrStrong : Strong {
+        static constexpr bool by_affinity = false;
         const UnknownEdges<Index>& unknown;
         std::uint64_t operator()(Index edge, std::size_t count) const {
-            return ~unknown.select(edge, count) & lowest_bits(count);
+            const std::uint64_t weak_unknown = unknown.select(edge, count) & ~Strong::operator()(edge, count);
+            return ~weak_unknown & lowest_bits(count);
         }
+        KnownOrStrong(const Strong& strong, const UnknownEdges<Index>& unknown) : Strong(strong), unknown(unknown) {}
     };
 
     template <class Select>
-    void join_selected(T threshold, Index* parent, Index nodes, int threads, Select select) const {
+    void join_selected(Index* parent, Index nodes, int threads, Select select) const {
         const std::size_t slabs = threads > 1 ? static_cast<std::size_t>(threads) : 1;
         const auto slab_node = [&](std::size_t s) { return part_begin(nodes, slabs, s); };
         // Each slab of nodes on its own, then what leads from one to another.
@@ -116,8 +123,8 @@ class ObjectScan {
                         const bool inside =
                             s->a >= begin && s->b >= begin && s->a + s->count <= end && s->b + s->count <= end;
                         if (!inside) continue;
-                        if (Select::all && fresh && along_rows) chain(*s, threshold, parent);
-                        else join_stretch(*s, threshold, parent, readable, select);
+                        if (Select::by_affinity && fresh && along_rows) chain(*s, select.threshold, parent);
+                        else join_stretch(*s, parent, readable, select);
                     }
                 });
                 fresh = false;
@@ -137,7 +144,7 @@ class ObjectScan {
                 const std::size_t slab = slab_of(s->a);
                 if (slab_of(s->b) != slab || slab_of(s->a + s->count - 1) != slab ||
                     slab_of(s->b + s->count - 1) != slab)
-                    join_stretch(*s, threshold, parent, nodes + read_beyond, select);
+                    join_stretch(*s, parent, nodes + read_beyond, select);
             }
         });
     }
@@ -170,15 +177,14 @@ class ObjectScan {
 
     // No parent from `readable` on is read: it may be another thread's.
     template <class Select>
-    void join_stretch(const Stretch<Index>& s, T threshold, Index* parent, Index readable, Select select) const {
+    void join_stretch(const Stretch<Index>& s, Index* parent, Index readable, Select select) const {
         // Parents of the last edge: where the next one has the same, it joins nothing.
         Index of_a = s.a, of_b = of_a;
         for (Index block = 0; block < s.count; block += 64) {
             const Index count = std::min<Index>(64, s.count - block);
             std::uint64_t selected = select(s.edge + block, count);
-            if (!Select::all && selected == 0) continue;
+            if (!Select::by_affinity && selected == 0) continue;
             const Index *const a = parent + s.a + block, *const b = parent + s.b + block;
-            selected &= select_passing<Strength::strong>(aff_ + s.edge + block, aff_end_, threshold, count);
             selected = select_first_of_equals(selected, a, readable - s.a - block, b, readable - s.b - block, count);
             for (; selected != 0; selected &= selected - 1) {
                 const Index i = static_cast<Index>(lowest_bit(selected));

@@ -2,7 +2,9 @@
 //
 // None of them has counts of its own, as they are unknown. But what they join, no edge within an object decides any more. So
 // every object on its own (tree/open_parts.hpp) says of which of its edges that matters, and here these take their place
-// among the edges outside.
+// among the edges outside. Background has no voxels that count, so every voxel of it joins the neighbour across its strongest
+// unknown edge before anything is sorted (background.hpp): of a slab that is unknown a sixth of the nodes outside is left, and
+// few edges are ever sorted.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +17,7 @@
 #include "malis/graph/labels.hpp"
 #include "malis/graph/select.hpp"
 #include "malis/graph/unknown_edges.hpp"
+#include "malis/pairs/background.hpp"
 #include "malis/pairs/objects.hpp"
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -69,14 +72,19 @@ struct OutsideVisit {
 // `links`, that still decide positive pairs. `node` holds the part of every voxel that has an exit.
 template <class T, class Index, class Report>
 void join_outside(const Grid<Index>& grid, const T* aff, const Labels<Index>& labels, const Objects<Index>& objects,
-                  const UnknownEdges<Index>& unknown, const std::vector<Buffer<OpenPart<Index>>>& parts,
-                  const Buffer<ForestLink<T, Index>>& links, Buffer<Index>& node, int threads, Report&& report) {
+                  const UnknownEdges<Index>& unknown, const std::vector<char>& touched_rows,
+                  const std::vector<Buffer<OpenPart<Index>>>& parts, const Buffer<ForestLink<T, Index>>& links,
+                  Buffer<Index>& node, int threads, Report&& report) {
     using Link = ForestLink<T, Index>;
-    if (links.empty()) return;
+    const auto is_reported = [&](const Link& link) { return link.edge != no_edge<Index> && !unknown(link.edge); };
+    const Link* last = links.end();  // what follows is not reported, and nothing after that
+    while (last != links.begin() && !is_reported(last[-1])) --last;
+    if (last == links.begin()) return;
     Index nodes = 0;
     for (const auto& of_task : parts) nodes += static_cast<Index>(of_task.size());
-    // Voxels that are in no positive pair are nodes of their own.
-    const auto add_nodes = [&](Index l) {
+    // Voxels that are in no positive pair: unlabelled ones are nodes of their own, background flows.
+    for (Index l = 1; l < objects.labels(); ++l) {
+        if (!labels.is_unlabelled(l)) continue;
         const Run<Index>* const runs = objects.runs.data() + objects.first_run[l];
         const std::size_t count = objects.first_run[l + 1] - objects.first_run[l];
         parallel_ranges(count, std::size_t{1} << 12, threads, [&](std::size_t begin, std::size_t end) {
@@ -84,10 +92,10 @@ void join_outside(const Grid<Index>& grid, const T* aff, const Labels<Index>& la
                 for (Index i = 0; i < run->length; ++i) node[run->v + i] = nodes + run->first + i;
         });
         nodes += objects.voxels[l];
-    };
-    add_nodes(0);
-    for (Index l = 1; l < objects.labels(); ++l)
-        if (labels.is_unlabelled(l)) add_nodes(l);
+    }
+    nodes = BackgroundFlow<T, Index, UnknownWay<T, Index>>(
+                grid, objects, UnknownWay<T, Index>{aff, unknown, touched_rows}, node, nodes, threads)
+                .run();
     UnionFind<Index> sets;
     sets.reset(nodes, threads);
     LabelHistograms<Index> histograms(nodes, labels.count, labels.unlabelled, threads);
@@ -109,21 +117,20 @@ void join_outside(const Grid<Index>& grid, const T* aff, const Labels<Index>& la
             const Index b = sets.find(link.b);
             if (a != b) pairs = link_sets(a, b);
         }
-        if (pairs.pos != 0 && link.edge != no_edge<Index> && !unknown(link.edge))
-            report(link.rank, link.edge, pairs.pos);
+        if (pairs.pos != 0 && is_reported(link)) report(link.rank, link.edge, pairs.pos);
     };
     KruskalScratch<T, Index> scratch;
     const OutsideVisit<T, Index> visit{aff, aff + grid.edges(), labels, unknown, node.data()};
     kruskal<T, Index>(
         GridScan<T, Index, OutsideVisit<T, Index>>(grid, visit, threads), sets, scratch, threads,
         [&](const Record<T, Index>& r, Index, Index) {
-            for (; next != links.end() && next->before({r.rank, r.edge, 0, 0, 0}); ++next) take(*next);
+            for (; next != last && next->before({r.rank, r.edge, 0, 0, 0}); ++next) take(*next);
             const Index a = sets.find(r.a), b = sets.find(r.b);
             if (a != b) link_sets(a, b);
-            return next != links.end();
+            return next != last;
         },
-        lattice_edges, (links.end() - 1)->rank);
-    in_steps(next, links.end(), steps_per_poll, [&](const Link* begin, const Link* end) {
+        lattice_edges, (last - 1)->rank);
+    in_steps(next, last, steps_per_poll, [&](const Link* begin, const Link* end) {
         for (const Link* link = begin; link != end; ++link) take(*link);
     });
 }

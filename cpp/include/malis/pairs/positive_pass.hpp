@@ -7,6 +7,7 @@
 //
 // An object that an edge of unknown truth touches takes the order of all its edges, as how many pairs there are to be
 // counted depends on it; and where such edges lead out of objects, something is left to be decided outside (outside.hpp).
+// If none of its edges is known it has no counts, and only needs the order from the strongest edge that leads out of it on.
 #pragma once
 
 #include <algorithm>
@@ -181,8 +182,9 @@ class PositivePass {
         }
         if (unknown_.any()) {
             Result outside;
-            join_outside<T>(grid_, aff_, labels_, objects_, unknown_, parts_, merge_lists(links_, threads_), node_,
-                            threads_, [&](Rank<T> rank, Index edge, std::uint64_t pairs) {
+            join_outside<T>(grid_, aff_, labels_, objects_, unknown_, touched_rows_, parts_,
+                            merge_lists(links_, threads_), node_, threads_,
+                            [&](Rank<T> rank, Index edge, std::uint64_t pairs) {
                                 outside.loss += sink_.positive(rank, edge, pairs, 0);
                                 outside.pairs += pairs;
                             });
@@ -213,8 +215,7 @@ class PositivePass {
     void solve(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
         ObjectWork<T, Index>& work = work_[thread];
         const Index n = objects_.voxels[l];
-        if (unknown_.any() && (!is_object(l) || find_exits(l, work.open.exits)))
-            return solve_touched(l, task, thread, threads, result);
+        if (unknown_.any() && (!is_object(l) || is_touched(l))) return solve_touched(l, task, thread, threads, result);
         regions_.count[l] = n > 0 ? 1 : 0;
         if (n < 2) return;
         UnionFind<Index>& sets = work.sets;
@@ -254,46 +255,75 @@ class PositivePass {
         MALIS_INLINE void prefetch_edge(Index edge) const { written.prefetch(edge); }
     };
 
-    // Whether an edge of unknown truth touches an object; lists those that lead out of it.
-    bool find_exits(Index l, Buffer<Exit<T, Index>>& exits) const {
+    // Whether an edge of unknown truth touches an object.
+    bool is_touched(Index l) const {
         bool touched = false;
-        exits.clear();
         ways_.each_edge_of(
-            grid_, objects_, l, [&](Index row) { return touched_rows_[row] != 0; },
-            [&](Index edge, Index v, Index u, Index local, Index count) {
-                std::uint64_t found = unknown_.select(edge, count);
-                if (found == 0) return;
-                touched = true;
-                found &= ~select_same(labels_.of.data() + v, labels_.of.data() + u, count);
-                for (; found != 0; found &= found - 1) {
-                    const Index i = static_cast<Index>(lowest_bit(found));
-                    exits.push_back({to_rank(aff_[edge + i]), local + i});
-                }
-            });
+            grid_, objects_, l, [&](Index row) { return !touched && touched_rows_[row] != 0; },
+            [&](Index edge, Index, Index, Index, Index count) { touched |= unknown_.select(edge, count) != 0; });
         return touched;
     }
 
-    // Solves an object that edges of unknown truth touch, of which work.open has the exits.
+    // Solves an object that edges of unknown truth touch: finds its regions, and what its edges decide.
     void solve_touched(Index l, std::size_t task, std::size_t thread, int threads, Result& result) {
-        if (want_regions_) divide(l, task, thread, threads);
-        if (cutoff_ == -infinity || !is_object(l)) return;
         ObjectWork<T, Index>& work = work_[thread];
         UnionFind<Index>& sets = work.sets;
         OpenParts<T, Index>& open = work.open;
-        Buffer<ForestLink<T, Index>>& links = links_[task];
-        const std::size_t first_link = links.size();
-        Reporting receive{*this, l, thread, result, links};
-        sets.reset(objects_.voxels[l], threads);
+        const Index n = objects_.voxels[l];
+        const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
+        const bool any_known = has_known_edge(work.stretches);
+        open.exits.clear();
+        const T joined_from =
+            work.division.find_ways_out(grid_, aff_, labels_.of, objects_, unknown_, ways_, l, n, open.exits);
+        // Without a known edge nothing is reported, but others may be joined by a way through the object.
+        const bool counts = cutoff_ > -infinity && is_object(l) && (any_known || !open.exits.empty());
+        // Then both take all edges, and as long as everything is closed, in any order.
+        const bool together = counts && !any_known;
+        if (want_regions_ || together) {
+            sets.contract(n, threads, [&](Index* parent) {
+                if (any_known) source.join(joined_from, unknown_, parent, n, threads);
+                else source.join(joined_from, parent, n, threads);
+            });
+        }
+        if (want_regions_) regions_.count[l] = 1;
+        const bool divides = want_regions_ && sets.sets() > 1;
+        if (divides && !together) {
+            const Index regions = work.division.run(grid_, aff_, unknown_, l, work.stretches, joined_from, sets,
+                                                    threads, regions_.growths[task]);
+            keep_division(l, regions, work, regions_.split[thread]);
+        }
+        if (!counts) return;
+        if (!together) sets.reset(n, threads);
+        else if (divides) work.division.begin(sets, threads);
+        const std::size_t first_link = links_[task].size();
+        Reporting receive{*this, l, thread, result, links_[task]};
         open.begin(sets, threads);
-        kruskal<T, Index>(ObjectScan<T, Index>(grid_, aff_, work.stretches, threads), sets, work.scratch, threads,
-                          [&](const Record<T, Index>& r, Index a, Index b) {
-                              open.merge(sets, r, a, b, receive);
-                              return sets.sets() > 1;
-                          });
+        kruskal_from<T, Index>(together ? joined_from : std::numeric_limits<T>::quiet_NaN(), source, sets, work.scratch,
+                               threads, [&](const Record<T, Index>& r, Index a, Index b) {
+                                   open.merge(sets, r, a, b, receive, [&](Index x, Index y) {
+                                       if (!together || !divides) return sets.link(x, y);
+                                       return work.division.merge(sets, r, x, y, l, regions_.growths[task]);
+                                   });
+                                   return sets.sets() > 1;
+                               });
         open.finish(sets, receive);
-        if (open.exits.empty()) return;
+        if (together && divides) keep_division(l, work.division.finish(), work, regions_.split[thread]);
+        if (!open.exits.empty()) keep_parts(l, task, first_link, open);
+    }
+
+    // Keeps the regions of a touched object.
+    void keep_division(Index l, Index regions, ObjectWork<T, Index>& work,
+                       typename ObjectRegions<T, Index>::Split& split) {
+        regions_.count[l] = regions;
+        if (regions == 1) return;
+        Index* const region = add_split(l, split);
+        work.division.each_node([region](Index i, Index r) { region[i] = r; });
+    }
+
+    // Numbers the parts of a touched object, of which the links begin with `first_link`.
+    void keep_parts(Index l, std::size_t task, std::size_t first_link, OpenParts<T, Index>& open) {
         const Index base = next_part_.fetch_add(open.parts(), std::memory_order_relaxed);
-        for (auto* link = links.begin() + first_link; link != links.end(); ++link) {
+        for (auto* link = links_[task].begin() + first_link; link != links_[task].end(); ++link) {
             link->a += base;
             if (link->voxels == 0) link->b += base;
         }
@@ -306,26 +336,14 @@ class PositivePass {
         });
     }
 
-    // Finds the regions of an object that edges of unknown truth touch.
-    void divide(Index l, std::size_t task, std::size_t thread, int threads) {
-        ObjectWork<T, Index>& work = work_[thread];
-        const Index n = objects_.voxels[l];
-        UnionFind<Index>& sets = work.sets;
-        if (is_object(l)) {
-            const ObjectScan<T, Index> source(grid_, aff_, work.stretches, threads);
-            sets.contract(n, threads, [&](Index* parent) { source.join(-infinity, parent, n, threads, &unknown_); });
-        } else {
-            sets.reset(n, threads);  // no edge between unlabelled voxels is known
-        }
-        regions_.count[l] = 1;
-        if (sets.sets() == 1) return;
-        const Index regions = work.division.run(grid_, aff_, labels_.of, objects_, unknown_, ways_, l, work.stretches,
-                                                sets, threads, regions_.growths[task]);
-        regions_.count[l] = regions;
-        if (regions > 1) {
-            Index* const region = add_split(l, regions_.split[thread]);
-            work.division.each_node([region](Index i, Index r) { region[i] = r; });
-        }
+    bool has_known_edge(const Buffer<Stretch<Index>>& stretches) const {
+        return std::any_of(stretches.begin(), stretches.end(), [&](const Stretch<Index>& s) {
+            for (Index i = 0; i < s.count; i += 64) {
+                const Index count = std::min<Index>(64, s.count - i);
+                if (unknown_.select(s.edge + i, count) != lowest_bits(count)) return true;
+            }
+            return false;
+        });
     }
 
     // What the edges of one touched object decide (open_parts.hpp).

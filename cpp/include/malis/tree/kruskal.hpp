@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -347,6 +348,17 @@ void kruskal(const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Ind
     }
     if (scratch.sorted.size() > detail::kept_records) scratch.sorted.release();
     kruskal_below<T, Index>(from_rank<T>(first), source, sets, scratch, threads, on_merge, edges_per_node, last);
+}
+
+// Goes on where all edges of at least `threshold` have joined sets already, be it few or many; NaN: none has.
+template <class T, class Index, class Source, class OnMerge>
+void kruskal_from(T threshold, const Source& source, UnionFind<Index>& sets, KruskalScratch<T, Index>& scratch,
+                  int threads, OnMerge&& on_merge) {
+    // Where fewer are joined, it is better to begin with the strongest edges again than to take all others at once.
+    constexpr std::size_t nodes_per_set = 4;
+    if (!std::isnan(threshold) && sets.sets() <= sets.nodes() / nodes_per_set)
+        kruskal_below<T, Index>(threshold, source, sets, scratch, threads, on_merge);
+    else kruskal<T, Index>(source, sets, scratch, threads, on_merge);
 }
 
 }  // namespace malis

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "malis/support/buffer.hpp"
 #include "malis/support/interrupt.hpp"
@@ -30,7 +31,7 @@ struct Exit {
     Index node;  // of the object
 };
 
-// The OnMerge of an object calls merge(record, a, b, receive), which tells `receive`:
+// The OnMerge of an object calls merge(sets, record, a, b, receive, link), which tells `receive`:
 //     closed(record, a, b)                   an edge has joined closed components of so many nodes
 //     attached(record, part, a, b, alone)    a closed component of b nodes to an open one, of a nodes so far; `alone`: no
 //                                            other component of the object is open
@@ -43,8 +44,9 @@ class OpenParts {
     // To be filled before begin(): in no order, and more than one of a node if need be.
     Buffer<Exit<T, Index>> exits;
 
-    // `sets` are single nodes.
+    // `sets` are single nodes, or what edges that come before all exits have joined and nobody has to be told of.
     void begin(UnionFind<Index>& sets, int threads) {
+        keep_strongest(sets, threads);
         std::sort(exits.begin(), exits.end(), polling([](const auto& x, const auto& y) { return x.rank < y.rank; }));
         next_exit_ = 0;
         open_ = 0;
@@ -58,11 +60,12 @@ class OpenParts {
         opened_.clear();
     }
 
-    template <class Receive>
-    void merge(UnionFind<Index>& sets, const Record<T, Index>& r, Index a, Index b, Receive& receive) {
+    // link(root, root) is to join two sets, and to return the root that remains.
+    template <class Receive, class Link>
+    void merge(UnionFind<Index>& sets, const Record<T, Index>& r, Index a, Index b, Receive& receive, Link&& link) {
         if (exits.empty()) {
             receive.closed(r, sets.size(a), sets.size(b));
-            sets.link(a, b);
+            link(a, b);
             return;
         }
         for (; next_exit_ < exits.size() && exits[next_exit_].rank <= r.rank; ++next_exit_)
@@ -78,7 +81,7 @@ class OpenParts {
             receive.linked(r, part, other);
             --open_;
         }
-        const Index into = sets.link(a, b);
+        const Index into = link(a, b);
         if (other == none) {
             attached_.link(into, into == a ? b : a);
             part_of_root_[into] = part;
@@ -111,6 +114,31 @@ class OpenParts {
   private:
     static constexpr Index none = static_cast<Index>(-1);
 
+    // Only the strongest exit of a set opens it.
+    void keep_strongest(UnionFind<Index>& sets, int threads) {
+        if (exits.empty()) return;
+        const Index* const root = sets.roots(threads);
+        strongest_.reset(sets.nodes());
+        in_steps(sets.nodes(), [&](std::size_t begin, std::size_t end) {
+            std::fill(strongest_.begin() + begin, strongest_.begin() + end, std::numeric_limits<Rank<T>>::max());
+        });
+        std::size_t kept = 0;
+        in_steps(exits.size(), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                Rank<T>& strongest = strongest_[root[exits[i].node]];
+                strongest = std::min(strongest, exits[i].rank);
+            }
+        });
+        in_steps(exits.size(), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const Exit<T, Index> exit = {exits[i].rank, root[exits[i].node]};
+                exits[kept] = exit;
+                kept += exit.rank == strongest_[exit.node];
+            }
+        });
+        exits.resize(kept);
+    }
+
     template <class Receive>
     void open(UnionFind<Index>& sets, Index root, Receive& receive) {
         if (part_of_root_[root] != none) return;
@@ -125,6 +153,7 @@ class OpenParts {
         }
     }
 
+    Buffer<Rank<T>> strongest_;  // per root: the rank of its strongest exit
     std::size_t next_exit_ = 0;
     Index open_ = 0;    // components that are open
     Index alone_ = 0;   // the root of the only one

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "malis/support/buffer.hpp"
@@ -48,6 +49,15 @@ inline T from_rank(Rank<T> rank) {
     T affinity;
     std::memcpy(&affinity, &bits, sizeof affinity);
     return affinity;
+}
+
+// Edges of at least this affinity come before those of `rank`; NaN, which no affinity reaches, where there are none.
+// Never a denormal number: where these are flushed to zero, as frameworks can be asked to, all of them are equal.
+template <class T>
+inline T affinity_before(Rank<T> rank) {
+    constexpr T least = std::numeric_limits<T>::min();
+    const T next = from_rank<T>(rank - 1);
+    return -least < next && next < least ? least : next;
 }
 
 // An edge on its way to the union-find: its place in the order and the two nodes it joins.
